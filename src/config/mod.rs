@@ -1,0 +1,415 @@
+//! The configuration file: serde types with their defaults, in one place.
+//!
+//! Times are humantime (`"36h"`) or, where a moment is meant, RFC 3339. Unknown keys are errors everywhere.
+
+pub mod check;
+pub mod secret;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::model::action::InDoubt;
+use secret::SecretSource;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The org and how to speak to it.
+    pub okta: OktaConfig,
+    /// Reading the log.
+    #[serde(default)]
+    pub poll: PollConfig,
+    /// The state file.
+    #[serde(default)]
+    pub state: StateConfig,
+    /// Where a user's risk comes from when some other event arrives.
+    #[serde(default)]
+    pub risk: RiskConfig,
+    /// Sending requests.
+    #[serde(default)]
+    pub dispatch: DispatchConfig,
+    /// What is never done.
+    #[serde(default)]
+    pub guard: GuardConfig,
+    /// Logging.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// ServiceNow, if used.
+    pub servicenow: Option<ServiceNowConfig>,
+    /// Slack, if used.
+    pub slack: Option<SlackConfig>,
+    /// Mail, if used.
+    pub email: Option<EmailConfig>,
+    /// The playbooks, in file order; `playbooks.d/*.toml` adds more.
+    #[serde(default, rename = "playbook")]
+    pub playbooks: Vec<PlaybookConfig>,
+}
+
+/// `[okta]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OktaConfig {
+    /// `https://example.okta.com`, or a custom domain. Plain http only to loopback.
+    pub org_url: String,
+    /// Where people look at the admin console; links in messages start with it. Default: `org_url` with `-admin` for
+    /// hosts of Okta, else `org_url`.
+    pub admin_url: Option<String>,
+    /// The SSWS API token.
+    pub token: SecretSource,
+    /// The bound on one request.
+    #[serde(default = "defaults::okta_timeout", with = "duration")]
+    pub timeout: Duration,
+    /// The share of what Okta's rate headers grant that this daemon takes, above 0 and at most 1.
+    #[serde(default = "defaults::rate_share")]
+    pub rate_share: f64,
+    /// The linked object that names a user's manager, asked when the profile has no `managerId`. Empty: not asked.
+    #[serde(default = "defaults::manager_link")]
+    pub manager_link: String,
+}
+
+/// `[poll]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PollConfig {
+    /// Where the first start begins: `"now"`, an RFC 3339 moment, or a duration before now (`"24h"`).
+    pub start_from: String,
+    /// `"auto"` (as fast as the budget allows, at least 1 s apart) or a duration.
+    pub interval: String,
+    /// How far behind the last good poll a lost or changed stream starts again.
+    #[serde(with = "duration")]
+    pub overlap: Duration,
+    /// Events asked for per page, 1 to 1000.
+    pub page_size: u32,
+    /// The most event types put into the server-side filter; with more, the filter is applied here.
+    pub max_filter_types: usize,
+}
+
+/// `[state]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateConfig {
+    /// The SQLite file. Default: `state.db` in systemd's `$STATE_DIRECTORY`, else `/var/lib/okta-responder/state.db`.
+    pub path: Option<PathBuf>,
+}
+
+/// `[risk]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RiskConfig {
+    /// Where `user_risk` comes from.
+    pub source: RiskSource,
+    /// The group of high-risk users (name or id), for `source = "groups"`.
+    pub high_group: Option<String>,
+    /// The group of medium-risk users (name or id), for `source = "groups"`.
+    pub medium_group: Option<String>,
+}
+
+/// Where `user_risk` comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RiskSource {
+    /// Is the user in the high or medium group?
+    Groups,
+    /// `GET /api/v1/users/{id}/risk`.
+    Okta,
+    /// The newest risk event of the user in our own inbox.
+    Ledger,
+}
+
+/// `[dispatch]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DispatchConfig {
+    /// Requests under way at once, over all services.
+    pub concurrency: usize,
+    /// How long a stop waits for requests under way.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// The first pause after a failed attempt.
+    #[serde(with = "duration")]
+    pub retry_initial: Duration,
+    /// The longest pause between attempts.
+    #[serde(with = "duration")]
+    pub retry_max: Duration,
+    /// An action that has not succeeded this long after its event was decided is `failed`.
+    #[serde(with = "duration")]
+    pub give_up_after: Duration,
+}
+
+/// `[guard]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardConfig {
+    /// `"observe"` plans and records everything and touches nothing, whatever the playbooks say.
+    pub mode: Mode,
+    /// A fall in risk this soon after we cleared the user's sessions or set his risk is our own echo.
+    #[serde(with = "duration")]
+    pub echo_window: Duration,
+    /// Principals that are this daemon (user or client ids), besides the one that the token belongs to.
+    pub own_ids: Vec<String>,
+    /// Users (id or login) whose access is never changed: break-glass accounts.
+    pub protected_users: Vec<String>,
+    /// Groups (name or id, as the playbooks write them) whose members are never changed.
+    pub protected_groups: Vec<String>,
+    /// Apps (id) whose assignments are never taken away.
+    pub protected_apps: Vec<String>,
+    /// Changes of access are refused for events older than this when they are decided. Unset: no bound.
+    #[serde(with = "optional_duration")]
+    pub max_event_age: Option<Duration>,
+}
+
+/// `mode = "enforce" | "observe"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Do it.
+    Enforce,
+    /// Plan and record, touch nothing.
+    Observe,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` for people, `json` for collectors.
+    pub format: LogFormat,
+    /// A tracing filter, such as `info` or `okta_responder=debug,info`.
+    pub level: String,
+}
+
+/// `format = "text" | "json"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line each.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[servicenow]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceNowConfig {
+    /// `https://example.service-now.com`
+    pub url: String,
+    /// The user of basic authentication, or of OAuth's password grant.
+    pub username: Option<String>,
+    /// That user's password.
+    pub password: Option<SecretSource>,
+    /// OAuth client id; with it a token is fetched from `/oauth_token.do` (password grant when `username` is set, else
+    /// client credentials).
+    pub client_id: Option<String>,
+    /// OAuth client secret.
+    pub client_secret: Option<SecretSource>,
+    /// The table that incidents go to.
+    #[serde(default = "defaults::servicenow_table")]
+    pub table: String,
+    /// The bound on one request.
+    #[serde(default = "defaults::service_timeout", with = "duration")]
+    pub timeout: Duration,
+}
+
+/// `[slack]`: either `token` or `webhook_url`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlackConfig {
+    /// A bot token (`xoxb-…`) with `chat:write`.
+    pub token: Option<SecretSource>,
+    /// An incoming webhook; its URL is the secret. It posts to the channel it was made for.
+    pub webhook_url: Option<SecretSource>,
+    /// The Web API.
+    #[serde(default = "defaults::slack_api_url")]
+    pub api_url: String,
+    /// The bound on one request.
+    #[serde(default = "defaults::service_timeout", with = "duration")]
+    pub timeout: Duration,
+}
+
+/// `[email]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmailConfig {
+    /// The SMTP host.
+    pub host: String,
+    /// The port. Default: 587 for `starttls`, 465 for `tls`, 25 for `none`.
+    pub port: Option<u16>,
+    /// How the connection is protected.
+    #[serde(default = "defaults::mail_tls")]
+    pub tls: MailTls,
+    /// The sender, `Name <address>` or an address.
+    pub from: String,
+    /// The SMTP user.
+    pub username: Option<String>,
+    /// The SMTP password.
+    pub password: Option<SecretSource>,
+    /// The bound on one delivery.
+    #[serde(default = "defaults::service_timeout", with = "duration")]
+    pub timeout: Duration,
+}
+
+/// `tls = "starttls" | "tls" | "none"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTls {
+    /// STARTTLS, required.
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    /// No TLS; only to loopback.
+    None,
+}
+
+/// `[[playbook]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaybookConfig {
+    /// Unique; part of the idempotency key, so renaming a playbook makes it a new one.
+    pub name: String,
+    /// The event types it answers.
+    pub on: Vec<String>,
+    /// CEL; the playbook applies to an event when it is true. Default: always.
+    pub when: Option<String>,
+    /// Default: enforce.
+    #[serde(default = "defaults::mode")]
+    pub mode: Mode,
+    /// What to do.
+    #[serde(rename = "step", default)]
+    pub steps: Vec<StepConfig>,
+}
+
+/// `[[playbook.step]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepConfig {
+    /// Unique in its playbook; part of the idempotency key.
+    pub name: String,
+    /// CEL. Default: always.
+    pub when: Option<String>,
+    /// `connector.noun.verb`
+    pub action: String,
+    /// Parameters; strings are templates.
+    #[serde(default)]
+    pub with: toml::Table,
+    /// Steps that have to end first, however they end.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// Steps that have to succeed first; else this one is skipped.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// The longest wait for `after`; then it runs anyway.
+    #[serde(default, with = "optional_duration")]
+    pub wait: Option<Duration>,
+    /// What to do when nobody can tell whether the request arrived.
+    pub in_doubt: Option<InDoubt>,
+    /// A person has to allow it.
+    #[serde(default)]
+    pub approval: bool,
+}
+
+/// Every default value that is not simply "absent".
+mod defaults {
+    use super::*;
+
+    pub(super) fn okta_timeout() -> Duration {
+        Duration::from_secs(30)
+    }
+    pub(super) fn service_timeout() -> Duration {
+        Duration::from_secs(15)
+    }
+    pub(super) fn rate_share() -> f64 {
+        0.5
+    }
+    pub(super) fn manager_link() -> String {
+        "manager".to_owned()
+    }
+    pub(super) fn servicenow_table() -> String {
+        "incident".to_owned()
+    }
+    pub(super) fn slack_api_url() -> String {
+        "https://slack.com/api".to_owned()
+    }
+    pub(super) fn mail_tls() -> MailTls {
+        MailTls::Starttls
+    }
+    pub(super) fn mode() -> Mode {
+        Mode::Enforce
+    }
+}
+
+impl Default for PollConfig {
+    fn default() -> Self {
+        Self {
+            start_from: "now".to_owned(),
+            interval: "auto".to_owned(),
+            overlap: Duration::from_secs(3600),
+            page_size: 1000,
+            max_filter_types: 20,
+        }
+    }
+}
+
+impl Default for RiskConfig {
+    fn default() -> Self {
+        Self { source: RiskSource::Groups, high_group: None, medium_group: None }
+    }
+}
+
+impl Default for DispatchConfig {
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            drain: Duration::from_secs(20),
+            retry_initial: Duration::from_secs(1),
+            retry_max: Duration::from_secs(300),
+            give_up_after: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            echo_window: Duration::from_secs(600),
+            own_ids: Vec::new(),
+            protected_users: Vec::new(),
+            protected_groups: Vec::new(),
+            protected_apps: Vec::new(),
+            max_event_age: None,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// humantime durations in serde.
+mod duration {
+    use super::*;
+    use serde::Deserializer;
+    use serde::de::Error;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|error| {
+            D::Error::custom(format!("`{text}` is not a duration such as \"30s\" or \"36h\": {error}"))
+        })
+    }
+}
+
+mod optional_duration {
+    use super::*;
+    use serde::Deserializer;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(deserializer).map(Some)
+    }
+}

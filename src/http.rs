@@ -1,0 +1,1 @@
+//! Building HTTP clients and reading bounded bodies.

@@ -1,0 +1,11 @@
+//! okta-responder polls the Okta System Log outward and answers identity threats from inside your own network.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod connectors;
+pub mod demo;
+pub mod guard;
+pub mod http;
+pub mod model;
+pub mod okta;
+pub mod playbook;

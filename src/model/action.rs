@@ -1,0 +1,296 @@
+//! The states of an action and the one function that says which may follow which.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Where an action stands. The words are the database's and the command line's; a CHECK constraint holds the same list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionState {
+    /// Planned; waits for other steps or for facts that only describe.
+    Waiting,
+    /// Prepared: parameters are final, and it may be claimed when its lane is free.
+    Ready,
+    /// Claimed: its attempt row is committed and the request may be on its way.
+    Started,
+    /// An attempt failed in a way that may pass; due again at `next_attempt_at`.
+    Retry,
+    /// An attempt ended without our knowing how; the target is read back before anything else happens.
+    Unknown,
+    /// Nobody but a person can tell what happened.
+    NeedsAttention,
+    /// A person has to allow it first.
+    AwaitingApproval,
+    /// Done, by us or before us.
+    Succeeded,
+    /// It was unknown, and the doubt is closed: found done, or left as it is by the step's `in_doubt`.
+    Settled,
+    /// It will not be done: the service or our own parameters say no, or the retries are used up.
+    Failed,
+    /// It was not called for: condition false, observe mode, a needed step failed, superseded.
+    Skipped,
+    /// The guard said no.
+    Refused,
+    /// A person took it back.
+    Cancelled,
+}
+
+impl ActionState {
+    /// Every state, in the order in which people read them.
+    pub const ALL: [Self; 13] = [
+        Self::Waiting,
+        Self::Ready,
+        Self::Started,
+        Self::Retry,
+        Self::Unknown,
+        Self::NeedsAttention,
+        Self::AwaitingApproval,
+        Self::Succeeded,
+        Self::Settled,
+        Self::Failed,
+        Self::Skipped,
+        Self::Refused,
+        Self::Cancelled,
+    ];
+
+    /// The word in the database and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Ready => "ready",
+            Self::Started => "started",
+            Self::Retry => "retry",
+            Self::Unknown => "unknown",
+            Self::NeedsAttention => "needs_attention",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Succeeded => "succeeded",
+            Self::Settled => "settled",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// Whether nothing follows any more unless a person asks for it. A lane goes on only past final actions.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Settled | Self::Failed | Self::Skipped | Self::Refused | Self::Cancelled)
+    }
+
+    /// Whether the effect is there (as far as can be known): what `needs = [...]` asks of a step.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Settled)
+    }
+
+    /// The state after `happening`, or an error if that may not happen here. Every change of state goes through this.
+    pub fn after(self, happening: Happening) -> Result<Self, IllegalTransition> {
+        use ActionState as S;
+        use Happening as H;
+        let next = match (self, happening) {
+            (S::Waiting, H::Prepared) => S::Ready,
+            (S::Waiting, H::HeldForApproval) => S::AwaitingApproval,
+            (S::Waiting, H::NotCalledFor) => S::Skipped,
+            (S::Waiting, H::RefusedByGuard) => S::Refused,
+            (S::Waiting, H::CannotBePrepared) => S::Failed,
+
+            (S::Ready | S::Retry, H::Claimed) => S::Started,
+
+            (S::Started, H::Succeeded) => S::Succeeded,
+            (S::Started, H::MayPass) => S::Retry,
+            (S::Started, H::WillNotPass) => S::Failed,
+            (S::Started, H::OutcomeLost) => S::Unknown,
+
+            (S::Unknown, H::FoundDone | H::DoubtAccepted) => S::Settled,
+            (S::Unknown, H::FoundUndone) => S::Retry,
+            (S::Unknown, H::CannotTell) => S::NeedsAttention,
+
+            (S::NeedsAttention, H::SettledByPerson) => S::Settled,
+            (S::NeedsAttention | S::Failed | S::Cancelled | S::Refused, H::RetriedByPerson) => S::Retry,
+            (S::AwaitingApproval, H::Approved) => S::Ready,
+            (
+                S::Waiting | S::Ready | S::Retry | S::Unknown | S::NeedsAttention | S::AwaitingApproval,
+                H::CancelledByPerson,
+            ) => S::Cancelled,
+            (state, happening) => return Err(IllegalTransition { state, happening }),
+        };
+        Ok(next)
+    }
+}
+
+impl fmt::Display for ActionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What can happen to an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Happening {
+    /// Condition true, parameters rendered, guard passed.
+    Prepared,
+    /// Prepared, but a person must allow it.
+    HeldForApproval,
+    /// Condition false, observe mode, needed step not successful, superseded.
+    NotCalledFor,
+    /// The guard refused it.
+    RefusedByGuard,
+    /// Its condition or a template failed, or a fact could not be had.
+    CannotBePrepared,
+    /// T3: the attempt row is written.
+    Claimed,
+    /// The service did it, or it was done already.
+    Succeeded,
+    /// The attempt failed without effect, and another may work.
+    MayPass,
+    /// The attempt failed without effect, and no other will work.
+    WillNotPass,
+    /// Nobody knows whether the attempt had its effect.
+    OutcomeLost,
+    /// Reading back found the effect.
+    FoundDone,
+    /// Reading back found that the effect is not there.
+    FoundUndone,
+    /// Reading back cannot tell, and the step wants a person to look.
+    CannotTell,
+    /// Reading back cannot tell, and the step says to let it be.
+    DoubtAccepted,
+    /// A person says what happened.
+    SettledByPerson,
+    /// A person wants it tried again.
+    RetriedByPerson,
+    /// A person allows it.
+    Approved,
+    /// A person takes it back.
+    CancelledByPerson,
+}
+
+impl Happening {
+    /// Every happening.
+    pub const ALL: [Self; 18] = [
+        Self::Prepared,
+        Self::HeldForApproval,
+        Self::NotCalledFor,
+        Self::RefusedByGuard,
+        Self::CannotBePrepared,
+        Self::Claimed,
+        Self::Succeeded,
+        Self::MayPass,
+        Self::WillNotPass,
+        Self::OutcomeLost,
+        Self::FoundDone,
+        Self::FoundUndone,
+        Self::CannotTell,
+        Self::DoubtAccepted,
+        Self::SettledByPerson,
+        Self::RetriedByPerson,
+        Self::Approved,
+        Self::CancelledByPerson,
+    ];
+}
+
+/// A change of state that the design does not allow; nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("an action that is {state} cannot go on with {happening:?}")]
+pub struct IllegalTransition {
+    /// The state it was in.
+    pub state: ActionState,
+    /// What was asked of it.
+    pub happening: Happening,
+}
+
+/// What a step wants done when nobody can tell whether its request arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InDoubt {
+    /// Leave it, showing the doubt. The default for messages.
+    Skip,
+    /// Send it again; the receiver may see it twice.
+    Resend,
+    /// Wait for a person. The default for everything else.
+    Ask,
+}
+
+impl InDoubt {
+    /// The word in the configuration and the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Resend => "resend",
+            Self::Ask => "ask",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Skip, Self::Resend, Self::Ask].into_iter().find(|choice| choice.as_str() == word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip() {
+        for state in ActionState::ALL {
+            assert_eq!(ActionState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(ActionState::parse("done"), None);
+    }
+
+    #[test]
+    fn only_a_person_moves_an_action_out_of_a_final_state() {
+        for state in ActionState::ALL.into_iter().filter(|state| state.is_final()) {
+            for happening in Happening::ALL {
+                if state.after(happening).is_ok() {
+                    assert_eq!(happening, Happening::RetriedByPerson, "{state} moved on {happening:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_without_a_claim() {
+        for state in ActionState::ALL {
+            for happening in Happening::ALL {
+                if state.after(happening) == Ok(ActionState::Started) {
+                    assert_eq!(happening, Happening::Claimed);
+                    assert!(matches!(state, ActionState::Ready | ActionState::Retry));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_action_is_never_sent_again_without_reading_back_or_a_person() {
+        let ways_out: Vec<_> =
+            Happening::ALL.into_iter().filter(|happening| ActionState::Unknown.after(*happening).is_ok()).collect();
+        assert_eq!(
+            ways_out,
+            [
+                Happening::FoundDone,
+                Happening::FoundUndone,
+                Happening::CannotTell,
+                Happening::DoubtAccepted,
+                Happening::CancelledByPerson
+            ]
+        );
+    }
+
+    #[test]
+    fn every_state_that_is_not_final_has_a_way_on() {
+        for state in ActionState::ALL.into_iter().filter(|state| !state.is_final()) {
+            assert!(
+                Happening::ALL.into_iter().any(|happening| state.after(happening).is_ok()),
+                "{state} is a dead end"
+            );
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! One System Log record, read as far as the daemon needs it.
+//!
+//! Okta calls neither key names nor values a contract, so everything but `uuid`, `eventType` and `published` may be
+//! missing, null or of another type (Okta OpenAPI, schema `LogEvent`). Targets are found by type, never by position.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// The source name of the Okta System Log.
+pub const SOURCE_OKTA: &str = "okta";
+
+/// The largest record that is taken in, in bytes; a larger one goes to quarantine.
+pub const MAX_EVENT_BYTES: usize = 512 * 1024;
+
+/// The three fields without which a record is not an event, borrowed from the page where that is possible.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope<'a> {
+    /// Okta's id of the event.
+    #[serde(borrow)]
+    pub uuid: Cow<'a, str>,
+    /// Such as `user.risk.detect`.
+    #[serde(borrow)]
+    pub event_type: Cow<'a, str>,
+    /// When it happened, by Okta's clock.
+    pub published: Timestamp,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads only the envelope.
+    pub fn parse(raw: &'a str) -> Result<Self, EventError> {
+        if raw.len() > MAX_EVENT_BYTES {
+            return Err(EventError::TooLarge { bytes: raw.len() });
+        }
+        let envelope: Self = serde_json::from_str(raw).map_err(EventError::Shape)?;
+        if envelope.uuid.is_empty() || envelope.event_type.is_empty() {
+            return Err(EventError::Empty);
+        }
+        Ok(envelope)
+    }
+}
+
+/// A record that cannot be taken as an event; it is kept raw in quarantine.
+#[derive(Debug, Error)]
+pub enum EventError {
+    /// It is not an object with the three fields.
+    #[error("not a System Log record")]
+    Shape(#[source] serde_json::Error),
+    /// A required field is empty.
+    #[error("`uuid` or `eventType` is empty")]
+    Empty,
+    /// It is larger than [`MAX_EVENT_BYTES`].
+    #[error("{bytes} bytes are more than the {MAX_EVENT_BYTES} an event may have")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+/// A whole event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Where it comes from: [`SOURCE_OKTA`].
+    pub source: String,
+    /// Okta's id of the event.
+    pub uuid: String,
+    /// Such as `user.risk.detect`.
+    pub event_type: String,
+    /// When it happened, by Okta's clock.
+    pub published: Timestamp,
+    /// The whole record.
+    pub body: Value,
+}
+
+/// An actor or a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entity<'a> {
+    /// Okta's id, such as `00u…`.
+    pub id: &'a str,
+    /// `User`, `AppInstance`, `SystemPrincipal`, …
+    pub kind: &'a str,
+    /// The login of a user, the label of an app.
+    pub alternate_id: Option<&'a str>,
+    /// The name people know.
+    pub display_name: Option<&'a str>,
+}
+
+impl Event {
+    /// Reads a whole record.
+    pub fn parse(source: &str, raw: &str) -> Result<Self, EventError> {
+        let envelope = Envelope::parse(raw)?;
+        let body: Value = serde_json::from_str(raw).map_err(EventError::Shape)?;
+        Ok(Self {
+            source: source.to_owned(),
+            uuid: envelope.uuid.into_owned(),
+            event_type: envelope.event_type.into_owned(),
+            published: envelope.published,
+            body,
+        })
+    }
+
+    /// The actor, if the record names one.
+    pub fn actor(&self) -> Option<Entity<'_>> {
+        self.body.get("actor").and_then(entity)
+    }
+
+    /// The targets in the record's order; empty when `target` is null or missing.
+    pub fn targets(&self) -> impl Iterator<Item = Entity<'_>> {
+        self.body.get("target").and_then(Value::as_array).into_iter().flatten().filter_map(entity)
+    }
+
+    /// The first target of a type (`User`, `AppInstance`, `UserGroup`, …).
+    pub fn target(&self, kind: &str) -> Option<Entity<'_>> {
+        self.targets().find(|target| target.kind == kind)
+    }
+
+    /// The user whom the event is about: the target of type `User`. Only where the user acts for himself (sign-in,
+    /// factors, breached credential) and the record has no such target is it the actor; for a risk event never.
+    pub fn affected_user(&self) -> Option<Entity<'_>> {
+        self.target("User").or_else(|| {
+            let by_himself = ACTOR_IS_AFFECTED.iter().any(|prefix| self.event_type.starts_with(prefix));
+            self.actor().filter(|actor| by_himself && actor.kind == "User")
+        })
+    }
+
+    /// `debugContext.debugData`, if it is an object.
+    pub fn debug_data(&self) -> Option<&Map<String, Value>> {
+        self.body.get("debugContext")?.get("debugData")?.as_object()
+    }
+}
+
+/// Event types in which the acting user is the affected one.
+const ACTOR_IS_AFFECTED: &[&str] = &[
+    "user.session.",
+    "user.authentication.",
+    "user.mfa.",
+    "policy.evaluate_sign_on",
+    "security.breached_credential.",
+    "user.account.report_suspicious_activity_by_enduser",
+];
+
+fn entity(value: &Value) -> Option<Entity<'_>> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    Some(Entity {
+        id: text("id").filter(|id| !id.is_empty())?,
+        kind: text("type")?,
+        alternate_id: text("alternateId"),
+        display_name: text("displayName"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(json: &str) -> Event {
+        Event::parse(SOURCE_OKTA, json).unwrap()
+    }
+
+    #[test]
+    fn the_affected_user_of_a_risk_event_is_the_target_never_the_actor() {
+        let with_target = event(
+            r#"{"uuid":"u","eventType":"user.risk.detect","published":"2026-08-24T10:15:02.102Z",
+                "actor":{"id":"00uadmin","type":"User"},
+                "target":[{"id":"0oa1","type":"AppInstance"},{"id":"00u1","type":"User","alternateId":"a@b.c"}]}"#,
+        );
+        assert_eq!(with_target.affected_user().unwrap().id, "00u1");
+        let without = event(
+            r#"{"uuid":"u","eventType":"user.risk.detect","published":"2026-08-24T10:15:02.102Z",
+                "actor":{"id":"00uadmin","type":"User"},"target":null}"#,
+        );
+        assert_eq!(without.affected_user(), None);
+    }
+
+    #[test]
+    fn who_signs_in_is_affected_even_without_a_target() {
+        let sign_in = event(
+            r#"{"uuid":"u","eventType":"user.session.start","published":"2026-08-24T10:15:02.102Z",
+                "actor":{"id":"00u1","type":"User"},"target":null}"#,
+        );
+        assert_eq!(sign_in.affected_user().unwrap().id, "00u1");
+    }
+
+    #[test]
+    fn a_record_without_its_three_fields_is_refused() {
+        for raw in [
+            "[]",
+            "7",
+            "{}",
+            r#"{"uuid":"u","eventType":"x"}"#,
+            r#"{"uuid":"","eventType":"x","published":"2026-08-24T10:15:02Z"}"#,
+        ] {
+            assert!(Envelope::parse(raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn fields_of_unexpected_types_do_no_harm() {
+        let odd = event(
+            r#"{"uuid":"u","eventType":"user.session.start","published":"2026-08-24T10:15:02.102Z","version":0,
+                "actor":7,"target":[null,{"id":null},{"type":"User"}],"debugContext":{}}"#,
+        );
+        assert_eq!(odd.affected_user(), None);
+        assert_eq!(odd.debug_data(), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! What a connector reports about one request, and about reading a target back.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How one attempt ended. A connector returns this and never loops: waiting and repeating is the dispatcher's work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The service did it now.
+    Done(Receipt),
+    /// The service was in the wanted state already.
+    AlreadyDone(Receipt),
+    /// The service asked for a pause; nothing was changed.
+    RetryAfter(Duration, Failure),
+    /// Nothing was changed, and the same request may work later.
+    Transient(Failure),
+    /// Nothing was changed, and the same request will not work later.
+    Permanent(Failure),
+    /// The request may have arrived: neither success nor failure may be assumed.
+    Unknown(Failure),
+}
+
+/// What reading the target back says about an attempt whose outcome is unknown.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The effect is there.
+    Done(Receipt),
+    /// The effect is not there: the request may be sent again.
+    NotDone,
+    /// This service has no way to tell.
+    CannotTell,
+    /// The service could not be asked now.
+    TryLater(Failure),
+}
+
+/// What the service called the thing it made or changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The service's own id, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The number people use, such as `INC0010002`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+    /// Where a person can look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// One sentence for people, such as "was not a member".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Receipt {
+    /// A receipt that only carries a sentence.
+    pub fn note(text: impl Into<String>) -> Self {
+        Self { note: Some(text.into()), ..Self::default() }
+    }
+}
+
+/// Why an attempt did not succeed: a reason from a closed list, and a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The closed reason, used as a label and in filters.
+    pub reason: Reason,
+    /// What was tried, on what, what came back and what to do next. Bounded; holds no secret and no whole body.
+    pub detail: String,
+}
+
+impl Failure {
+    /// The most characters kept of a detail.
+    pub const MAX_DETAIL: usize = 600;
+
+    /// Builds a failure; the detail is cut at [`Failure::MAX_DETAIL`] characters and control characters become spaces.
+    pub fn new(reason: Reason, detail: impl AsRef<str>) -> Self {
+        let detail =
+            detail.as_ref().chars().take(Self::MAX_DETAIL).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Self { reason, detail }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
+/// Every reason for which an attempt can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// No connection could be made; the request did not leave.
+    Connect,
+    /// The request was sent and no answer came in time.
+    Timeout,
+    /// The connection broke after the request was sent.
+    ConnectionLost,
+    /// The service answered 429, or its own word for it.
+    RateLimited,
+    /// The service answered 5xx, or says that it is not available.
+    ServiceError,
+    /// The service refused our credentials.
+    Unauthorized,
+    /// The service knows us and does not let us do this.
+    Forbidden,
+    /// The thing to change does not exist.
+    NotFound,
+    /// The thing is in a state in which this cannot be done.
+    Conflict,
+    /// The service calls our request wrong.
+    Rejected,
+    /// The answer was not what the service's contract says (HTML, too large, not JSON, a field missing).
+    BadAnswer,
+    /// The parameters of the step are wrong.
+    BadParameters,
+    /// Access comes from a group, so the assignment itself cannot be taken away.
+    GrantedByGroup,
+    /// The daemon stopped while the attempt was under way.
+    Interrupted,
+}
+
+impl Reason {
+    /// The word that stands in the database, in JSON and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::ConnectionLost => "connection_lost",
+            Self::RateLimited => "rate_limited",
+            Self::ServiceError => "service_error",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Rejected => "rejected",
+            Self::BadAnswer => "bad_answer",
+            Self::BadParameters => "bad_parameters",
+            Self::GrantedByGroup => "granted_by_group",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

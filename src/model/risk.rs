@@ -1,0 +1,1 @@
+//! A user's risk as the log tells it.
