@@ -9,3 +9,4 @@ pub mod http;
 pub mod model;
 pub mod okta;
 pub mod playbook;
+pub mod store;
