@@ -1,1 +1,391 @@
-//! Everything that can be wrong with a configuration, told at once.
+//! Everything that can be wrong with a configuration whose shape is right, told at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lettre::message::Mailbox;
+use tracing_subscriber::EnvFilter;
+
+use super::document::closest;
+use super::path::{KeyPath, Segment};
+use super::problem::{Problem, Sources};
+use super::secret::{SecretEnv, SecretSource};
+use super::values::{self, ValueError};
+use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
+
+/// The most characters the name of a playbook or a step may have.
+const MAX_NAME: usize = 64;
+
+/// All problems, except those inside tables that had to be repaired: they may only be consequences.
+pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPath>) -> Vec<Problem> {
+    let mut check = Check { sources, repaired, problems: Vec::new() };
+    check.okta(config);
+    check.numbers(config);
+    check.risk(config);
+    check.guard(config);
+    check.log(config);
+    if let Some(servicenow) = &config.servicenow {
+        check.servicenow(servicenow);
+    }
+    if let Some(slack) = &config.slack {
+        check.slack(slack);
+    }
+    if let Some(email) = &config.email {
+        check.email(email);
+    }
+    check.playbooks(&config.playbooks);
+    check.problems
+}
+
+/// Every secret that cannot be had.
+pub(super) fn secrets(config: &Config, sources: &Sources, env: &SecretEnv) -> Vec<Problem> {
+    let mut named: Vec<(KeyPath, &SecretSource)> = vec![(KeyPath::of("okta").key("token"), &config.okta.token)];
+    let mut add = |section: &str, key: &str, source: Option<&'_ SecretSource>| {
+        named.extend(source.map(|source| (KeyPath::of(section).key(key), source)));
+    };
+    if let Some(servicenow) = &config.servicenow {
+        add("servicenow", "password", servicenow.password.as_ref());
+        add("servicenow", "client_secret", servicenow.client_secret.as_ref());
+    }
+    if let Some(slack) = &config.slack {
+        add("slack", "token", slack.token.as_ref());
+        add("slack", "webhook_url", slack.webhook_url.as_ref());
+    }
+    if let Some(email) = &config.email {
+        add("email", "password", email.password.as_ref());
+    }
+    named
+        .into_iter()
+        .filter_map(|(path, source)| {
+            let error = source.resolve(env).err()?;
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Some(sources.problem(&path, format!("{error}{cause}"), error.remedy()))
+        })
+        .collect()
+}
+
+struct Check<'c> {
+    sources: &'c Sources,
+    repaired: &'c BTreeSet<KeyPath>,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn okta(&mut self, config: &Config) {
+        let okta = KeyPath::of("okta");
+        self.value(&okta.key("org_url"), config.org_url());
+        if let Some(text) = &config.okta.admin_url {
+            self.value(&okta.key("admin_url"), values::service_url(text));
+        }
+        self.positive(&okta.key("timeout"), config.okta.timeout);
+        let share = config.okta.rate_share;
+        if !(share > 0.0 && share <= 1.0) {
+            let message = format!("{share} is not a share of the rate limit");
+            self.say(&okta.key("rate_share"), message, "write a number above 0 and at most 1, such as 0.5");
+        }
+    }
+
+    fn numbers(&mut self, config: &Config) {
+        let poll = KeyPath::of("poll");
+        if !(1..=1000).contains(&config.poll.page_size) {
+            let message = format!("Okta gives no pages of {} events", config.poll.page_size);
+            self.say(&poll.key("page_size"), message, "write a number from 1 to 1000");
+        }
+        let dispatch = KeyPath::of("dispatch");
+        if !(1..=1024).contains(&config.dispatch.concurrency) {
+            let message = format!("{} requests at once are not possible", config.dispatch.concurrency);
+            self.say(&dispatch.key("concurrency"), message, "write a number from 1 to 1024, such as 16");
+        }
+        self.positive(&dispatch.key("drain"), config.dispatch.drain);
+        self.positive(&dispatch.key("retry_initial"), config.dispatch.retry_initial);
+        self.positive(&dispatch.key("give_up_after"), config.dispatch.give_up_after);
+        if config.dispatch.retry_max < config.dispatch.retry_initial {
+            let message = "the longest pause is shorter than the first one";
+            self.say(&dispatch.key("retry_max"), message, "make retry_max at least as long as retry_initial");
+        }
+    }
+
+    fn risk(&mut self, config: &Config) {
+        let risk = KeyPath::of("risk");
+        let groups = [("high_group", &config.risk.high_group), ("medium_group", &config.risk.medium_group)];
+        for (key, group) in groups {
+            if group.as_ref().is_some_and(|name| name.trim().is_empty()) {
+                self.say(&risk.key(key), "the group has no name", "write the name or id of a group");
+            }
+        }
+        if config.risk.high_group.is_some() && config.risk.high_group == config.risk.medium_group {
+            let message = "the groups of high and of medium risk are the same one";
+            self.say(&risk.key("medium_group"), message, "name two groups");
+        }
+        let missing: Vec<&str> = groups.iter().filter(|(_, group)| group.is_none()).map(|(key, _)| *key).collect();
+        if config.risk.source == RiskSource::Groups
+            && !missing.is_empty()
+            && let Some(playbook) = config.playbooks.iter().find(|playbook| names_user_risk(playbook))
+        {
+            let message = format!(
+                "playbook \"{}\" asks for user_risk, which comes from groups, and {} is not set",
+                playbook.name,
+                missing.join(" and ")
+            );
+            let remedy = "set high_group and medium_group in [risk], or another source: \"okta\" or \"ledger\"";
+            self.say(&risk, message, remedy);
+        }
+    }
+
+    fn guard(&mut self, config: &Config) {
+        let guard = KeyPath::of("guard");
+        let lists = [
+            ("own_ids", &config.guard.own_ids),
+            ("protected_users", &config.guard.protected_users),
+            ("protected_groups", &config.guard.protected_groups),
+            ("protected_apps", &config.guard.protected_apps),
+        ];
+        for (key, list) in lists {
+            for (index, entry) in list.iter().enumerate() {
+                if entry.trim() != entry || entry.is_empty() {
+                    let message = format!("\"{entry}\" is empty or has white space around it, so it protects nothing");
+                    self.say(&guard.key(key).element(index), message, "write it exactly, or take it out");
+                }
+            }
+        }
+        for (index, app) in config.guard.protected_apps.iter().enumerate() {
+            let is_id = app.len() == 20 && app.starts_with("0oa") && app.chars().all(|c| c.is_ascii_alphanumeric());
+            if app.trim() == app && !app.is_empty() && !is_id {
+                let message = format!("\"{app}\" is not the id of an app, so it protects nothing");
+                let remedy =
+                    "write the id that the app's page in the admin console has in its address: 0oa…, 20 characters";
+                self.say(&guard.key("protected_apps").element(index), message, remedy);
+            }
+        }
+        if let Some(age) = config.guard.max_event_age {
+            self.positive(&guard.key("max_event_age"), age);
+        }
+    }
+
+    fn log(&mut self, config: &Config) {
+        if let Err(error) = EnvFilter::try_new(&config.log.level) {
+            let message = format!("`{}` is not a filter of log lines: {error}", config.log.level);
+            let remedy = "write error, warn, info, debug or trace, or such as \"okta_responder=debug,info\"";
+            self.say(&KeyPath::of("log").key("level"), message, remedy);
+        }
+    }
+
+    fn servicenow(&mut self, servicenow: &ServiceNowConfig) {
+        let section = KeyPath::of("servicenow");
+        self.value(&section.key("url"), values::service_url(&servicenow.url));
+        self.positive(&section.key("timeout"), servicenow.timeout);
+        let table = &servicenow.table;
+        if table.is_empty() || !table.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            let message = format!("`{table}` is not the name of a table");
+            self.say(&section.key("table"), message, "write its name, not its label: \"incident\", \"sn_si_incident\"");
+        }
+        let user = (servicenow.username.is_some(), servicenow.password.is_some());
+        let client = (servicenow.client_id.is_some(), servicenow.client_secret.is_some());
+        self.pair(&section, ("username", "password"), user);
+        self.pair(&section, ("client_id", "client_secret"), client);
+        if user == (false, false) && client == (false, false) {
+            let message = "there is no way to sign in to ServiceNow";
+            self.say(&section, message, "set username and password, or client_id and client_secret, or all four");
+        }
+    }
+
+    fn slack(&mut self, slack: &SlackConfig) {
+        let section = KeyPath::of("slack");
+        self.value(&section.key("api_url"), values::service_url(&slack.api_url));
+        self.positive(&section.key("timeout"), slack.timeout);
+        match (&slack.token, &slack.webhook_url) {
+            (Some(_), Some(_)) => {
+                let message = "token and webhook_url are both set, and only one can be used";
+                self.say(&section, message, "keep token (any channel, read back after a crash) or webhook_url");
+            }
+            (None, None) => {
+                let message = "there is no way to post to Slack";
+                self.say(&section, message, "set token (a bot's, with chat:write) or webhook_url");
+            }
+            _ => {}
+        }
+    }
+
+    fn email(&mut self, email: &EmailConfig) {
+        let section = KeyPath::of("email");
+        self.positive(&section.key("timeout"), email.timeout);
+        let is_address = email.host.parse::<std::net::IpAddr>().is_ok();
+        if email.host.is_empty() || email.host.contains(['/', '@', ' ']) || (email.host.contains(':') && !is_address) {
+            let message = format!("`{}` is not a host", email.host);
+            self.say(
+                &section.key("host"),
+                message,
+                "write only the name, such as \"smtp.example.com\"; the port is a key",
+            );
+        }
+        if email.port == Some(0) {
+            self.say(&section.key("port"), "0 is not a port", "write 587, 465 or 25, or leave it out");
+        }
+        if email.from.parse::<Mailbox>().is_err() {
+            let message = format!("`{}` is not a sender", email.from);
+            let remedy = "write \"responder@example.com\" or \"Okta Responder <responder@example.com>\"";
+            self.say(&section.key("from"), message, remedy);
+        }
+        self.pair(&section, ("username", "password"), (email.username.is_some(), email.password.is_some()));
+        if email.tls == MailTls::None && !values::is_loopback_host(&email.host) {
+            let message = format!("mail would go to {} without encryption", email.host);
+            self.say(
+                &section.key("tls"),
+                message,
+                "write \"starttls\" or \"tls\"; \"none\" is for a relay on this machine",
+            );
+        }
+    }
+
+    fn playbooks(&mut self, playbooks: &[PlaybookConfig]) {
+        let mut names = BTreeMap::new();
+        for (index, playbook) in playbooks.iter().enumerate() {
+            let here = KeyPath::of("playbook").element(index);
+            self.name(&here, &playbook.name);
+            if names.insert(&playbook.name, ()).is_some() {
+                let message = "another playbook has the same name, and events would be handled once for both";
+                self.say(&here.key("name"), message, "give each playbook a name of its own");
+            }
+            self.event_types(&here.key("on"), &playbook.on);
+            if playbook.steps.is_empty() {
+                self.say(&here, "the playbook has no step", "add [[playbook.step]], or take the playbook out");
+            }
+            self.steps(&here, playbook);
+        }
+    }
+
+    fn event_types(&mut self, on: &KeyPath, types: &[String]) {
+        if types.is_empty() {
+            self.say(on, "the playbook answers no event type", "name one, such as on = [\"user.risk.detect\"]");
+        }
+        let mut seen = BTreeSet::new();
+        for (index, kind) in types.iter().enumerate() {
+            let is_type = kind.contains('.')
+                && kind.split('.').all(|word| {
+                    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+                });
+            if !is_type {
+                let message = format!("\"{kind}\" is not an event type");
+                let remedy =
+                    "write it as Okta's catalogue does: words with dots between them, such as user.risk.detect";
+                self.say(&on.element(index), message, remedy);
+            } else if !seen.insert(kind) {
+                self.say(&on.element(index), format!("\"{kind}\" is there twice"), "take one out");
+            }
+        }
+    }
+
+    fn steps(&mut self, playbook: &KeyPath, config: &PlaybookConfig) {
+        let names: Vec<&str> = config.steps.iter().map(|step| step.name.as_str()).collect();
+        // When a step had to be repaired, its name may be what is missing.
+        let names_known = !self.repaired.iter().any(|table| table.is_within(playbook));
+        for (index, step) in config.steps.iter().enumerate() {
+            let here = playbook.key("step").element(index);
+            self.name(&here, &step.name);
+            if names.iter().take(index).any(|name| *name == step.name) {
+                let message = "another step of this playbook has the same name";
+                self.say(&here.key("name"), message, "give each step a name of its own");
+            }
+            for (key, others) in [("after", &step.after), ("needs", &step.needs)] {
+                for other in others.iter().filter(|other| names_known && !names.contains(&other.as_str())) {
+                    let remedy = match closest(other, &names) {
+                        Some(name) => format!("did you mean \"{name}\"?"),
+                        None => "name a step of the same playbook".to_owned(),
+                    };
+                    self.say(&here.key(key), format!("there is no step \"{other}\" in this playbook"), remedy);
+                }
+            }
+            if let Some(wait) = step.wait {
+                self.positive(&here.key("wait"), wait);
+                if step.after.is_empty() {
+                    let message = "wait bounds the wait for the steps in after, and there are none";
+                    self.say(&here.key("wait"), message, "add after = [\"…\"], or take wait out");
+                }
+            }
+        }
+        if let Some((first, cycle)) = cycle(config) {
+            let message = format!("the steps wait for each other: {cycle}");
+            self.say(&playbook.key("step").element(first), message, "take one of them out of after or needs");
+        }
+    }
+
+    fn name(&mut self, table: &KeyPath, name: &str) {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.chars().count() > MAX_NAME || !name.chars().all(allowed) {
+            let message = format!("\"{name}\" is not a name");
+            let remedy = format!("write 1 to {MAX_NAME} letters, digits, `-` or `_`");
+            self.say(&table.key("name"), message, remedy);
+        }
+    }
+
+    /// Two keys that only make sense together.
+    fn pair(&mut self, section: &KeyPath, keys: (&str, &str), set: (bool, bool)) {
+        let (present, absent) = match set {
+            (true, false) => keys,
+            (false, true) => (keys.1, keys.0),
+            _ => return,
+        };
+        let message = format!("{present} is set without {absent}");
+        self.say(&section.key(present), message, format!("set {absent} as well, or take {present} out"));
+    }
+
+    fn positive(&mut self, path: &KeyPath, duration: Duration) {
+        if duration.is_zero() {
+            self.say(path, "the duration is zero", "write one above zero, such as \"30s\"");
+        }
+    }
+
+    fn value<T>(&mut self, path: &KeyPath, result: Result<T, ValueError>) {
+        if let Err(error) = result {
+            self.say(path, error.message, error.remedy);
+        }
+    }
+
+    fn say(&mut self, path: &KeyPath, message: impl Into<String>, remedy: impl Into<String>) {
+        let may_be_a_consequence = self.repaired.iter().any(|table| {
+            path.segments().strip_prefix(table.segments()).is_some_and(|below| {
+                !below.windows(2).any(|pair| matches!(pair, [Segment::Key(key), Segment::Element(_)] if key == "step"))
+            })
+        });
+        if !may_be_a_consequence {
+            self.problems.push(self.sources.problem(path, message, remedy));
+        }
+    }
+}
+
+/// Whether a condition or a template of the playbook speaks of `user_risk`.
+fn names_user_risk(playbook: &PlaybookConfig) -> bool {
+    let _ = playbook;
+    false
+}
+
+/// A circle among steps that wait for each other: the number of one of them, and the circle in words.
+fn cycle(playbook: &PlaybookConfig) -> Option<(usize, String)> {
+    let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for step in &playbook.steps {
+        waiting.entry(&step.name).or_default().extend(step.after.iter().chain(&step.needs).map(String::as_str));
+    }
+    // Steps that wait for nothing that still waits are done, again and again; what remains goes round in a circle, or
+    // waits for a circle.
+    loop {
+        let done: Vec<&str> = waiting
+            .iter()
+            .filter(|(_, others)| !others.iter().any(|other| waiting.contains_key(other)))
+            .map(|(name, _)| *name)
+            .collect();
+        if done.is_empty() {
+            break;
+        }
+        waiting.retain(|name, _| !done.contains(name));
+    }
+    let mut trail: Vec<&str> = vec![waiting.keys().next()?];
+    loop {
+        let next = *waiting.get(trail.last()?)?.iter().find(|other| waiting.contains_key(*other))?;
+        if let Some(start) = trail.iter().position(|name| *name == next) {
+            let circle: Vec<&str> = trail.iter().skip(start).copied().chain([next]).collect();
+            let first = playbook.steps.iter().position(|step| circle.contains(&step.name.as_str()))?;
+            return Some((first, circle.join(" → ")));
+        }
+        trail.push(next);
+    }
+}

@@ -2,16 +2,25 @@
 //!
 //! Times are humantime (`"36h"`) or, where a moment is meant, RFC 3339. Unknown keys are errors everywhere.
 
-pub mod check;
+mod check;
+mod document;
+mod duration;
+pub mod load;
+mod path;
+pub mod problem;
 pub mod secret;
+pub mod values;
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use url::Url;
 
 use crate::model::action::InDoubt;
 use secret::SecretSource;
+use values::{Interval, StartFrom, ValueError};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -48,6 +57,39 @@ pub struct Config {
     pub playbooks: Vec<PlaybookConfig>,
 }
 
+impl Config {
+    /// The org's address, ending with `/` and nothing behind the host.
+    ///
+    /// # Errors
+    /// When `org_url` is not the address of an org; a configuration that was loaded has passed this.
+    pub fn org_url(&self) -> Result<Url, ValueError> {
+        values::org_url(&self.okta.org_url)
+    }
+
+    /// The admin console's address: `admin_url`, else derived from `org_url`.
+    ///
+    /// # Errors
+    /// When either is not an address; a configuration that was loaded has passed this.
+    pub fn admin_url(&self) -> Result<Url, ValueError> {
+        match &self.okta.admin_url {
+            Some(text) => values::service_url(text),
+            None => Ok(values::admin_url_of(&self.org_url()?)),
+        }
+    }
+
+    /// The SQLite file. `state_directory` is what systemd put into `$STATE_DIRECTORY`; of several, the first counts.
+    pub fn state_path(&self, state_directory: Option<&OsStr>) -> PathBuf {
+        if let Some(path) = &self.state.path {
+            return path.clone();
+        }
+        let given = state_directory.and_then(|list| std::env::split_paths(list).next());
+        given
+            .filter(|path| !path.as_os_str().is_empty())
+            .unwrap_or_else(|| Path::new(values::STATE_DIRECTORY).to_owned())
+            .join("state.db")
+    }
+}
+
 /// `[okta]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +102,7 @@ pub struct OktaConfig {
     /// The SSWS API token.
     pub token: SecretSource,
     /// The bound on one request.
-    #[serde(default = "defaults::okta_timeout", with = "duration")]
+    #[serde(default = "defaults::okta_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
     /// The share of what Okta's rate headers grant that this daemon takes, above 0 and at most 1.
     #[serde(default = "defaults::rate_share")]
@@ -75,11 +117,11 @@ pub struct OktaConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct PollConfig {
     /// Where the first start begins: `"now"`, an RFC 3339 moment, or a duration before now (`"24h"`).
-    pub start_from: String,
+    pub start_from: StartFrom,
     /// `"auto"` (as fast as the budget allows, at least 1 s apart) or a duration.
-    pub interval: String,
+    pub interval: Interval,
     /// How far behind the last good poll a lost or changed stream starts again.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::required")]
     pub overlap: Duration,
     /// Events asked for per page, 1 to 1000.
     pub page_size: u32,
@@ -126,16 +168,16 @@ pub struct DispatchConfig {
     /// Requests under way at once, over all services.
     pub concurrency: usize,
     /// How long a stop waits for requests under way.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::required")]
     pub drain: Duration,
     /// The first pause after a failed attempt.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::required")]
     pub retry_initial: Duration,
     /// The longest pause between attempts.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::required")]
     pub retry_max: Duration,
     /// An action that has not succeeded this long after its event was decided is `failed`.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::required")]
     pub give_up_after: Duration,
 }
 
@@ -146,7 +188,7 @@ pub struct GuardConfig {
     /// `"observe"` plans and records everything and touches nothing, whatever the playbooks say.
     pub mode: Mode,
     /// A fall in risk this soon after we cleared the user's sessions or set his risk is our own echo.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "duration::required")]
     pub echo_window: Duration,
     /// Principals that are this daemon (user or client ids), besides the one that the token belongs to.
     pub own_ids: Vec<String>,
@@ -157,7 +199,7 @@ pub struct GuardConfig {
     /// Apps (id) whose assignments are never taken away.
     pub protected_apps: Vec<String>,
     /// Changes of access are refused for events older than this when they are decided. Unset: no bound.
-    #[serde(with = "optional_duration")]
+    #[serde(deserialize_with = "duration::optional")]
     pub max_event_age: Option<Duration>,
 }
 
@@ -210,7 +252,7 @@ pub struct ServiceNowConfig {
     #[serde(default = "defaults::servicenow_table")]
     pub table: String,
     /// The bound on one request.
-    #[serde(default = "defaults::service_timeout", with = "duration")]
+    #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
 }
 
@@ -226,7 +268,7 @@ pub struct SlackConfig {
     #[serde(default = "defaults::slack_api_url")]
     pub api_url: String,
     /// The bound on one request.
-    #[serde(default = "defaults::service_timeout", with = "duration")]
+    #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
 }
 
@@ -248,7 +290,7 @@ pub struct EmailConfig {
     /// The SMTP password.
     pub password: Option<SecretSource>,
     /// The bound on one delivery.
-    #[serde(default = "defaults::service_timeout", with = "duration")]
+    #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
 }
 
@@ -302,7 +344,7 @@ pub struct StepConfig {
     #[serde(default)]
     pub needs: Vec<String>,
     /// The longest wait for `after`; then it runs anyway.
-    #[serde(default, with = "optional_duration")]
+    #[serde(default, deserialize_with = "duration::optional")]
     pub wait: Option<Duration>,
     /// What to do when nobody can tell whether the request arrived.
     pub in_doubt: Option<InDoubt>,
@@ -344,8 +386,8 @@ mod defaults {
 impl Default for PollConfig {
     fn default() -> Self {
         Self {
-            start_from: "now".to_owned(),
-            interval: "auto".to_owned(),
+            start_from: StartFrom::Now,
+            interval: Interval::Auto,
             overlap: Duration::from_secs(3600),
             page_size: 1000,
             max_filter_types: 20,
@@ -388,28 +430,5 @@ impl Default for GuardConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".to_owned() }
-    }
-}
-
-/// humantime durations in serde.
-mod duration {
-    use super::*;
-    use serde::Deserializer;
-    use serde::de::Error;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|error| {
-            D::Error::custom(format!("`{text}` is not a duration such as \"30s\" or \"36h\": {error}"))
-        })
-    }
-}
-
-mod optional_duration {
-    use super::*;
-    use serde::Deserializer;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        duration::deserialize(deserializer).map(Some)
     }
 }

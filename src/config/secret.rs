@@ -1,8 +1,18 @@
 //! Where secrets come from: a file, a systemd credential, an environment variable. Never the configuration itself.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use secrecy::SecretString;
 use serde::Deserialize;
+use thiserror::Error;
+
+/// The most bytes a secret may have.
+pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// `{ file = "…" }`, `{ credential = "…" }` or `{ env = "…" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -14,4 +24,356 @@ pub enum SecretSource {
     Credential(String),
     /// An environment variable.
     Env(String),
+}
+
+/// What secrets are looked up in besides the file system.
+#[derive(Clone)]
+pub struct SecretEnv {
+    credentials_directory: Option<PathBuf>,
+    variable: Arc<Variables>,
+}
+
+/// Looks an environment variable up.
+type Variables = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
+impl SecretEnv {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        Self::new(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from), |name: &str| std::env::var_os(name))
+    }
+
+    /// A given credentials directory and a given look-up of variables.
+    pub fn new(
+        credentials_directory: Option<PathBuf>,
+        variable: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static,
+    ) -> Self {
+        Self { credentials_directory, variable: Arc::new(variable) }
+    }
+}
+
+impl std::fmt::Debug for SecretEnv {
+    /// Variables may hold secrets, so only the directory is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretEnv").field("credentials_directory", &self.credentials_directory).finish_non_exhaustive()
+    }
+}
+
+/// A secret that could not be had. Nothing of the secret is in it.
+#[derive(Debug, Error)]
+pub enum SecretError {
+    /// The file is missing or cannot be opened or read.
+    #[error("the secret file {} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is a directory, a pipe or a device.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody besides its owner can read or change it.
+    #[error("the secret file {} is open to others (mode {mode:04o}, owner uid {uid})", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+    },
+    /// It holds nothing but white space.
+    #[error("the secret in {origin} is empty")]
+    Empty {
+        /// The file, credential or variable.
+        origin: String,
+    },
+    /// It is larger than [`MAX_SECRET_BYTES`].
+    #[error("the secret in {origin} is larger than {MAX_SECRET_BYTES} bytes")]
+    TooLarge {
+        /// The file, credential or variable.
+        origin: String,
+    },
+    /// It is not text.
+    #[error("the secret in {origin} is not UTF-8 text")]
+    NotText {
+        /// The file, credential or variable.
+        origin: String,
+    },
+    /// systemd passed no credentials.
+    #[error("the credential `{name}` is not there: $CREDENTIALS_DIRECTORY is not set")]
+    NoCredentials {
+        /// The credential.
+        name: String,
+    },
+    /// systemd passed credentials, but not this one.
+    #[error("the credential `{name}` is not among those that systemd passed")]
+    NoCredential {
+        /// The credential.
+        name: String,
+    },
+    /// The name could lead out of the credentials directory.
+    #[error("`{name}` is not the name of a credential")]
+    CredentialName {
+        /// The name.
+        name: String,
+    },
+    /// The variable is not set.
+    #[error("the environment variable {name} is not set")]
+    NoVariable {
+        /// The variable.
+        name: String,
+    },
+}
+
+impl SecretError {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                format!("create {} with the secret in it, or name the right file", path.display())
+            }
+            Self::Read { path, .. } => format!(
+                "make {} readable for the user that runs okta-responder: chown USER {0} && chmod 600 {0}",
+                path.display()
+            ),
+            Self::NotAFile { .. } => "name a file that holds the secret and nothing else".to_owned(),
+            Self::Exposed { path, .. } => {
+                format!("chmod 600 {}; if it was readable for long, replace the secret as well", path.display())
+            }
+            Self::Empty { origin } => format!("put the secret into {origin}"),
+            Self::TooLarge { .. } | Self::NotText { .. } => {
+                "check that it is the right one: a secret is one short line of text".to_owned()
+            }
+            Self::NoCredentials { name } | Self::NoCredential { name } => format!(
+                "add LoadCredential={name}:/etc/okta-responder/{name} to the [Service] section of the unit and start \
+                 the daemon with systemd, or use {{ file = \"…\" }}"
+            ),
+            Self::CredentialName { .. } => {
+                "write the part of LoadCredential= before the colon: a name without `/`, not `.` or `..`".to_owned()
+            }
+            Self::NoVariable { name } => format!("set {name} in the daemon's environment, or use {{ file = \"…\" }}"),
+        }
+    }
+}
+
+/// How strict the permissions of a file are judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Custody {
+    /// Ours: nobody besides the owner.
+    Owner,
+    /// systemd's: it may hand a credential over as root's file with 0440 and an access list for the service's user.
+    Systemd,
+}
+
+impl SecretSource {
+    /// Reads the secret, without the white space around it.
+    ///
+    /// # Errors
+    /// When it is missing, empty, larger than [`MAX_SECRET_BYTES`], not UTF-8, or lies in a file that others can open.
+    pub fn resolve(&self, env: &SecretEnv) -> Result<SecretString, SecretError> {
+        match self {
+            Self::File(path) => {
+                let below_credentials =
+                    env.credentials_directory.as_ref().is_some_and(|directory| path.starts_with(directory));
+                read(path, if below_credentials { Custody::Systemd } else { Custody::Owner })
+            }
+            Self::Credential(name) => {
+                if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+                    return Err(SecretError::CredentialName { name: name.clone() });
+                }
+                let Some(directory) = &env.credentials_directory else {
+                    return Err(SecretError::NoCredentials { name: name.clone() });
+                };
+                read(&directory.join(name), Custody::Systemd).map_err(|error| match error {
+                    SecretError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                        SecretError::NoCredential { name: name.clone() }
+                    }
+                    other => other,
+                })
+            }
+            Self::Env(name) => {
+                let origin = format!("the environment variable {name}");
+                // The platform's look-up may not be asked for names that no variable can have.
+                let usable = !name.is_empty() && !name.contains(['=', '\0']);
+                let value = usable.then(|| (env.variable)(name)).flatten();
+                let value = value.ok_or_else(|| SecretError::NoVariable { name: name.clone() })?;
+                accept(value.into_encoded_bytes(), origin)
+            }
+        }
+    }
+}
+
+fn read(path: &Path, custody: Custody) -> Result<SecretString, SecretError> {
+    let failed = |source| SecretError::Read { path: path.to_owned(), source };
+    // Opening a pipe would wait for its writer, so the kind is looked at first; the rest is judged on the open file.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(SecretError::NotAFile { path: path.to_owned() });
+    }
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if is_exposed(&metadata, custody) {
+        let mode = metadata.mode() & 0o7777;
+        return Err(SecretError::Exposed { path: path.to_owned(), mode, uid: metadata.uid() });
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    accept(bytes, path.display().to_string())
+}
+
+fn is_exposed(metadata: &Metadata, custody: Custody) -> bool {
+    let forbidden = match custody {
+        Custody::Systemd if metadata.uid() == 0 => 0o037,
+        Custody::Owner | Custody::Systemd => 0o077,
+    };
+    metadata.mode() & forbidden != 0
+}
+
+fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
+    if bytes.len() as u64 > MAX_SECRET_BYTES {
+        return Err(SecretError::TooLarge { origin });
+    }
+    // The bytes themselves stay out of the error: `FromUtf8Error` would carry them.
+    let Ok(text) = String::from_utf8(bytes) else {
+        return Err(SecretError::NotText { origin });
+    };
+    match text.trim() {
+        "" => Err(SecretError::Empty { origin }),
+        secret => Ok(SecretString::from(secret)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    struct Room {
+        directory: tempfile::TempDir,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            Self { directory: tempfile::tempdir().unwrap() }
+        }
+
+        fn file(&self, name: &str, content: &[u8], mode: u32) -> PathBuf {
+            let path = self.directory.path().join(name);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            path
+        }
+
+        fn env(&self) -> SecretEnv {
+            SecretEnv::new(Some(self.directory.path().to_owned()), |_| None)
+        }
+    }
+
+    fn bare() -> SecretEnv {
+        SecretEnv::new(None, |name| (name == "TOKEN").then(|| " from-env\n".into()))
+    }
+
+    /// Resolves, and returns the secret or the error with its remedy; neither ever shows the secret of these tests.
+    fn check(source: SecretSource, env: &SecretEnv) -> Result<String, String> {
+        source.resolve(env).map(|secret| secret.expose_secret().to_owned()).map_err(|error| {
+            let text = format!("{error:?} {error}; {}", error.remedy());
+            assert!(!text.contains("hunter2"), "{text}");
+            text
+        })
+    }
+
+    #[test]
+    fn a_private_file_gives_its_trimmed_content() {
+        let room = Room::new();
+        let path = room.file("token", b"hunter2 \r\n\n", 0o600);
+        assert_eq!(check(SecretSource::File(path), &bare()).unwrap(), "hunter2");
+    }
+
+    #[test]
+    fn a_file_open_to_others_is_refused_with_the_command_that_closes_it() {
+        let room = Room::new();
+        for mode in [0o640, 0o604, 0o660, 0o602, 0o644] {
+            let path = room.file("token", b"hunter2", mode);
+            let error = check(SecretSource::File(path.clone()), &bare()).unwrap_err();
+            assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+            assert!(error.contains(&format!("{mode:04o}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_credential_may_be_readable_for_roots_group_and_for_nobody_else() {
+        let room = Room::new();
+        let path = room.file("okta-token", b"hunter2\n", 0o440);
+        let by_root = fs::metadata(&path).unwrap().uid() == 0;
+        let credential = || SecretSource::Credential("okta-token".to_owned());
+        assert_eq!(check(credential(), &room.env()).is_ok(), by_root);
+        assert_eq!(check(SecretSource::File(path), &room.env()).is_ok(), by_root);
+        room.file("okta-token", b"hunter2\n", 0o400);
+        assert_eq!(check(credential(), &room.env()).unwrap(), "hunter2");
+        room.file("okta-token", b"hunter2\n", 0o444);
+        assert!(check(credential(), &room.env()).is_err());
+    }
+
+    #[test]
+    fn a_missing_credential_explains_the_unit() {
+        let room = Room::new();
+        for env in [room.env(), bare()] {
+            let error = check(SecretSource::Credential("slack-token".to_owned()), &env).unwrap_err();
+            assert!(error.contains("LoadCredential=slack-token:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_credentials_name_never_leads_out_of_its_directory() {
+        let room = Room::new();
+        for name in ["", ".", "..", "../etc/shadow", "/etc/shadow", "a/b"] {
+            let error = SecretSource::Credential(name.to_owned()).resolve(&room.env()).unwrap_err();
+            assert!(matches!(error, SecretError::CredentialName { .. }), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_variable_gives_its_trimmed_value() {
+        assert_eq!(check(SecretSource::Env("TOKEN".to_owned()), &bare()).unwrap(), "from-env");
+        for name in ["OTHER", "", "A=B"] {
+            let error = SecretSource::Env(name.to_owned()).resolve(&bare()).unwrap_err();
+            assert!(matches!(error, SecretError::NoVariable { .. }), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_empty_too_large_not_text_or_no_file_is_refused() {
+        let room = Room::new();
+        let large = vec![b'x'; MAX_SECRET_BYTES as usize + 1];
+        let not_text = b"hunter2\xff".to_vec();
+        for (content, expected) in [(&b" \n"[..], "is empty"), (&large, "is larger than"), (&not_text, "is not UTF-8")]
+        {
+            let error = check(SecretSource::File(room.file("s", content, 0o600)), &bare()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let directory = SecretSource::File(room.directory.path().to_owned()).resolve(&bare()).unwrap_err();
+        assert!(matches!(directory, SecretError::NotAFile { .. }), "{directory}");
+        let missing = SecretSource::File(room.directory.path().join("none")).resolve(&bare()).unwrap_err();
+        assert!(matches!(missing, SecretError::Read { .. }), "{missing}");
+    }
+
+    #[test]
+    fn the_largest_allowed_secret_is_read_whole() {
+        let room = Room::new();
+        let path = room.file("s", &vec![b'x'; MAX_SECRET_BYTES as usize], 0o600);
+        assert_eq!(check(SecretSource::File(path), &bare()).unwrap().len() as u64, MAX_SECRET_BYTES);
+    }
+
+    #[test]
+    fn debug_of_the_environment_shows_no_variable() {
+        assert_eq!(format!("{:?}", bare()), "SecretEnv { credentials_directory: None, .. }");
+    }
 }

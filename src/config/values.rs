@@ -1,0 +1,323 @@
+//! Values that are more than their text: moments to start from, polling intervals, addresses.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+use url::{Host, Url};
+
+/// Where the state file lies when neither the configuration nor systemd says so.
+pub const STATE_DIRECTORY: &str = "/var/lib/okta-responder";
+
+/// Domains under which Okta hosts orgs; only there has an org a twin host whose name ends with `-admin`.
+const OKTA_DOMAINS: &[&str] = &["okta.com", "oktapreview.com", "okta-emea.com", "okta-gov.com", "okta.mil"];
+
+/// A value that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}; {remedy}")]
+pub struct ValueError {
+    /// What is wrong with it.
+    pub message: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl ValueError {
+    fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: remedy.into() }
+    }
+}
+
+/// Where the first start of a stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartFrom {
+    /// Okta's now.
+    Now,
+    /// A moment.
+    At(Timestamp),
+    /// This long before now.
+    Ago(Duration),
+}
+
+impl StartFrom {
+    /// Reads `now`, an RFC 3339 moment, or a humantime duration.
+    ///
+    /// # Errors
+    /// When the text is none of the three.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        if text == "now" {
+            return Ok(Self::Now);
+        }
+        if let Ok(moment) = text.parse::<Timestamp>() {
+            return Ok(Self::At(moment));
+        }
+        humantime::parse_duration(text).map(Self::Ago).map_err(|_| {
+            ValueError::new(
+                format!("`{text}` is not a point to start from"),
+                "write \"now\", a duration before now such as \"24h\", or a moment with its zone such as \
+                 \"2026-08-24T10:00:00Z\"",
+            )
+        })
+    }
+
+    /// The moment it means at `now`. What lies before the first representable moment is that moment.
+    pub fn moment(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Now => now,
+            Self::At(moment) => moment,
+            Self::Ago(duration) => SignedDuration::try_from(duration)
+                .ok()
+                .and_then(|duration| now.checked_sub(duration).ok())
+                .unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for StartFrom {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // TOML has moments of its own, so people leave the quotes away.
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Self::parse(&text),
+            toml::Value::Datetime(moment) => Self::parse(&moment.to_string()),
+            other => Err(ValueError::new(
+                format!("a point to start from is a string, not a {}", other.type_str()),
+                "write \"now\", a duration such as \"24h\", or a moment such as \"2026-08-24T10:00:00Z\"",
+            )),
+        }
+        .map_err(D::Error::custom)
+    }
+}
+
+/// How often the log is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interval {
+    /// As fast as the budget allows, at least 1 s apart.
+    Auto,
+    /// This often, if the budget allows.
+    Every(Duration),
+}
+
+impl Interval {
+    /// The shortest pause between two polls.
+    pub const SHORTEST: Duration = Duration::from_secs(1);
+
+    /// Reads `auto` or a humantime duration of at least [`Interval::SHORTEST`].
+    ///
+    /// # Errors
+    /// When the text is neither.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        match humantime::parse_duration(text) {
+            Ok(duration) if duration >= Self::SHORTEST => Ok(Self::Every(duration)),
+            Ok(_) => Err(ValueError::new(format!("`{text}` is shorter than 1 s"), "write \"1s\" or more, or \"auto\"")),
+            Err(_) => Err(ValueError::new(
+                format!("`{text}` is not a polling interval"),
+                "write \"auto\" or a duration such as \"10s\"",
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// Reads the address of an org: scheme and host, and a port if need be. A trailing slash is dropped.
+///
+/// # Errors
+/// For everything [`service_url`] refuses, for a path, and for the admin console's host, whose API is another one.
+pub fn org_url(text: &str) -> Result<Url, ValueError> {
+    let url = service_url(text)?;
+    let origin = format!("{}://{}", url.scheme(), authority(&url));
+    if !matches!(url.path(), "" | "/") {
+        return Err(ValueError::new(
+            format!("`{text}` goes on after the host, and the org's address ends there"),
+            format!("write \"{origin}\""),
+        ));
+    }
+    if let Some((name, domain)) = okta_host(&url)
+        && let Some(org) = name.strip_suffix("-admin")
+    {
+        return Err(ValueError::new(
+            format!("`{text}` is the admin console, not the org"),
+            format!("write \"https://{org}.{domain}\""),
+        ));
+    }
+    Ok(url)
+}
+
+/// Reads the address of a service: https, or http to this very machine; no user, password, query or fragment in it.
+///
+/// # Errors
+/// When it is anything else. The error does not repeat a password that stands in the address.
+pub fn service_url(text: &str) -> Result<Url, ValueError> {
+    let refused = |message: String, remedy: &str| Err(ValueError::new(message, remedy));
+    if text.trim() != text || text.is_empty() {
+        return refused(
+            "the address is empty or has white space around it".to_owned(),
+            "write an address such as \"https://example.com\"",
+        );
+    }
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(_) if !text.contains("://") && Url::parse(&format!("https://{text}")).is_ok() && !text.contains('@') => {
+            return Err(ValueError::new(
+                format!("`{text}` has no scheme"),
+                format!("write \"https://{}\"", text.trim_end_matches('/')),
+            ));
+        }
+        Err(error) => {
+            return refused(
+                format!("this is not an address: {error}"),
+                "write an address such as \"https://example.com\"",
+            );
+        }
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return refused(
+            "the address carries a user or a password".to_owned(),
+            "leave them out of the address; secrets come from files, credentials or the environment",
+        );
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(&url) => {}
+        "http" => {
+            return Err(ValueError::new(
+                format!("`{text}` is not encrypted, and plain http goes to this machine only"),
+                format!("write \"https://{}{}\"", authority(&url), url.path().trim_end_matches('/')),
+            ));
+        }
+        other => {
+            return refused(
+                format!("`{other}` is not a scheme this daemon speaks"),
+                "write an address that begins with https://",
+            );
+        }
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return refused(format!("`{text}` names no host"), "write an address such as \"https://example.com\"");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refused(
+            format!("`{}://{}` goes on with a query or a fragment", url.scheme(), authority(&url)),
+            "end the address before `?` and `#`",
+        );
+    }
+    Ok(url)
+}
+
+/// The admin console that belongs to an org: on Okta's own domains the host with `-admin`, else the same host.
+pub fn admin_url_of(org: &Url) -> Url {
+    let mut admin = org.clone();
+    if let Some((name, domain)) = okta_host(org)
+        && admin.set_host(Some(&format!("{name}-admin.{domain}"))).is_err()
+    {
+        return org.clone();
+    }
+    admin
+}
+
+/// Whether a host name or address is this very machine. `localhost` counts: a resolver that sends it elsewhere is broken.
+pub fn is_loopback_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => is_loopback_host(name),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// The org's name and the domain, for a host directly below one of Okta's domains.
+fn okta_host(url: &Url) -> Option<(&str, &'static str)> {
+    let host = url.host_str()?;
+    OKTA_DOMAINS.iter().find_map(|domain| {
+        let name = host.strip_suffix(domain)?.strip_suffix('.')?;
+        (!name.is_empty() && !name.contains('.')).then_some((name, *domain))
+    })
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_to_start_from_is_now_a_moment_or_a_duration() {
+        let now: Timestamp = "2026-08-24T10:00:00Z".parse().unwrap();
+        let moment = |text: &str| StartFrom::parse(text).unwrap().moment(now).to_string();
+        assert_eq!(moment("now"), "2026-08-24T10:00:00Z");
+        assert_eq!(moment("36h"), "2026-08-22T22:00:00Z");
+        assert_eq!(moment("2026-08-01T00:00:00+02:00"), "2026-07-31T22:00:00Z");
+        assert_eq!(StartFrom::Ago(Duration::MAX).moment(now), Timestamp::MIN);
+        for wrong in ["", "yesterday", "2026-08-01", "2026-08-01T00:00:00", "24"] {
+            assert!(StartFrom::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_interval_is_auto_or_at_least_a_second() {
+        assert_eq!(Interval::parse("auto"), Ok(Interval::Auto));
+        assert_eq!(Interval::parse("10s"), Ok(Interval::Every(Duration::from_secs(10))));
+        for wrong in ["", "fast", "0s", "999ms"] {
+            assert!(Interval::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_org_is_its_https_origin() {
+        assert_eq!(org_url("https://example.okta.com").unwrap().as_str(), "https://example.okta.com/");
+        assert_eq!(org_url("https://example.okta.com/").unwrap().as_str(), "https://example.okta.com/");
+        assert_eq!(org_url("https://login.example.org:8443").unwrap().as_str(), "https://login.example.org:8443/");
+        for local in ["http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:9"] {
+            assert!(org_url(local).is_ok(), "{local}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_org_address_is_refused_naming_the_right_one() {
+        let remedy = |text: &str| org_url(text).unwrap_err().remedy;
+        assert_eq!(remedy("example.okta.com"), "write \"https://example.okta.com\"");
+        assert_eq!(remedy("http://example.okta.com"), "write \"https://example.okta.com\"");
+        assert_eq!(remedy("https://example.okta.com/api/v1"), "write \"https://example.okta.com\"");
+        assert_eq!(remedy("https://example-admin.oktapreview.com"), "write \"https://example.oktapreview.com\"");
+        for wrong in ["", " https://a.okta.com", "ftp://a.okta.com", "https://", "https://a.okta.com?x", "https://a b/"]
+        {
+            assert!(org_url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_repeated() {
+        for text in
+            ["https://me:hunter2@example.okta.com", "me:hunter2@example.okta.com", "http://me:hunter2@x.example"]
+        {
+            let error = service_url(text).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_of_okta_have_an_admin_twin() {
+        let admin = |text: &str| admin_url_of(&org_url(text).unwrap()).to_string();
+        assert_eq!(admin("https://example.okta.com"), "https://example-admin.okta.com/");
+        assert_eq!(admin("https://login.example.org"), "https://login.example.org/");
+        assert_eq!(admin("https://notokta.com"), "https://notokta.com/");
+    }
+}
