@@ -4,6 +4,7 @@
 pub mod config;
 pub mod connectors;
 pub mod demo;
+pub mod engine;
 pub mod guard;
 pub mod http;
 pub mod model;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
+use crate::engine::halt::{self, Point};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::model::ids::StreamId;
 
@@ -235,7 +236,14 @@ impl Store {
     ///
     /// Refused when the stream's cursor is not the one that the page was asked for with, or the stream has ended.
     pub async fn commit_page(&self, page: PageCommit, now: Timestamp) -> Result<PageCounts, StoreError> {
-        self.write(move |connection| commit_page(connection, &page, now)).await
+        self.write(move |connection| {
+            let counts = commit_page(connection, &page, now)?;
+            if counts.stored > 0 {
+                halt::point(Point::InsideT1);
+            }
+            Ok(counts)
+        })
+        .await
     }
 }
 

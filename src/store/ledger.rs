@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::engine::halt::{self, Point};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::model::action::{ActionState, Happening, InDoubt};
 use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId};
@@ -89,6 +90,8 @@ pub struct NewAction {
     pub key: IdempotencyKey,
     /// The affected user.
     pub subject: Option<String>,
+    /// The one thing it changes. A waiting action holds its place in the lane already.
+    pub lane: Option<String>,
     /// What to do in doubt.
     pub in_doubt: InDoubt,
     /// Steps that end first.
@@ -259,6 +262,7 @@ impl Store {
             for decision in &decisions {
                 written += commit_decision(connection, decision, now)?;
             }
+            halt::point(Point::InsideT2);
             Ok(written)
         })
         .await
@@ -389,14 +393,49 @@ impl Store {
                     .prepare_cached("INSERT INTO attempt (action, number, started_at) VALUES (?1, ?2, ?3)")?
                     .execute(params![action.id.0, action.attempt, to_ms(now)])?;
             }
+            if !taken.is_empty() {
+                halt::point(Point::InsideT3);
+            }
             Ok(taken)
+        })
+        .await
+    }
+
+    /// Whether anything could be claimed; lanes are not looked at. Spares an idle daemon its commits.
+    pub async fn has_claimable(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.read(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE state IN ('ready', 'retry') AND due <= ?1)
+                        AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')",
+                )?
+                .query_row([to_ms(now)], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Whether changes of a user's access are planned or under way. What only a person can move does not count.
+    pub async fn has_open_changes(&self, subject: &str) -> Result<bool, StoreError> {
+        let subject = subject.to_owned();
+        self.read(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL
+                        AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
+                )?
+                .query_row([subject], |row| row.get(0))?)
         })
         .await
     }
 
     /// T4: writes how an attempt ended and what that means for its action, in one transaction.
     pub async fn record_outcome(&self, end: AttemptEnd, now: Timestamp) -> Result<(), StoreError> {
-        self.write(move |connection| record_outcome(connection, &end, now)).await
+        self.write(move |connection| {
+            record_outcome(connection, &end, now)?;
+            halt::point(Point::InsideT4);
+            Ok(())
+        })
+        .await
     }
 
     /// Marks every attempt without an outcome as unknown: the process that made it is gone. Called once at start, before
@@ -532,7 +571,7 @@ fn insert_action(connection: &Connection, run: RunId, action: &NewAction, now: T
             action.kind,
             action.key.as_str(),
             action.subject,
-            prepared.and_then(|p| p.lane.as_ref()),
+            action.lane,
             state.as_str(),
             action.in_doubt.as_str(),
             prepared.and_then(|p| p.params.as_ref()),
@@ -566,7 +605,7 @@ fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Tim
         Ok(prepared) => {
             connection
                 .prepare_cached(
-                    "UPDATE action SET params = ?2, lane = ?3, reason = ?4, error = ?5, attempts = 0 WHERE id = ?1",
+                    "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5, attempts = 0 WHERE id = ?1",
                 )?
                 .execute(params![
                     looked_at.action.0,
