@@ -4,6 +4,11 @@
 //! an [`Outcome`] and returns. It never waits, never repeats, never touches the store. What it must not do: report
 //! `Transient` or `Permanent` when the changing request may have arrived — that is `Unknown`.
 
+pub mod okta_app;
+pub mod okta_group;
+mod okta_params;
+pub mod okta_session;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
