@@ -40,19 +40,15 @@ pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPat
 /// Every secret that cannot be had.
 pub(super) fn secrets(config: &Config, sources: &Sources, env: &SecretEnv) -> Vec<Problem> {
     let mut named: Vec<(KeyPath, &SecretSource)> = vec![(KeyPath::of("okta").key("token"), &config.okta.token)];
-    let mut add = |section: &str, key: &str, source: Option<&'_ SecretSource>| {
+    let (servicenow, slack, email) = (config.servicenow.as_ref(), config.slack.as_ref(), config.email.as_ref());
+    for (section, key, source) in [
+        ("servicenow", "password", servicenow.and_then(|section| section.password.as_ref())),
+        ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
+        ("slack", "token", slack.and_then(|section| section.token.as_ref())),
+        ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
+        ("email", "password", email.and_then(|section| section.password.as_ref())),
+    ] {
         named.extend(source.map(|source| (KeyPath::of(section).key(key), source)));
-    };
-    if let Some(servicenow) = &config.servicenow {
-        add("servicenow", "password", servicenow.password.as_ref());
-        add("servicenow", "client_secret", servicenow.client_secret.as_ref());
-    }
-    if let Some(slack) = &config.slack {
-        add("slack", "token", slack.token.as_ref());
-        add("slack", "webhook_url", slack.webhook_url.as_ref());
-    }
-    if let Some(email) = &config.email {
-        add("email", "password", email.password.as_ref());
     }
     named
         .into_iter()

@@ -71,10 +71,11 @@ impl Decider {
             if more {
                 continue;
             }
+            let wait = self.until_due().await;
             tokio::select! {
                 () = self.engine.stored.notified() => {}
                 Some(done) = self.fetching.join_next() => self.fetched(done)?,
-                () = tokio::time::sleep(self.until_due().await) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => {}
             }
         }
@@ -214,7 +215,7 @@ impl Case {
         let wants = |playbook: &Playbook| playbook.wants(&event.event_type);
         let playbooks = (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
         let facts = Facts::from_event(&event, &engine.links);
-        let may_be_echo = pending.subject.is_some() && engine.guard.may_be_echo(&event, &Risk::of(&event));
+        let may_be_echo = pending.subject.is_some() && Risk::of(&event).is_fall();
         Ok(Self { pending, event, facts, playbooks, may_be_echo, echo: false })
     }
 
@@ -251,7 +252,7 @@ impl Case {
     async fn gather(&mut self, engine: &Engine) -> Result<(), gather::Later> {
         let user = self.pending.subject.clone();
         if let (true, Some(user)) = (self.may_be_echo, &user) {
-            let last = engine.store.last_attempt_on(user, connectors::resetting_risk()).await?;
+            let last = engine.store.last_attempt_on(user, connectors::resetting_risk().collect()).await?;
             self.echo = engine.guard.is_echo(&self.event, &Risk::of(&self.event), last);
         }
         if self.echo || self.only_observes() {
@@ -308,7 +309,7 @@ impl Case {
             Err(error) => Some(with_cause(&error)),
         };
         let observe = self.only_observes() || playbook.mode == Mode::Observe || engine.guard.observes();
-        let actions = playbook.in_order().map(|step| {
+        let actions = playbook.in_order().into_iter().map(|step| {
             let (preparation, lane) = match &unmet {
                 Some(why) => (Some(prepare::cannot(why.clone())), None),
                 None => self.prepare(engine, playbook, step, observe, now),

@@ -143,7 +143,11 @@ impl Poller {
             };
             let head = match ahead.take() {
                 Some(request) => tokio::select! {
-                    head = request => head.unwrap_or_else(|_| Err(OktaError::interrupted())),
+                    head = request => match head {
+                        Ok(head) => head,
+                        // The task that asked ahead was lost; the page is simply asked for again.
+                        Err(_) => continue,
+                    },
                     () = self.stop.cancelled() => break false,
                 },
                 None => {

@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 
 use super::Engine;
-use crate::guard::Admission;
+use crate::config::Mode;
+use crate::guard::{Admission, Subject};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::playbook::{Step, plan};
@@ -28,10 +29,11 @@ pub(super) fn end(
         plan::Prepared::Failed { message } if observe => not_called_for("observe", message),
         plan::Prepared::Failed { message } => cannot(message),
         plan::Prepared::Ready { params, lane } => {
-            let admission = engine.guard.admit(step.action, &params, event, now);
+            let mode = if observe { Mode::Observe } else { Mode::Enforce };
+            let admission = engine.guard.admit(step.action, &params, Subject::of(event), event.published, now, mode);
             let (happening, reason, error) = match admission {
                 Admission::Refused { why } => (Happening::RefusedByGuard, Some("guard"), Some(why)),
-                Admission::Pass if observe => (Happening::NotCalledFor, Some("observe"), None),
+                Admission::Observe => (Happening::NotCalledFor, Some("observe"), None),
                 Admission::Pass if step.approval => (Happening::HeldForApproval, None, None),
                 Admission::Pass => (Happening::Prepared, None, None),
             };

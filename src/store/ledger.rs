@@ -272,7 +272,7 @@ impl Store {
     pub async fn last_attempt_on(
         &self,
         subject: &str,
-        kinds: &'static [&'static str],
+        kinds: Vec<&'static str>,
     ) -> Result<Option<Timestamp>, StoreError> {
         let subject = subject.to_owned();
         self.read(move |connection| {
