@@ -1,6 +1,7 @@
 //! okta-responder polls the Okta System Log outward and answers identity threats from inside your own network.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod config;
 pub mod connectors;
 pub mod demo;
@@ -11,3 +12,4 @@ pub mod model;
 pub mod okta;
 pub mod playbook;
 pub mod store;
+pub mod telemetry;

@@ -100,10 +100,10 @@ pub struct Settings {
 
 impl Settings {
     /// Takes what tasks need from the configuration.
-    pub fn of(config: &Config, start_from: StartFrom, interval: Interval) -> Self {
+    pub fn of(config: &Config) -> Self {
         Self {
-            start_from,
-            interval,
+            start_from: config.poll.start_from,
+            interval: config.poll.interval,
             overlap: config.poll.overlap,
             page_size: config.poll.page_size,
             max_filter_types: config.poll.max_filter_types,

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::engine::halt::{self, Point};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
+use crate::engine::halt::{self, Point};
 use crate::model::action::{ActionState, Happening, InDoubt};
-use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId};
+use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId, StreamId};
 use crate::model::outcome::Receipt;
 
 /// An event that waits for its decision.
@@ -496,15 +496,17 @@ impl Store {
         .await
     }
 
-    /// How many events and actions are not at their end yet, leaving out what only a person can move.
-    pub async fn unfinished(&self) -> Result<u64, StoreError> {
-        self.read(|connection| {
-            Ok(connection.query_row(
-                "SELECT (SELECT count(*) FROM event WHERE state = 'new')
-                      + (SELECT count(*) FROM action WHERE state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
-                [],
-                |row| row.get(0),
-            )?)
+    /// How many events of a stream wait for a decision, plus how many actions that came of it wait for their first attempt
+    /// to end. Retries and what only a person can move are left out.
+    pub async fn unfinished_of(&self, stream: StreamId) -> Result<u64, StoreError> {
+        self.read(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state IN ('new', 'held'))
+                          + (SELECT count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
+                             WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown'))",
+                )?
+                .query_row([stream.0], |row| row.get(0))?)
         })
         .await
     }

@@ -1,0 +1,408 @@
+//! Puts the daemon together, starts its tasks by name, and stops them in order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::load::Loaded;
+use crate::config::secret::{SecretEnv, SecretError, SecretSource};
+use crate::config::values::ValueError;
+use crate::config::{Config, values};
+use crate::connectors::{self, Registry, ServiceSecrets, Services, SetupError};
+use crate::engine::clock::Clock;
+use crate::engine::retry::Schedule;
+use crate::engine::{Decider, Dispatcher, Engine, Parts, Poller, Settings, TaskError};
+use crate::guard::Guard;
+use crate::model::ids::StreamId;
+use crate::okta::auth::AuthError;
+use crate::okta::client::OktaSetupError;
+use crate::okta::{Auth, OktaClient, OktaSettings};
+use crate::playbook::facts::LinkBase;
+use crate::playbook::{Playbook, Problem};
+use crate::store::{InstanceLock, LockError, Store, StoreError};
+use crate::telemetry::systemd;
+
+/// Backfills that are read at once.
+const BACKFILLS: usize = 2;
+/// How often new backfills are looked for, and how often a command that waits for the end looks whether it has come.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What the outside tells a running daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Finish what is under way and end. The second time: end now.
+    Stop,
+    /// Check the configuration and go on with it.
+    Reload,
+}
+
+/// What a process does with the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Everything, until it is told to stop.
+    Daemon,
+    /// Only one backfill, until it is through.
+    Backfill(StreamId),
+}
+
+/// Why the daemon could not start or go on.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// Another process works on the state file.
+    #[error(transparent)]
+    Locked(#[from] LockError),
+    /// The state file cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A secret cannot be had.
+    #[error("{place} cannot be read: {}", .source.remedy())]
+    Secret {
+        /// The key.
+        place: &'static str,
+        /// Why.
+        #[source]
+        source: SecretError,
+    },
+    /// The token cannot be sent.
+    #[error("the token of [okta] cannot be used")]
+    Auth(#[from] AuthError),
+    /// No client for Okta can be made.
+    #[error(transparent)]
+    Okta(#[from] OktaSetupError),
+    /// A service cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// A value is wrong; `check` would have told.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A playbook is wrong; `check` would have told.
+    #[error("playbook `{playbook}` is wrong: {}", .first.message)]
+    Playbook {
+        /// Its name.
+        playbook: String,
+        /// The first problem.
+        first: Box<Problem>,
+    },
+    /// A task cannot go on.
+    #[error("the task `{task}` cannot go on")]
+    Task {
+        /// Its name.
+        task: &'static str,
+        /// Why.
+        #[source]
+        source: TaskError,
+    },
+    /// A task ended or failed in itself.
+    #[error("the task `{0}` ended by itself")]
+    TaskEnded(&'static str),
+}
+
+/// The daemon, put together but not started.
+pub struct App {
+    config: Config,
+    env: SecretEnv,
+    clock: Clock,
+    store: Store,
+    _lock: InstanceLock,
+}
+
+impl App {
+    /// Takes the state file for this process. Nothing is asked of any service yet.
+    pub fn open(config: Config, env: SecretEnv, state: &Path, purpose: &str) -> Result<Self, AppError> {
+        let lock = InstanceLock::take(state, purpose)?;
+        let store = Store::open(state)?;
+        Ok(Self { config, env, clock: Clock::start(), store, _lock: lock })
+    }
+
+    /// The state file, for a command that watches its own work.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Works until it is told to stop, or until the backfill is through. `reload` reads the configuration anew; what it
+    /// says is wrong leaves the old one in force.
+    pub async fn run(
+        mut self,
+        work: Work,
+        mut signals: mpsc::Receiver<Signal>,
+        reload: impl Fn() -> Option<Loaded>,
+    ) -> Result<(), AppError> {
+        loop {
+            let Some(engine) = self.assemble(&mut signals).await? else { return Ok(()) };
+            match serve(Arc::new(engine), work, &mut signals, &reload).await? {
+                Ended::Stopped => return Ok(()),
+                Ended::Reload(config) => {
+                    self.config = *config;
+                    info!("the configuration is read again");
+                }
+            }
+        }
+    }
+
+    /// Builds the engine; asks Okta who we are, until it answers. `None` when the daemon is told to stop meanwhile.
+    async fn assemble(&self, signals: &mut mpsc::Receiver<Signal>) -> Result<Option<Engine>, AppError> {
+        let config = &self.config;
+        let okta = Arc::new(okta_client(config, &self.env)?);
+        let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
+        let playbooks = compile(config)?;
+        let own_id = tokio::select! {
+            id = own_id(&okta) => id,
+            () = stopped(signals) => return Ok(None),
+        };
+        Ok(Some(Engine::new(Parts {
+            clock: self.clock,
+            store: self.store.clone(),
+            okta,
+            playbooks,
+            connectors: Registry::new(&services),
+            guard: Guard::new(&config.guard, [own_id]),
+            links: LinkBase::new(&config.okta.org_url, config.okta.admin_url.as_deref()),
+            settings: Settings::of(config),
+            rate_share: config.okta.rate_share,
+        })))
+    }
+}
+
+/// The client of the org that a configuration names.
+pub fn okta_client(config: &Config, env: &SecretEnv) -> Result<OktaClient, AppError> {
+    let org_url = values::org_url(&config.okta.org_url)?;
+    let admin_url = match &config.okta.admin_url {
+        Some(url) => values::service_url(url)?,
+        None => values::admin_url_of(&org_url),
+    };
+    let token = secret("okta.token", &config.okta.token, env)?;
+    Ok(OktaClient::new(&OktaSettings { org_url, admin_url, timeout: config.okta.timeout }, Auth::ssws(&token)?)?)
+}
+
+/// The compiled playbooks of a configuration, in its order.
+pub fn compile(config: &Config) -> Result<Vec<Playbook>, AppError> {
+    let compiled = config.playbooks.iter().map(|playbook| {
+        Playbook::compile(playbook, &connectors::kind).map_err(|mut problems| {
+            let first = Box::new(problems.remove(0));
+            AppError::Playbook { playbook: playbook.name.clone(), first }
+        })
+    });
+    compiled.collect()
+}
+
+/// The state file of a configuration: what it says, else `state.db` in systemd's state directory.
+pub fn state_path(config: &Config) -> PathBuf {
+    let directory = || {
+        // systemd lists several directories with colons; ours is the first.
+        let listed = std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty())?;
+        std::env::split_paths(&listed).next()
+    };
+    config
+        .state
+        .path
+        .clone()
+        .unwrap_or_else(|| directory().unwrap_or_else(|| PathBuf::from("/var/lib/okta-responder")).join("state.db"))
+}
+
+fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
+    let optional = |place, source: Option<&SecretSource>| source.map(|source| secret(place, source, env)).transpose();
+    let servicenow = config.servicenow.as_ref();
+    let slack = config.slack.as_ref();
+    Ok(ServiceSecrets {
+        servicenow_password: optional("servicenow.password", servicenow.and_then(|s| s.password.as_ref()))?,
+        servicenow_client_secret: optional(
+            "servicenow.client_secret",
+            servicenow.and_then(|s| s.client_secret.as_ref()),
+        )?,
+        slack_token: optional("slack.token", slack.and_then(|s| s.token.as_ref()))?,
+        slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,
+        email_password: optional("email.password", config.email.as_ref().and_then(|s| s.password.as_ref()))?,
+    })
+}
+
+fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result<secrecy::SecretString, AppError> {
+    source.resolve(env).map_err(|source| AppError::Secret { place, source })
+}
+
+/// The id of the user whom the token belongs to: events that he causes are our own. Nothing is decided before it is known,
+/// or the daemon could answer itself.
+async fn own_id(okta: &OktaClient) -> String {
+    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+    let mut attempt = 0;
+    let mut told = String::new();
+    loop {
+        match okta.me().await {
+            Ok(me) => return me.id,
+            Err(error) => {
+                attempt += 1;
+                let problem = error.to_string();
+                if problem != told {
+                    warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {problem}");
+                    told = problem;
+                }
+                tokio::time::sleep(schedule.pause(attempt, "own id")).await;
+            }
+        }
+    }
+}
+
+async fn stopped(signals: &mut mpsc::Receiver<Signal>) {
+    while let Some(signal) = signals.recv().await {
+        if signal == Signal::Stop {
+            return;
+        }
+    }
+    // Nobody can send a signal any more; only the end of the process ends this.
+    std::future::pending::<()>().await;
+}
+
+enum Ended {
+    Stopped,
+    Reload(Box<Config>),
+}
+
+/// The names of the tasks, for errors and the log.
+const POLLER: &str = "poller";
+const BACKFILLER: &str = "backfiller";
+const DECIDER: &str = "decider";
+const DISPATCHER: &str = "dispatcher";
+
+type Tasks = JoinSet<(&'static str, Result<(), TaskError>)>;
+
+async fn serve(
+    engine: Arc<Engine>,
+    work: Work,
+    signals: &mut mpsc::Receiver<Signal>,
+    reload: &impl Fn() -> Option<Loaded>,
+) -> Result<Ended, AppError> {
+    let lost = engine.store.mark_lost(engine.clock.now()).await?;
+    if lost > 0 {
+        warn!(
+            lost,
+            "requests were under way when the daemon ended; their targets are read back before anything is sent again"
+        );
+    }
+    // Two steps to the end: first no new work is taken on, then nothing is waited for.
+    let stop = CancellationToken::new();
+    let mut tasks = start(&engine, work, &stop);
+    let heartbeat = {
+        let (engine, stop) = (Arc::clone(&engine), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = engine.pulse.until_ready() => systemd::ready("reading the System Log"),
+                () = stop.cancelled() => return,
+            }
+            info!("ready: the System Log is being read");
+            systemd::heartbeat(&engine.pulse, stop).await;
+        })
+    };
+    let ended = loop {
+        tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(Signal::Stop) => break Ok(Ended::Stopped),
+                Some(Signal::Reload) => {
+                    systemd::reloading();
+                    match reload() {
+                        Some(loaded) => break Ok(Ended::Reload(Box::new(loaded.config))),
+                        None => systemd::ready("the new configuration is wrong; the old one stays in force"),
+                    }
+                }
+                None => break Ok(Ended::Stopped),
+            },
+            Some(done) = tasks.join_next() => match done {
+                Ok((task, Err(source))) => break Err(AppError::Task { task, source }),
+                Ok((_, Ok(()))) if matches!(work, Work::Backfill(_)) => {}
+                Ok((task, Ok(()))) => break Err(AppError::TaskEnded(task)),
+                Err(_) => break Err(AppError::TaskEnded("unknown")),
+            },
+            () = through(&engine, work) => break Ok(Ended::Stopped),
+        }
+    };
+    if matches!(ended, Ok(Ended::Stopped)) {
+        systemd::stopping();
+    }
+    stop.cancel();
+    tokio::select! {
+        () = async { while tasks.join_next().await.is_some() {} } => {}
+        () = stopped(signals) => warn!("told to stop again: what is under way is left, and read back at the next start"),
+    }
+    heartbeat.abort();
+    if let Err(error) = &ended {
+        error!("stopping: {error}");
+    }
+    ended
+}
+
+fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
+    let mut tasks = Tasks::new();
+    let (decider, dispatcher) =
+        (Decider::new(Arc::clone(engine), stop.clone()), Dispatcher::new(Arc::clone(engine), stop.clone()));
+    tasks.spawn(async move { (DECIDER, decider.run().await) });
+    tasks.spawn(async move { (DISPATCHER, dispatcher.run().await) });
+    let (e, s) = (Arc::clone(engine), stop.clone());
+    match work {
+        Work::Daemon => {
+            tasks.spawn(async move { (POLLER, live(e, s).await) });
+            let (e, s) = (Arc::clone(engine), stop.clone());
+            tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
+        }
+        Work::Backfill(id) => {
+            tasks.spawn(async move { (BACKFILLER, backfills(e, s, Some(id)).await) });
+        }
+    }
+    tasks
+}
+
+async fn live(engine: Arc<Engine>, stop: CancellationToken) -> Result<(), TaskError> {
+    match Poller::live(engine, stop).await? {
+        Some(poller) => poller.run().await,
+        None => Ok(()),
+    }
+}
+
+/// Reads the backfills that the state file asks for, as they are asked for.
+async fn backfills(engine: Arc<Engine>, stop: CancellationToken, only: Option<StreamId>) -> Result<(), TaskError> {
+    let mut reading: JoinSet<(StreamId, Result<(), TaskError>)> = JoinSet::new();
+    let mut under_way: Vec<StreamId> = Vec::new();
+    while !stop.is_cancelled() {
+        for stream in engine.store.active_backfills().await? {
+            let ours = only.is_none_or(|only| only == stream.id);
+            if ours && !under_way.contains(&stream.id) && under_way.len() < BACKFILLS {
+                under_way.push(stream.id);
+                let id = stream.id;
+                let poller = Poller::backfill(Arc::clone(&engine), stop.child_token(), stream);
+                reading.spawn(async move { (id, poller.run().await) });
+            }
+        }
+        tokio::select! {
+            Some(done) = reading.join_next() => match done {
+                Ok((id, result)) => {
+                    under_way.retain(|other| *other != id);
+                    result?;
+                    engine.stored.notify_one();
+                }
+                Err(error) => {
+                    error!("a backfill failed in itself and begins again where it was: {error}");
+                    under_way.clear();
+                }
+            },
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    while reading.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Ends when the work of a command is through; for the daemon never.
+async fn through(engine: &Engine, work: Work) {
+    let Work::Backfill(id) = work else { return std::future::pending().await };
+    loop {
+        let ended = matches!(engine.store.stream(id).await, Ok(Some(stream)) if stream.state != crate::store::StreamState::Active);
+        if ended && matches!(engine.store.unfinished_of(id).await, Ok(0)) {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
