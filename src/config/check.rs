@@ -6,11 +6,11 @@ use std::time::Duration;
 use lettre::message::Mailbox;
 use tracing_subscriber::EnvFilter;
 
-use super::document::closest;
 use super::path::{KeyPath, Segment};
 use super::problem::{Problem, Sources};
-use super::secret::{SecretEnv, SecretSource};
+use super::secret::SecretEnv;
 use super::values::{self, ValueError};
+use super::wording::closest;
 use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
 
 /// The most characters the name of a playbook or a step may have.
@@ -39,27 +39,21 @@ pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPat
 
 /// Every secret that cannot be had.
 pub(super) fn secrets(config: &Config, sources: &Sources, env: &SecretEnv) -> Vec<Problem> {
-    let mut named: Vec<(KeyPath, &SecretSource)> = vec![(KeyPath::of("okta").key("token"), &config.okta.token)];
-    let mut add = |section: &str, key: &str, source: Option<&'_ SecretSource>| {
-        named.extend(source.map(|source| (KeyPath::of(section).key(key), source)));
-    };
-    if let Some(servicenow) = &config.servicenow {
-        add("servicenow", "password", servicenow.password.as_ref());
-        add("servicenow", "client_secret", servicenow.client_secret.as_ref());
-    }
-    if let Some(slack) = &config.slack {
-        add("slack", "token", slack.token.as_ref());
-        add("slack", "webhook_url", slack.webhook_url.as_ref());
-    }
-    if let Some(email) = &config.email {
-        add("email", "password", email.password.as_ref());
-    }
+    let (servicenow, slack, email) = (config.servicenow.as_ref(), config.slack.as_ref(), config.email.as_ref());
+    let named = [
+        ("okta", "token", Some(&config.okta.token)),
+        ("servicenow", "password", servicenow.and_then(|section| section.password.as_ref())),
+        ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
+        ("slack", "token", slack.and_then(|section| section.token.as_ref())),
+        ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
+        ("email", "password", email.and_then(|section| section.password.as_ref())),
+    ];
     named
         .into_iter()
-        .filter_map(|(path, source)| {
-            let error = source.resolve(env).err()?;
+        .filter_map(|(section, key, source)| {
+            let error = source?.resolve(env).err()?;
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Some(sources.problem(&path, format!("{error}{cause}"), error.remedy()))
+            Some(sources.problem(&KeyPath::of(section).key(key), format!("{error}{cause}"), error.remedy()))
         })
         .collect()
 }
