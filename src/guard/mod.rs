@@ -1,1 +1,425 @@
-//! guard
+//! The checks that can refuse an action or keep an event from starting a run. Pure: no IO, no clock.
+//!
+//! When in doubt the guard refuses: a quarantine that was not done is seen and done by a person, a break-glass account
+//! that was locked out may be the last way in.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::config::{GuardConfig, Mode};
+use crate::connectors::{ActionKind, FromEvent};
+use crate::model::event::Event;
+use crate::model::risk::Risk;
+
+/// How far an echo may lie before our own record of what caused it, since two clocks are compared.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
+
+/// How deep parameters are searched for protected names.
+const MAX_DEPTH: usize = 20;
+
+/// What is never done.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    mode: Mode,
+    own_ids: BTreeSet<String>,
+    echo_window: SignedDuration,
+    max_event_age: Option<Duration>,
+    protected_users: Vec<String>,
+    protected_things: Vec<String>,
+}
+
+/// Whom a run is about, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// The affected user's id.
+    pub id: Option<&'a str>,
+    /// The affected user's login.
+    pub login: Option<&'a str>,
+}
+
+impl<'a> Subject<'a> {
+    /// The affected user of an event.
+    pub fn of(event: &'a Event) -> Self {
+        match event.affected_user() {
+            Some(user) => {
+                // Okta writes `unknown` where it has no login; that is not a login.
+                let login = user.alternate_id.filter(|login| !login.is_empty() && *login != "unknown");
+                Self { id: Some(user.id), login }
+            }
+            None => Self::default(),
+        }
+    }
+}
+
+/// What the guard says about one action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It may be done.
+    Pass,
+    /// It is recorded and not done: observe mode.
+    Observe,
+    /// It is not done.
+    Refused {
+        /// The sentence to record.
+        why: String,
+    },
+}
+
+impl Guard {
+    /// Takes the configuration and the principals that are this daemon: the user whom the API token belongs to, or the
+    /// client that signs in.
+    pub fn new(config: &GuardConfig, own_ids: impl IntoIterator<Item = String>) -> Self {
+        let folded =
+            |list: &[String]| list.iter().map(|name| fold(name)).filter(|name| !name.is_empty()).collect::<Vec<_>>();
+        let things = [folded(&config.protected_groups), folded(&config.protected_apps)].concat();
+        let own_ids = own_ids.into_iter().chain(config.own_ids.iter().cloned());
+        Self {
+            mode: config.mode,
+            own_ids: own_ids.filter(|id| !id.is_empty()).collect(),
+            echo_window: SignedDuration::try_from(config.echo_window).unwrap_or(SignedDuration::MAX),
+            max_event_age: config.max_event_age,
+            protected_users: folded(&config.protected_users),
+            protected_things: things,
+        }
+    }
+
+    /// Whether we caused the event ourselves; such an event starts no run.
+    pub fn is_own(&self, event: &Event) -> bool {
+        event.actor().is_some_and(|actor| self.own_ids.contains(actor.id))
+    }
+
+    /// Whether a fall in risk is the echo of our own reset of this user at `last_reset`: Okta lowers a user's risk when his
+    /// sessions are cleared, with the system as actor (Okta API reference, user sessions). A person who lowers the risk
+    /// in the same minutes is no echo.
+    pub fn is_echo(&self, event: &Event, risk: &Risk, last_reset: Option<Timestamp>) -> bool {
+        let Some(reset) = last_reset else { return false };
+        let by_system = event.actor().is_none_or(|actor| actor.kind == "SystemPrincipal");
+        let since = event.published.duration_since(reset);
+        risk.is_fall() && by_system && since >= -CLOCK_SKEW && since <= self.echo_window
+    }
+
+    /// Whether an action with these final parameters may be done. Refusals come before observing, so that observe mode
+    /// shows what would be refused.
+    ///
+    /// In a run about a protected user nobody's access is changed, whoever the parameters name: that is coarse, and can't
+    /// be got around by naming the user in another way.
+    pub fn admit(
+        &self,
+        kind: &ActionKind,
+        params: &Value,
+        subject: Subject<'_>,
+        published: Timestamp,
+        now: Timestamp,
+        playbook_mode: Mode,
+    ) -> Admission {
+        let refusal = kind
+            .changes_access
+            .then(|| self.protection(kind, params, subject).or_else(|| self.staleness(published, now)))
+            .flatten();
+        match refusal {
+            Some(why) => Admission::Refused { why },
+            None if self.mode == Mode::Observe || playbook_mode == Mode::Observe => Admission::Observe,
+            None => Admission::Pass,
+        }
+    }
+
+    fn protection(&self, kind: &ActionKind, params: &Value, subject: Subject<'_>) -> Option<String> {
+        for name in subject.id.into_iter().chain(subject.login) {
+            if self.is_protected_user(name) {
+                return Some(format!("the user `{}` is protected by [guard] protected_users", short(name)));
+            }
+        }
+        let mut texts = Vec::new();
+        if !collect(params, 0, &mut texts) {
+            return Some("the parameters are nested too deep to be searched for protected names".to_owned());
+        }
+        for text in texts {
+            if self.is_protected_user(text) {
+                return Some(format!("the user `{}` is protected by [guard] protected_users", short(text)));
+            }
+            if self.protected_things.contains(&fold(text)) {
+                return Some(format!("`{}` is protected by [guard] protected_groups or protected_apps", short(text)));
+            }
+        }
+        self.stranger(kind, params, subject)
+    }
+
+    /// A user who is not the one the event is about, and is named by id where the list has logins (or the other way
+    /// round), may be protected without our seeing it.
+    fn stranger(&self, kind: &ActionKind, params: &Value, subject: Subject<'_>) -> Option<String> {
+        let users = kind.from_event.iter().filter(|(_, what)| *what == FromEvent::UserId).map(|(name, _)| *name);
+        let named = users.filter_map(|name| params.get(name).and_then(Value::as_str));
+        let known: Vec<String> = subject.id.into_iter().chain(subject.login).map(fold).collect();
+        let whole = subject.id.is_some() && subject.login.is_some();
+        for user in named {
+            if whole && known.contains(&fold(user)) {
+                continue;
+            }
+            let incomparable = |protected: &String| looks_like_id(protected) != looks_like_id(&fold(user));
+            if self.protected_users.iter().any(incomparable) {
+                return Some(format!(
+                    "whether the user `{}` is protected cannot be told; list protected_users by id and by login",
+                    short(user)
+                ));
+            }
+        }
+        None
+    }
+
+    fn staleness(&self, published: Timestamp, now: Timestamp) -> Option<String> {
+        let most = self.max_event_age?;
+        let age = Duration::try_from(now.duration_since(published)).unwrap_or_default();
+        (age > most).then(|| {
+            format!(
+                "the event is {} old, more than [guard] max_event_age = {}",
+                humantime::format_duration(Duration::from_secs(age.as_secs())),
+                humantime::format_duration(most)
+            )
+        })
+    }
+
+    /// Okta finds a user by id, by login, and by the part of the login before `@`; so does this.
+    fn is_protected_user(&self, name: &str) -> bool {
+        let name = fold(name);
+        let before_at = |login: &str| login.split('@').next().map(str::to_owned);
+        self.protected_users.iter().any(|protected| {
+            *protected == name
+                || (!name.contains('@') && before_at(protected).as_deref() == Some(&name))
+                || (!protected.contains('@') && before_at(&name).as_deref() == Some(protected))
+        })
+    }
+}
+
+/// Names are compared without case and surrounding white space.
+fn fold(name: &str) -> String {
+    name.trim().to_lowercase()
+}
+
+/// Okta's ids of users: twenty letters and digits that begin with `00u`.
+fn looks_like_id(name: &str) -> bool {
+    name.len() == 20 && name.starts_with("00u") && name.chars().all(|c| c.is_ascii_alphanumeric())
+}
+
+fn short(name: &str) -> String {
+    name.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Every text of the parameters; `false` if they are too deep.
+fn collect<'a>(value: &'a Value, depth: usize, texts: &mut Vec<&'a str>) -> bool {
+    match value {
+        _ if depth > MAX_DEPTH => false,
+        Value::String(text) => {
+            texts.push(text);
+            true
+        }
+        Value::Array(list) => list.iter().all(|item| collect(item, depth + 1, texts)),
+        Value::Object(object) => object.values().all(|item| collect(item, depth + 1, texts)),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::connectors::{Effect, Service};
+    use crate::model::escape::Escape;
+    use crate::model::event::SOURCE_OKTA;
+
+    const ID: &str = "00uannannannannannan";
+    const LOGIN: &str = "ann@example.com";
+
+    static ADD_USER: ActionKind = ActionKind {
+        name: "okta.group.add_user",
+        summary: "adds the user to a group",
+        service: Service::Okta,
+        effect: Effect::SetLike,
+        changes_access: true,
+        resets_risk: false,
+        from_event: &[("user", FromEvent::UserId)],
+        check: |_| Ok(()),
+        escape: |_| Escape::Plain,
+        lane: |_| None,
+    };
+
+    static POST: ActionKind =
+        ActionKind { name: "slack.message.post", changes_access: false, from_event: &[], ..ADD_USER };
+
+    fn guard(change: impl FnOnce(&mut GuardConfig)) -> Guard {
+        let mut config = GuardConfig::default();
+        change(&mut config);
+        Guard::new(&config, ["0oaours".to_owned()])
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    const PUBLISHED: &str = "2026-08-24T10:00:00Z";
+
+    fn event(actor: Value) -> Event {
+        let body = json!({"uuid": "u", "eventType": "user.risk.detect", "published": PUBLISHED, "actor": actor});
+        Event::parse(SOURCE_OKTA, &body.to_string()).unwrap()
+    }
+
+    fn admit(guard: &Guard, kind: &ActionKind, params: &Value, now: &str) -> Admission {
+        let subject = Subject { id: Some(ID), login: Some(LOGIN) };
+        guard.admit(kind, params, subject, at(PUBLISHED), at(now), Mode::Enforce)
+    }
+
+    #[track_caller]
+    fn check(guard: &Guard, params: &Value, refused_because: Option<&str>) {
+        match (admit(guard, &ADD_USER, params, PUBLISHED), refused_because) {
+            (Admission::Pass, None) => {}
+            (Admission::Refused { why }, Some(part)) => assert!(why.contains(part), "{why}"),
+            (other, _) => panic!("{params}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn events_that_we_caused_are_known() {
+        let guard = guard(|config| config.own_ids = vec!["00uours".to_owned()]);
+        assert!(guard.is_own(&event(json!({"id": "0oaours", "type": "PublicClientApp"}))));
+        assert!(guard.is_own(&event(json!({"id": "00uours", "type": "User"}))));
+        assert!(!guard.is_own(&event(json!({"id": "00uother", "type": "User"}))));
+        assert!(!guard.is_own(&event(Value::Null)));
+    }
+
+    #[test]
+    fn an_echo_is_a_fall_by_the_system_soon_after_our_reset() {
+        let guard = guard(|_| {});
+        let system = event(json!({"id": "spr1", "type": "SystemPrincipal"}));
+        let fall = Risk::parse("{previousLevel=HIGH, level=LOW}");
+        let rise = Risk::parse("{previousLevel=LOW, level=HIGH}");
+        let at_reset = |reset: &str| Some(at(reset));
+        for reset in ["2026-08-24T09:59:59Z", "2026-08-24T09:50:00Z", "2026-08-24T10:01:00Z"] {
+            assert!(guard.is_echo(&system, &fall, at_reset(reset)), "{reset}");
+            assert!(guard.is_echo(&event(Value::Null), &fall, at_reset(reset)), "{reset}");
+            assert!(!guard.is_echo(&system, &rise, at_reset(reset)), "{reset}");
+            assert!(
+                !guard.is_echo(&event(json!({"id": "00uadmin", "type": "User"})), &fall, at_reset(reset)),
+                "{reset}"
+            );
+        }
+        for reset in ["2026-08-24T09:49:59Z", "2026-08-24T10:01:01Z"] {
+            assert!(!guard.is_echo(&system, &fall, at_reset(reset)), "{reset}");
+        }
+        assert!(!guard.is_echo(&system, &fall, None));
+    }
+
+    #[test]
+    fn protected_groups_and_apps_are_refused_wherever_they_are_named() {
+        let guard = guard(|config| {
+            config.protected_groups = vec!["Super Admins".to_owned()];
+            config.protected_apps = vec!["0oavpn".to_owned()];
+        });
+        check(&guard, &json!({"user": ID, "group": "High Risk Users"}), None);
+        check(&guard, &json!({"user": ID, "group": " super admins "}), Some("protected_groups"));
+        check(&guard, &json!({"user": ID, "apps": [{"app": "0oavpn"}]}), Some("protected_apps"));
+    }
+
+    #[test]
+    fn a_user_whose_protection_cannot_be_told_is_refused() {
+        let by_login = guard(|config| config.protected_users = vec!["root@example.com".to_owned()]);
+        check(&by_login, &json!({"user": ID}), None);
+        check(&by_login, &json!({"user": LOGIN}), None);
+        check(&by_login, &json!({"user": "bob@example.com"}), None);
+        check(&by_login, &json!({"user": "00ubobbobbobbobbobbo"}), Some("cannot be told"));
+        let by_id = guard(|config| config.protected_users = vec!["00urootrootrootrootr".to_owned()]);
+        check(&by_id, &json!({"user": "bob@example.com"}), Some("cannot be told"));
+        check(&by_id, &json!({"user": "00ubobbobbobbobbobbo"}), None);
+    }
+
+    #[test]
+    fn only_changes_of_access_grow_stale() {
+        let guard = guard(|config| config.max_event_age = Some(Duration::from_secs(3600)));
+        let params = json!({"user": ID});
+        assert_eq!(admit(&guard, &ADD_USER, &params, "2026-08-24T11:00:00Z"), Admission::Pass);
+        assert_eq!(
+            admit(&guard, &ADD_USER, &params, "2026-08-24T11:00:01Z"),
+            Admission::Refused { why: "the event is 1h 1s old, more than [guard] max_event_age = 1h".to_owned() }
+        );
+        assert_eq!(admit(&guard, &POST, &params, "2026-08-25T11:00:01Z"), Admission::Pass);
+        assert_eq!(admit(&guard, &ADD_USER, &params, "2026-08-24T09:00:00Z"), Admission::Pass);
+    }
+
+    #[test]
+    fn observing_shows_what_would_be_refused() {
+        let guard = guard(|config| {
+            config.mode = Mode::Observe;
+            config.protected_groups = vec!["Admins".to_owned()];
+        });
+        assert_eq!(admit(&guard, &ADD_USER, &json!({"user": ID}), PUBLISHED), Admission::Observe);
+        assert_eq!(admit(&guard, &POST, &json!({}), PUBLISHED), Admission::Observe);
+        assert!(matches!(admit(&guard, &ADD_USER, &json!({"group": "Admins"}), PUBLISHED), Admission::Refused { .. }));
+    }
+
+    #[test]
+    fn one_playbook_can_observe_alone() {
+        let admission =
+            guard(|_| {}).admit(&POST, &json!({}), Subject::default(), at(PUBLISHED), at(PUBLISHED), Mode::Observe);
+        assert_eq!(admission, Admission::Observe);
+    }
+
+    #[test]
+    fn a_login_that_okta_does_not_know_is_no_login() {
+        let body = json!({"uuid": "u", "eventType": "x", "published": PUBLISHED,
+            "target": [{"id": ID, "type": "User", "alternateId": "unknown"}]});
+        let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
+        assert_eq!(Subject::of(&event), Subject { id: Some(ID), login: None });
+    }
+
+    /// The ways in which Okta can be told which user is meant.
+    fn ways_to_name(id: &str, login: &str) -> Vec<String> {
+        let before_at = login.split('@').next().unwrap().to_owned();
+        vec![id.to_owned(), login.to_owned(), login.to_uppercase(), format!(" {login} "), before_at]
+    }
+
+    proptest! {
+        #[test]
+        fn a_protected_user_is_never_passed(
+            id in "00u[a-zA-Z0-9]{17}",
+            login in "[a-zA-Z.]{1,20}@[a-z]{1,10}\\.com",
+            listed in 0..3_usize,
+            named in 0..5_usize,
+            about_him in any::<bool>(),
+            knows_login in any::<bool>(),
+            others in proptest::collection::vec("[a-z]{1,8}@example\\.org", 0..3),
+            mode in prop::sample::select(vec![Mode::Enforce, Mode::Observe]),
+        ) {
+            let guard = guard(|config| {
+                config.protected_users = others;
+                match listed {
+                    0 => config.protected_users.push(id.clone()),
+                    1 => config.protected_users.push(login.clone()),
+                    _ => config.protected_users.extend([id.clone(), login.to_uppercase()]),
+                }
+            });
+            let params = json!({"user": ways_to_name(&id, &login)[named], "group": "x"});
+            let subject = match (about_him, knows_login) {
+                (true, true) => Subject { id: Some(&id), login: Some(&login) },
+                (true, false) => Subject { id: Some(&id), login: None },
+                (false, true) => Subject { id: Some("00ubobbobbobbobbobbo"), login: Some("bob@example.com") },
+                (false, false) => Subject::default(),
+            };
+            let admission = guard.admit(&ADD_USER, &params, subject, at(PUBLISHED), at(PUBLISHED), mode);
+            let refused = matches!(admission, Admission::Refused { .. });
+            prop_assert!(refused, "{:?}", admission);
+        }
+
+        #[test]
+        fn no_parameters_make_the_guard_panic(text in any::<String>(), depth in 0..40_usize) {
+            let mut params = json!(text);
+            for _ in 0..depth {
+                params = json!([params]);
+            }
+            let guard = guard(|config| config.protected_users = vec![LOGIN.to_owned()]);
+            let _ = admit(&guard, &ADD_USER, &json!({"user": ID, "x": params}), PUBLISHED);
+        }
+    }
+}

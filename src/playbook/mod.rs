@@ -1,1 +1,100 @@
-//! playbook
+//! Playbooks: what the operator wants done about which event. Pure: no IO, no clock.
+//!
+//! [`parse`] turns configuration into [`Playbook`]s and tells every problem at once; [`facts`] holds what an event and the
+//! services say; [`condition`] and [`template`] read it; [`plan`] decides which step is to be done with which parameters.
+
+pub mod condition;
+pub mod facts;
+pub mod parse;
+pub mod plan;
+pub mod template;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::config::Mode;
+use crate::connectors::ActionKind;
+use crate::model::action::InDoubt;
+
+pub use condition::{Condition, ConditionError};
+pub use facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView};
+pub use parse::Problem;
+pub use plan::{PlanError, Prepared};
+pub use template::{ParamError, ParamTemplates, Template, TemplateError};
+
+/// A compiled playbook. Built by [`Playbook::compile`] only, so every reference in it holds.
+#[derive(Debug)]
+pub struct Playbook {
+    /// Unique; part of every idempotency key.
+    pub name: String,
+    /// The event types it answers.
+    pub on: Vec<String>,
+    /// It applies to an event when this is true; without it, always.
+    pub when: Option<Condition>,
+    /// Whether it acts or only records.
+    pub mode: Mode,
+    /// What to do, in the order of the configuration.
+    pub steps: Vec<Step>,
+}
+
+/// A compiled step.
+#[derive(Debug)]
+pub struct Step {
+    /// Unique in its playbook; part of the idempotency key.
+    pub name: String,
+    /// It is called for when this is true; without it, always.
+    pub when: Option<Condition>,
+    /// What it does.
+    pub action: &'static ActionKind,
+    /// Its parameters.
+    pub with: ParamTemplates,
+    /// Steps that have to end first, however they end. Holds `needs` too.
+    pub after: Vec<String>,
+    /// Steps that have to succeed first.
+    pub needs: Vec<String>,
+    /// The longest wait for `after`.
+    pub wait: Option<Duration>,
+    /// What to do when nobody can tell whether the request arrived: as configured, else the action's default.
+    pub in_doubt: InDoubt,
+    /// Whether a person has to allow it.
+    pub approval: bool,
+}
+
+impl Playbook {
+    /// The event types it answers.
+    pub fn event_types(&self) -> impl Iterator<Item = &str> {
+        self.on.iter().map(String::as_str)
+    }
+
+    /// Whether it answers events of this type.
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.on.iter().any(|wanted| wanted == event_type)
+    }
+
+    /// The step of this name.
+    pub fn step(&self, name: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.name == name)
+    }
+}
+
+/// A condition or template that the operator has to change.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}; {remedy}")]
+pub struct CompileError {
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl CompileError {
+    fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: remedy.into() }
+    }
+
+    fn unknown_name(name: &str) -> Self {
+        let message = format!("nothing is called `{}`", facts::cut(name, 100));
+        Self::new(message, format!("use one of {}", Facts::names_for_people()))
+    }
+}

@@ -1,0 +1,607 @@
+//! What conditions and templates may read.
+//!
+//! Most of it comes from the event alone; `user`, `manager`, `groups` and `user_risk` need a request each and are fetched
+//! only when something names them. Every value is bounded here once, so that whatever reads it later is bounded too, and
+//! what Okta may put login tokens into is cut out before anything can show it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+use url::Url;
+
+use crate::model::event::{Entity, Event};
+use crate::model::risk::Risk;
+
+/// The most bytes kept of one string.
+pub const MAX_STRING: usize = 4 * 1024;
+
+/// The most elements kept of one list, and the most keys of one object.
+pub const MAX_ITEMS: usize = 200;
+
+/// The deepest nesting kept; what lies deeper is null.
+pub const MAX_DEPTH: usize = 20;
+
+/// The most bytes kept of the name of a field.
+const MAX_KEY: usize = 256;
+
+/// The names that the event alone fills.
+const FROM_EVENT: [&str; 6] = ["event", "risk", "target", "app", "sign_in", "links"];
+
+/// The name under which a step reads the steps before it.
+pub const STEPS: &str = "steps";
+
+/// Something that needs a request to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// The affected user's profile and status.
+    User,
+    /// The affected user's manager.
+    Manager,
+    /// The groups that the affected user is in.
+    Groups,
+    /// The affected user's risk, from the configured source.
+    UserRisk,
+}
+
+impl Fact {
+    /// Every fact.
+    pub const ALL: [Self; 4] = [Self::User, Self::Manager, Self::Groups, Self::UserRisk];
+
+    /// Its name in conditions and templates.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Manager => "manager",
+            Self::Groups => "groups",
+            Self::UserRisk => "user_risk",
+        }
+    }
+
+    /// Reads the name back.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fact| fact.as_str() == name)
+    }
+
+    fn bit(self) -> u8 {
+        1 << (self as u8)
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A set of facts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FactSet(u8);
+
+impl FactSet {
+    /// The empty set.
+    pub const EMPTY: Self = Self(0);
+
+    /// Whether nothing is in it.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a fact is in it.
+    pub fn contains(self, fact: Fact) -> bool {
+        self.0 & fact.bit() != 0
+    }
+
+    /// Puts a fact in.
+    pub fn insert(&mut self, fact: Fact) {
+        self.0 |= fact.bit();
+    }
+
+    /// What is in either.
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in it, in a fixed order.
+    pub fn iter(self) -> impl Iterator<Item = Fact> {
+        Fact::ALL.into_iter().filter(move |fact| self.contains(*fact))
+    }
+}
+
+impl FromIterator<Fact> for FactSet {
+    fn from_iter<I: IntoIterator<Item = Fact>>(facts: I) -> Self {
+        let mut set = Self::EMPTY;
+        facts.into_iter().for_each(|fact| set.insert(fact));
+        set
+    }
+}
+
+impl fmt::Display for FactSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.iter().map(Fact::as_str).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+/// What asking for a fact gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactValue {
+    /// It is known. `null` means that there is none (a user without a manager), which conditions can ask for.
+    Known(Value),
+    /// It could not be had, and why. Whatever uses it fails with this reason.
+    Missing(String),
+}
+
+/// A step as the steps after it see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StepView {
+    /// The word of its [`ActionState`](crate::model::action::ActionState).
+    pub state: String,
+    /// Where a person can look at what it made.
+    pub url: Option<String>,
+    /// The service's id of what it made.
+    pub id: Option<String>,
+    /// The number people use, such as `INC0010002`.
+    pub number: Option<String>,
+    /// Why it has not succeeded (yet).
+    pub error: Option<String>,
+}
+
+/// Where links for people lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkBase {
+    /// The org, without a slash at the end.
+    pub org_url: String,
+    /// Its admin console, without a slash at the end.
+    pub admin_url: String,
+}
+
+impl LinkBase {
+    /// Takes the org's URL and, if it is configured, the admin console's. Without it the admin console of a host of Okta
+    /// is the same host with `-admin` behind its first label; of a custom domain it is taken to be the org itself.
+    pub fn new(org_url: &str, admin_url: Option<&str>) -> Self {
+        let org_url = org_url.trim_end_matches('/').to_owned();
+        let admin_url = match admin_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => derived_admin_url(&org_url).unwrap_or_else(|| org_url.clone()),
+        };
+        Self { org_url, admin_url }
+    }
+
+    /// The System Log of the admin console, searching for what `attribute` says.
+    fn system_log(&self, attribute: &str, value: &str) -> String {
+        let search = format!("{attribute} eq {}", Value::from(value));
+        format!("{}/report/system_log_2?search={}", self.admin_url, percent_encoded(&search))
+    }
+}
+
+/// What conditions and templates of one run may read.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    from_event: BTreeMap<&'static str, Value>,
+    fetched: BTreeMap<Fact, FactValue>,
+    steps: BTreeMap<String, StepView>,
+}
+
+/// Stored facts that cannot be read back.
+#[derive(Debug, Error)]
+#[error("the stored facts of this run cannot be read; retry the run so that they are fetched again")]
+pub struct StoredFactsError(#[source] serde_json::Error);
+
+impl Facts {
+    /// Builds what the event alone tells.
+    pub fn from_event(event: &Event, links: &LinkBase) -> Self {
+        let user = event.affected_user();
+        let app = event.target("AppInstance");
+        let risk = serde_json::to_value(Risk::of(event)).unwrap_or_default();
+        let parts = [
+            ("event", redacted(&event.body)),
+            ("risk", risk),
+            ("target", user.as_ref().map_or(Value::Null, user_json)),
+            ("app", app.as_ref().map_or(Value::Null, app_json)),
+            ("sign_in", sign_in(event)),
+            ("links", link_json(event, links, user.as_ref(), app.as_ref())),
+        ];
+        Self {
+            from_event: parts.into_iter().map(|(name, value)| (name, bounded(&value, 0))).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Every name that a condition or a template may use.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        FROM_EVENT.into_iter().chain(Fact::ALL.map(Fact::as_str)).chain([STEPS])
+    }
+
+    /// The same, as a list for people.
+    pub(super) fn names_for_people() -> String {
+        Self::names().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Records what asking for a fact gave. The value is bounded like everything else.
+    pub fn set(&mut self, fact: Fact, value: FactValue) {
+        let value = match value {
+            FactValue::Known(value) => FactValue::Known(bounded(&value, 0)),
+            FactValue::Missing(reason) => FactValue::Missing(cut(&reason, 500).to_owned()),
+        };
+        self.fetched.insert(fact, value);
+    }
+
+    /// What asking for a fact gave; `None` when nobody has asked yet.
+    pub fn get(&self, fact: Fact) -> Option<&FactValue> {
+        self.fetched.get(&fact)
+    }
+
+    /// Those of `wanted` that nobody has asked for yet.
+    pub fn not_fetched(&self, wanted: FactSet) -> FactSet {
+        wanted.iter().filter(|fact| !self.fetched.contains_key(fact)).collect()
+    }
+
+    /// Why a fact could not be had, if it could not.
+    pub fn reason_missing(&self, fact: Fact) -> Option<&str> {
+        match self.fetched.get(&fact) {
+            Some(FactValue::Missing(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Shows a step to the steps after it. Its name is written with `_` for every `-` there.
+    pub fn set_step(&mut self, name: &str, view: StepView) {
+        let short = |text: Option<String>| text.map(|text| cut(&text, MAX_STRING).to_owned());
+        let view = StepView {
+            state: view.state,
+            url: short(view.url),
+            id: short(view.id),
+            number: short(view.number),
+            error: short(view.error),
+        };
+        self.steps.insert(step_identifier(name), view);
+    }
+
+    /// What was fetched, for the store: `{"user": {"known": …}, "manager": {"missing": "…"}}`.
+    pub fn fetched_json(&self) -> Value {
+        serde_json::to_value(&self.fetched).unwrap_or_default()
+    }
+
+    /// Takes back what [`Facts::fetched_json`] gave, beside what is already there.
+    pub fn restore_fetched(&mut self, stored: &Value) -> Result<(), StoredFactsError> {
+        let fetched: BTreeMap<Fact, FactValue> = Deserialize::deserialize(stored).map_err(StoredFactsError)?;
+        fetched.into_iter().for_each(|(fact, value)| self.set(fact, value));
+        Ok(())
+    }
+
+    /// The value of a name, if it is known now.
+    pub(super) fn value(&self, name: &str) -> Option<Value> {
+        if name == STEPS {
+            return serde_json::to_value(&self.steps).ok();
+        }
+        if let Some(value) = self.from_event.get(name) {
+            return Some(value.clone());
+        }
+        match self.fetched.get(&Fact::parse(name)?)? {
+            FactValue::Known(value) => Some(value.clone()),
+            FactValue::Missing(_) => None,
+        }
+    }
+}
+
+/// How a step is called behind `steps.`: its name, with `_` where an identifier may not have its character.
+pub fn step_identifier(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+/// Cuts a text at a character boundary.
+pub(super) fn cut(text: &str, most_bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(most_bytes)).unwrap_or(text)
+}
+
+fn bounded(value: &Value, depth: usize) -> Value {
+    match value {
+        Value::String(text) => Value::from(cut(text, MAX_STRING)),
+        Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => Value::Null,
+        Value::Array(list) => list.iter().take(MAX_ITEMS).map(|item| bounded(item, depth + 1)).collect(),
+        Value::Object(object) => object
+            .iter()
+            .take(MAX_ITEMS)
+            .map(|(key, item)| (cut(key, MAX_KEY).to_owned(), bounded(item, depth + 1)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+/// The record without what can carry tokens. Okta puts whole request URLs, with login tokens and SAML requests in their
+/// query, into `debugData`.
+fn redacted(body: &Value) -> Value {
+    let mut body = body.clone();
+    if let Some(debug) = body.pointer_mut("/debugContext/debugData") {
+        redact(debug);
+    }
+    body
+}
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(redact),
+        Value::Object(object) => {
+            for (key, item) in object.iter_mut() {
+                if names_a_secret(key) {
+                    *item = Value::from("[redacted]");
+                } else {
+                    match item {
+                        Value::String(text) if is_address(key, text) => {
+                            let end = text.find(['?', '#']).unwrap_or(text.len());
+                            text.truncate(end);
+                        }
+                        other => redact(other),
+                    }
+                }
+            }
+        }
+        Value::String(text) if is_address("", text) => {
+            let end = text.find(['?', '#']).unwrap_or(text.len());
+            text.truncate(end);
+        }
+        _ => {}
+    }
+}
+
+fn is_address(key: &str, text: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let text = text.trim_start();
+    key.ends_with("url") || key.ends_with("uri") || text.starts_with('/') || text.contains("://")
+}
+
+fn names_a_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["token", "secret", "password", "saml", "assertion", "cookie", "authorization"]
+        .iter()
+        .any(|word| key.contains(word))
+}
+
+fn user_json(user: &Entity<'_>) -> Value {
+    json!({"id": user.id, "login": user.alternate_id, "name": user.display_name})
+}
+
+fn app_json(app: &Entity<'_>) -> Value {
+    json!({"id": app.id, "name": app.display_name.or(app.alternate_id)})
+}
+
+/// How and from where the request behind the event came. Every field is there; what the event doesn't tell is null.
+fn sign_in(event: &Event) -> Value {
+    let at = |pointer: &str| event.body.pointer(pointer).filter(|value| is_told(value)).cloned().unwrap_or_default();
+    let behaviors = at("/debugContext/debugData/behaviors");
+    json!({
+        "methods": methods(event),
+        "ip": at("/client/ipAddress"),
+        "user_agent": at("/client/userAgent/rawUserAgent"),
+        "browser": at("/client/userAgent/browser"),
+        "os": at("/client/userAgent/os"),
+        "device": at("/client/device"),
+        "city": at("/client/geographicalContext/city"),
+        "state": at("/client/geographicalContext/state"),
+        "country": at("/client/geographicalContext/country"),
+        "proxy": at("/securityContext/isProxy"),
+        "isp": at("/securityContext/isp"),
+        "threat_suspected": flag(&at("/debugContext/debugData/threatSuspected")),
+        "behaviors": behavior_map(&behaviors),
+        "behaviors_text": behaviors.as_str(),
+    })
+}
+
+/// What the user showed to prove himself, in the event's words.
+fn methods(event: &Event) -> Vec<String> {
+    let from_pointers = ["/authenticationContext/credentialType", "/debugContext/debugData/factor"]
+        .into_iter()
+        .filter_map(|pointer| event.body.pointer(pointer).and_then(Value::as_str));
+    let authenticators = event
+        .targets()
+        .filter(|target| target.kind == "AuthenticatorEnrollment")
+        .filter_map(|target| target.display_name);
+    let mut methods: Vec<String> = Vec::new();
+    for method in from_pointers.chain(authenticators) {
+        if is_told(&Value::from(method)) && !methods.iter().any(|known| known == method) {
+            methods.push(method.to_owned());
+        }
+    }
+    methods
+}
+
+/// `{New Device=POSITIVE, Velocity=NEGATIVE}` as an object.
+fn behavior_map(behaviors: &Value) -> Value {
+    let text = match behaviors {
+        Value::Object(_) => return behaviors.clone(),
+        Value::String(text) => text.trim().trim_start_matches('{').trim_end_matches('}'),
+        _ => return Value::Object(Map::new()),
+    };
+    let pairs = text.split(',').take(MAX_ITEMS).filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.trim().to_owned(), Value::from(value.trim()))).collect()
+}
+
+/// Okta writes booleans of `debugData` as strings.
+fn flag(value: &Value) -> Value {
+    match value {
+        Value::Bool(flag) => Value::from(*flag),
+        Value::String(text) if text.eq_ignore_ascii_case("true") => Value::from(true),
+        Value::String(text) if text.eq_ignore_ascii_case("false") => Value::from(false),
+        _ => Value::Null,
+    }
+}
+
+/// Okta writes "not known" also as the strings `null` and `unknown`.
+fn is_told(value: &Value) -> bool {
+    value.as_str().is_none_or(|text| !["", "null", "unknown"].iter().any(|word| text.eq_ignore_ascii_case(word)))
+}
+
+/// Links for people. `syslog` is the System Log about the affected user, or about the event where it names none.
+fn link_json(event: &Event, links: &LinkBase, user: Option<&Entity<'_>>, app: Option<&Entity<'_>>) -> Value {
+    let this_event = links.system_log("uuid", &event.uuid);
+    json!({
+        "org": links.org_url,
+        "syslog": user.map_or_else(|| this_event.clone(), |user| links.system_log("target.id", user.id)),
+        "event": this_event,
+        "user": user.map(|user| format!("{}/admin/user/profile/view/{}", links.admin_url, percent_encoded(user.id))),
+        "app": app.map(|app| links.system_log("target.id", app.id)),
+    })
+}
+
+fn derived_admin_url(org_url: &str) -> Option<String> {
+    const OKTA_DOMAINS: [&str; 5] = ["okta.com", "oktapreview.com", "okta-emea.com", "okta-gov.com", "okta.mil"];
+    let mut url = Url::parse(org_url).ok()?;
+    let (org, domain) = url.host_str()?.split_once('.')?;
+    if !OKTA_DOMAINS.contains(&domain) || org.ends_with("-admin") {
+        return None;
+    }
+    let host = format!("{org}-admin.{domain}");
+    url.set_host(Some(&host)).ok()?;
+    Some(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// Encodes all but the characters that need it nowhere in a URL (RFC 3986, unreserved characters).
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::SOURCE_OKTA;
+
+    fn facts(mut body: Value) -> Facts {
+        let defaults =
+            json!({"uuid": "u-1", "eventType": "user.session.start", "published": "2026-08-24T10:15:02.102Z"});
+        for (key, value) in defaults.as_object().unwrap() {
+            body.as_object_mut().unwrap().entry(key).or_insert(value.clone());
+        }
+        let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
+        Facts::from_event(&event, &LinkBase::new("https://acme.okta.com/", None))
+    }
+
+    #[track_caller]
+    fn check(facts: &Facts, pointer: &str, expected: Value) {
+        let (name, rest) = pointer.split_once('/').map_or((pointer, String::new()), |(n, r)| (n, format!("/{r}")));
+        assert_eq!(facts.value(name).unwrap().pointer(&rest), Some(&expected), "{pointer}");
+    }
+
+    #[test]
+    fn tokens_in_debug_data_do_not_get_in() {
+        let facts = facts(json!({"debugContext": {"debugData": {
+            "url": "/login/sso?token=abc&SAMLRequest=x",
+            "requestUri": "/oauth2/v1/authorize?code=abc",
+            "redirectUri": "https://app.example.com/cb#id_token=abc",
+            "samlRequest": "abc", "accessToken": {"value": "abc"},
+            "seen": ["https://x.example.com/?t=abc"],
+            "originalPrincipal": {"id": "00u1", "sessionToken": "abc"},
+            "risk": "{level=LOW, reasons=why?}",
+        }}}));
+        let event = facts.value("event").unwrap();
+        assert!(!event.to_string().contains("abc"), "{event}");
+        check(&facts, "event/debugContext/debugData/url", json!("/login/sso"));
+        check(&facts, "event/debugContext/debugData/originalPrincipal/id", json!("00u1"));
+        check(&facts, "event/debugContext/debugData/risk", json!("{level=LOW, reasons=why?}"));
+    }
+
+    #[test]
+    fn a_sign_in_is_told_in_plain_words() {
+        let facts = facts(json!({
+            "actor": {"id": "00u1", "type": "User", "alternateId": "a@b.c", "displayName": "A"},
+            "client": {"ipAddress": "203.0.113.7", "device": "unknown", "userAgent": {"rawUserAgent": "curl/8"},
+                "geographicalContext": {"city": "Graz", "country": "Austria"}},
+            "securityContext": {"isProxy": true},
+            "authenticationContext": {"credentialType": "PASSWORD"},
+            "debugContext": {"debugData": {"factor": "SIGNED_NONCE", "threatSuspected": "false",
+                "behaviors": "{New Device=POSITIVE, New Geo-Location=NEGATIVE}"}},
+            "target": [{"id": "lae1", "type": "AuthenticatorEnrollment", "displayName": "Okta Verify"}],
+        }));
+        check(&facts, "sign_in/methods", json!(["PASSWORD", "SIGNED_NONCE", "Okta Verify"]));
+        check(&facts, "sign_in/ip", json!("203.0.113.7"));
+        check(&facts, "sign_in/city", json!("Graz"));
+        check(&facts, "sign_in/device", json!(null));
+        check(&facts, "sign_in/proxy", json!(true));
+        check(&facts, "sign_in/threat_suspected", json!(false));
+        check(&facts, "sign_in/behaviors", json!({"New Device": "POSITIVE", "New Geo-Location": "NEGATIVE"}));
+        check(&facts, "target", json!({"id": "00u1", "login": "a@b.c", "name": "A"}));
+    }
+
+    #[test]
+    fn a_record_that_tells_nothing_has_nulls_not_gaps() {
+        let facts = facts(json!({"eventType": "user.risk.detect", "client": null, "target": null}));
+        check(&facts, "target", json!(null));
+        check(&facts, "app", json!(null));
+        check(&facts, "sign_in/ip", json!(null));
+        check(&facts, "sign_in/behaviors", json!({}));
+        check(&facts, "risk/level", json!("UNKNOWN"));
+        check(&facts, "links/user", json!(null));
+        check(
+            &facts,
+            "links/syslog",
+            json!("https://acme-admin.okta.com/report/system_log_2?search=uuid%20eq%20%22u-1%22"),
+        );
+    }
+
+    #[test]
+    fn an_id_cannot_break_out_of_its_link() {
+        let facts = facts(json!({
+            "eventType": "user.risk.detect",
+            "target": [{"id": "00u1\" or \"\"&x=#y", "type": "User"}],
+        }));
+        check(
+            &facts,
+            "links/syslog",
+            json!(
+                "https://acme-admin.okta.com/report/system_log_2?search=target.id%20eq%20%2200u1%5C%22%20or%20%5C%22%5C%22%26x%3D%23y%22"
+            ),
+        );
+    }
+
+    #[test]
+    fn the_admin_console_is_derived_for_hosts_of_okta_only() {
+        for (org, admin) in [
+            ("https://acme.okta.com", "https://acme-admin.okta.com"),
+            ("https://acme.oktapreview.com/", "https://acme-admin.oktapreview.com"),
+            ("https://login.example.com", "https://login.example.com"),
+            ("https://acme-admin.okta.com", "https://acme-admin.okta.com"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ] {
+            assert_eq!(LinkBase::new(org, None).admin_url, admin);
+        }
+        assert_eq!(LinkBase::new("https://a.okta.com", Some("https://b/")).admin_url, "https://b");
+    }
+
+    #[test]
+    fn every_size_is_bounded() {
+        let mut deep = json!("bottom");
+        for _ in 0..60 {
+            deep = json!([deep]);
+        }
+        let facts = facts(json!({"long": "é".repeat(10_000), "list": vec![0; 1_000], "deep": deep}));
+        let event = facts.value("event").unwrap();
+        assert_eq!(event["long"].as_str().unwrap().len(), MAX_STRING);
+        assert_eq!(event["list"].as_array().unwrap().len(), MAX_ITEMS);
+        assert!(!event.to_string().contains("bottom"));
+    }
+
+    #[test]
+    fn fetched_facts_survive_the_store() {
+        let mut facts = facts(json!({}));
+        facts.set(Fact::User, FactValue::Known(json!({"login": "a@b.c"})));
+        facts.set(Fact::Manager, FactValue::Missing("no answer".to_owned()));
+        let mut restored = Facts::default();
+        restored.restore_fetched(&facts.fetched_json()).unwrap();
+        assert_eq!(restored.get(Fact::User), facts.get(Fact::User));
+        assert_eq!(restored.reason_missing(Fact::Manager), Some("no answer"));
+        assert_eq!(restored.not_fetched(Fact::ALL.into_iter().collect()).to_string(), "groups, user_risk");
+        assert!(restored.restore_fetched(&json!({"weather": {"known": 1}})).is_err());
+    }
+}

@@ -1,0 +1,543 @@
+//! From configuration to playbooks, telling every problem at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::facts::{STEPS, cut, step_identifier};
+use super::{CompileError, Condition, ParamTemplates, Playbook, Step};
+use crate::config::{PlaybookConfig, StepConfig};
+use crate::connectors::ActionKind;
+
+/// The longest name of a playbook or step, in characters.
+const MAX_NAME: usize = 64;
+
+/// Something in a playbook that the operator has to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The step it is in; `None` for the playbook itself.
+    pub step: Option<String>,
+    /// The key it is in, such as `when` or `with.text`.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Finds an action by its name.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<&'static ActionKind>;
+
+impl Playbook {
+    /// Compiles a playbook, or tells everything that is wrong with it. That its name is unique is for the caller to check.
+    pub fn compile(config: &PlaybookConfig, lookup: Lookup<'_>) -> Result<Self, Vec<Problem>> {
+        let mut found = Problems::default();
+        check_name(&config.name, &mut found);
+        check_event_types(&config.on, &mut found);
+        let when = config.when.as_deref().and_then(|text| found.condition(text));
+        if when.as_ref().is_some_and(Condition::names_steps) {
+            found.add("when", "no step has run when the playbook's condition is asked", "move it to the step's `when`");
+        }
+        if config.steps.is_empty() {
+            found.add("step", "the playbook has no steps", "add a [[playbook.step]], or remove the playbook");
+        }
+        check_step_names(config, &mut found);
+        let steps: Vec<_> =
+            config.steps.iter().filter_map(|step| compile_step(step, config, lookup, &mut found)).collect();
+        check_cycles(config, &mut found);
+        if !found.list.is_empty() {
+            return Err(found.list);
+        }
+        Ok(Self { name: config.name.clone(), on: config.on.clone(), when, mode: config.mode, steps })
+    }
+}
+
+fn compile_step(
+    config: &StepConfig,
+    playbook: &PlaybookConfig,
+    lookup: Lookup<'_>,
+    found: &mut Problems,
+) -> Option<Step> {
+    found.step = Some(config.name.clone());
+    let step = try_step(config, playbook, lookup, found);
+    found.step = None;
+    step
+}
+
+fn try_step(config: &StepConfig, playbook: &PlaybookConfig, lookup: Lookup<'_>, found: &mut Problems) -> Option<Step> {
+    check_name(&config.name, found);
+    let after = check_order(config, playbook, found);
+    let when = config.when.as_deref().map(|text| found.condition(text));
+    let Some(kind) = lookup(&config.action) else {
+        found.add(
+            "action",
+            format!("there is no action `{}`", cut(&config.action, 100)),
+            suggestion(&config.action, lookup),
+        );
+        return None;
+    };
+    let with = match ParamTemplates::compile(kind, &config.with) {
+        Ok(with) => with,
+        Err(problems) => {
+            for (parameter, problem) in problems {
+                found.compile_error(&format!("with.{parameter}"), problem);
+            }
+            return None;
+        }
+    };
+    let when = match when {
+        Some(Some(condition)) => Some(condition),
+        Some(None) => return None,
+        None => None,
+    };
+    check_steps_read("with", &with.steps_named(), config, kind, playbook, &after, found);
+    if let Some(condition) = &when {
+        check_steps_read("when", condition.steps_named(), config, kind, playbook, &after, found);
+    }
+    check_params(&with, kind, found);
+    Some(Step {
+        name: config.name.clone(),
+        when,
+        action: kind,
+        with,
+        after,
+        needs: config.needs.clone(),
+        wait: config.wait,
+        in_doubt: config.in_doubt.unwrap_or_else(|| kind.effect.default_in_doubt()),
+        approval: config.approval,
+    })
+}
+
+/// The steps to wait for: `after` and `needs`, each once. Unknown names are told.
+fn check_order(config: &StepConfig, playbook: &PlaybookConfig, found: &mut Problems) -> Vec<String> {
+    let mut after: Vec<String> = Vec::new();
+    for (field, names) in [("after", &config.after), ("needs", &config.needs)] {
+        for name in names {
+            if *name == config.name {
+                found.add(field, "a step cannot wait for itself", format!("remove `{name}`"));
+            } else if !playbook.steps.iter().any(|step| step.name == *name) {
+                let known = playbook.steps.iter().map(|step| step.name.as_str());
+                found.add(field, format!("there is no step `{}`", cut(name, 100)), closest(name, known));
+            } else if !after.contains(name) {
+                after.push(name.clone());
+            }
+        }
+    }
+    if config.wait.is_some() && config.after.is_empty() && config.needs.is_empty() {
+        found.add("wait", "there is nothing to wait for", "add `after`, or remove `wait`");
+    }
+    after
+}
+
+/// A step may read only steps that it waits for. One that changes access may read none: what it changes has to be known
+/// when the run is decided, because that decides what it waits behind.
+fn check_steps_read(
+    field: &str,
+    read: &BTreeSet<String>,
+    config: &StepConfig,
+    kind: &ActionKind,
+    playbook: &PlaybookConfig,
+    after: &[String],
+    found: &mut Problems,
+) {
+    if read.is_empty() {
+        return;
+    }
+    if kind.changes_access {
+        let message = format!("`{}` changes access, so it cannot depend on what other steps did", kind.name);
+        found.add(field, message, format!("use the event, or `needs` to order it; remove `{STEPS}.`"));
+        return;
+    }
+    for identifier in read {
+        match playbook.steps.iter().find(|step| step_identifier(&step.name) == *identifier) {
+            Some(step) if step.name == config.name => {
+                found.add(field, format!("the step reads itself, `{STEPS}.{identifier}`"), "read another step");
+            }
+            Some(step) if after.contains(&step.name) => {}
+            Some(step) => {
+                let message = format!("`{STEPS}.{identifier}` is read, but the step does not wait for `{}`", step.name);
+                found.add(field, message, format!("add `{}` to `after`", step.name));
+            }
+            None => {
+                let known: Vec<_> = playbook.steps.iter().map(|step| step_identifier(&step.name)).collect();
+                let message = format!("there is no step `{}`", cut(identifier, 100));
+                found.add(field, message, closest(identifier, known.iter().map(String::as_str)));
+            }
+        }
+    }
+}
+
+/// Lets the action look at its parameters. What the event will fill in is there already, as any text.
+fn check_params(with: &ParamTemplates, kind: &ActionKind, found: &mut Problems) {
+    let mut params = with.unrendered();
+    for (name, _) in kind.from_event {
+        params.entry(*name).or_insert_with(|| Value::from("from the event"));
+    }
+    if let Err(message) = (kind.check)(&Value::Object(params)) {
+        let remedy = format!("correct the parameters of `{}` ({})", kind.name, kind.summary);
+        found.add("with", cut(&message, 500), remedy);
+    }
+}
+
+fn check_name(name: &str, found: &mut Problems) {
+    let fits = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && name.len() <= MAX_NAME;
+    if !fits {
+        let message = format!("`{}` is not a name", cut(name, 100));
+        found.add(
+            "name",
+            message,
+            format!("begin with a letter, then letters, digits, `-` and `_`, at most {MAX_NAME}"),
+        );
+    }
+}
+
+/// Names that differ only in `-` and `_` are one identifier behind `steps.`, so they count as the same.
+fn check_step_names(config: &PlaybookConfig, found: &mut Problems) {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for step in &config.steps {
+        if let Some(first) = seen.insert(step_identifier(&step.name), &step.name) {
+            found.step = Some(step.name.clone());
+            let message = format!("another step is called `{}`", cut(first, 100));
+            found.add("name", message, "names of steps differ in more than `-` and `_`");
+            found.step = None;
+        }
+    }
+}
+
+fn check_event_types(types: &[String], found: &mut Problems) {
+    if types.is_empty() {
+        found.add("on", "the playbook answers no event type", "name some, such as on = [\"user.risk.detect\"]");
+    }
+    for kind in types {
+        let fits = !kind.is_empty()
+            && kind.len() <= 200
+            && kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_');
+        if !fits {
+            let message = format!("`{}` is not an event type", cut(kind, 100));
+            found.add("on", message, "write the full type, such as user.risk.detect; there are no wildcards");
+        }
+    }
+}
+
+/// Takes away, again and again, the steps that wait for nothing left; what stays waits in a circle.
+fn check_cycles(config: &PlaybookConfig, found: &mut Problems) {
+    let mut open: Vec<&StepConfig> = config.steps.iter().collect();
+    loop {
+        let names: BTreeSet<&str> = open.iter().map(|step| step.name.as_str()).collect();
+        let waits = |step: &&StepConfig| {
+            step.after.iter().chain(&step.needs).any(|name| *name != step.name && names.contains(name.as_str()))
+        };
+        let still: Vec<_> = open.iter().copied().filter(waits).collect();
+        if still.len() == open.len() {
+            break;
+        }
+        open = still;
+    }
+    if !open.is_empty() {
+        let names: Vec<_> = open.iter().map(|step| format!("`{}`", cut(&step.name, MAX_NAME))).collect();
+        let message = format!("these steps wait for each other: {}", names.join(", "));
+        found.add("step", message, "remove one of their `after` or `needs`");
+    }
+}
+
+/// An action whose name is one slip of the keyboard away, or has the same words in another order.
+fn suggestion(name: &str, lookup: Lookup<'_>) -> String {
+    const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz._";
+    let name: Vec<char> = name.chars().take(MAX_NAME).collect();
+    let mut guesses: Vec<String> = Vec::new();
+    for at in 0..=name.len() {
+        let (before, rest) = name.split_at(at);
+        let join = |middle: &[char], rest: &[char]| before.iter().chain(middle).chain(rest).collect::<String>();
+        for letter in LETTERS.chars() {
+            guesses.push(join(&[letter], rest));
+            guesses.push(join(&[letter], rest.get(1..).unwrap_or_default()));
+        }
+        guesses.push(join(&[], rest.get(1..).unwrap_or_default()));
+        if let [first, second, rest @ ..] = rest {
+            guesses.push(join(&[*second, *first], rest));
+        }
+    }
+    let text: String = name.iter().collect();
+    guesses.push(text.to_ascii_lowercase().replace('-', "_"));
+    if let [first, second, third] = text.split('.').collect::<Vec<_>>().as_slice() {
+        guesses.push(format!("{first}.{third}.{second}"));
+    }
+    match guesses.iter().find_map(|guess| lookup(guess)) {
+        Some(kind) => format!("did you mean `{}`?", kind.name),
+        None => "names are connector.noun.verb, such as okta.group.add_user; the manual lists them".to_owned(),
+    }
+}
+
+/// The candidate with most of the word's beginning, or all of them.
+fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    let candidates: Vec<&str> = candidates.collect();
+    let common = |candidate: &str| word.chars().zip(candidate.chars()).take_while(|(a, b)| a == b).count();
+    match candidates.iter().max_by_key(|candidate| common(candidate)) {
+        Some(best) if common(best) >= 3 => format!("did you mean `{best}`?"),
+        _ => format!("the steps are {}", candidates.join(", ")),
+    }
+}
+
+#[derive(Default)]
+struct Problems {
+    list: Vec<Problem>,
+    step: Option<String>,
+}
+
+impl Problems {
+    fn add(&mut self, field: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        let step = self.step.clone();
+        self.list.push(Problem { step, field: field.to_owned(), message: message.into(), remedy: remedy.into() });
+    }
+
+    fn compile_error(&mut self, field: &str, error: CompileError) {
+        self.add(field, error.message, error.remedy);
+    }
+
+    fn condition(&mut self, text: &str) -> Option<Condition> {
+        match Condition::compile(text) {
+            Ok(condition) => Some(condition),
+            Err(error) => {
+                self.compile_error("when", error);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::connectors::{Effect, FromEvent, Service};
+    use crate::model::action::InDoubt;
+    use crate::model::escape::Escape;
+
+    /// Adds a user to a group: changes access, takes the user from the event.
+    pub(in crate::playbook) static ADD_USER: ActionKind = ActionKind {
+        name: "okta.group.add_user",
+        summary: "adds the user to a group",
+        service: Service::Okta,
+        effect: Effect::SetLike,
+        changes_access: true,
+        resets_risk: false,
+        from_event: &[("user", FromEvent::UserId)],
+        check: |params| known_keys(params, &["user", "group"]),
+        escape: |_| Escape::Plain,
+        lane: |params| Some(format!("{}/{}", params["user"].as_str()?, params["group"].as_str()?)),
+    };
+
+    /// Posts a message.
+    pub(in crate::playbook) static POST: ActionKind = ActionKind {
+        name: "slack.message.post",
+        summary: "posts a message",
+        service: Service::Slack,
+        effect: Effect::Message,
+        changes_access: false,
+        resets_risk: false,
+        from_event: &[],
+        check: |params| known_keys(params, &["channel", "text", "fields"]),
+        escape: |name| if name == "text" { Escape::SlackMrkdwn } else { Escape::Plain },
+        lane: |_| None,
+    };
+
+    fn known_keys(params: &Value, keys: &[&str]) -> Result<(), String> {
+        let params = params.as_object().ok_or("no table")?;
+        match params.keys().find(|key| !keys.contains(&key.as_str())) {
+            Some(key) => Err(format!("unknown parameter `{key}`")),
+            None => Ok(()),
+        }
+    }
+
+    pub(in crate::playbook) fn lookup(name: &str) -> Option<&'static ActionKind> {
+        [&ADD_USER, &POST].into_iter().find(|kind| kind.name == name)
+    }
+
+    pub(in crate::playbook) fn compile(toml: &str) -> Result<Playbook, Vec<Problem>> {
+        Playbook::compile(&toml::from_str(toml).unwrap(), &lookup)
+    }
+
+    const HEAD: &str = "name = \"p\"\non = [\"user.risk.detect\"]\n";
+
+    #[track_caller]
+    fn check(steps: &str, step: Option<&str>, field: &str, message: &str, remedy: &str) {
+        let problems = compile(&format!("{HEAD}{steps}")).unwrap_err();
+        let fits = |problem: &Problem| {
+            problem.step.as_deref() == step
+                && problem.field == field
+                && problem.message.contains(message)
+                && problem.remedy.contains(remedy)
+        };
+        assert!(problems.iter().any(fits), "{problems:#?}");
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+    }
+
+    #[test]
+    fn a_whole_playbook_compiles() {
+        let playbook = compile(
+            r#"
+            name = "user-risk-changed"
+            on = ["user.risk.detect", "user.risk.change"]
+            [[step]]
+            name = "quarantine"
+            when = 'risk.level == "HIGH"'
+            action = "okta.group.add_user"
+            with = { group = "High Risk Users" }
+            [[step]]
+            name = "tell-security"
+            after = ["quarantine"]
+            needs = ["quarantine"]
+            wait = "30s"
+            action = "slack.message.post"
+            with = { channel = "security", text = "{{ steps.quarantine.state }}", fields = [{ title = "{{ user.login }}" }] }
+            "#,
+        )
+        .unwrap();
+        assert!(playbook.wants("user.risk.change") && !playbook.wants("user.risk"));
+        let tell = playbook.step("tell-security").unwrap();
+        assert_eq!(tell.after, ["quarantine"]);
+        assert_eq!(tell.in_doubt, InDoubt::Skip);
+        assert_eq!(playbook.step("quarantine").unwrap().in_doubt, InDoubt::Ask);
+        assert_eq!(tell.with.facts_named().to_string(), "user");
+    }
+
+    #[test]
+    fn a_slip_in_an_action_is_answered_with_the_right_name() {
+        for name in [
+            "slack.mesage.post",
+            "slack.message.psot",
+            "slack.messsage.post",
+            "Slack.Message.Post",
+            "slack.post.message",
+        ] {
+            let steps = format!("[[step]]\nname = \"a\"\naction = \"{name}\"");
+            check(&steps, Some("a"), "action", "there is no action", "did you mean `slack.message.post`?");
+        }
+        check(
+            "[[step]]\nname = \"a\"\naction = \"rm -rf\"",
+            Some("a"),
+            "action",
+            "there is no action",
+            "connector.noun.verb",
+        );
+    }
+
+    #[test]
+    fn wrong_references_between_steps_are_told() {
+        let post =
+            |name: &str, rest: &str| format!("[[step]]\nname = \"{name}\"\naction = \"slack.message.post\"\n{rest}\n");
+        let first = post("first", "");
+        check(&format!("{first}{}", post("b", "after = [\"fisrt\"]")), Some("b"), "after", "no step `fisrt`", "first");
+        check(
+            &format!("{first}{}", post("b", "after = [\"firts\"]")),
+            Some("b"),
+            "after",
+            "no step",
+            "did you mean `first`?",
+        );
+        check(&post("b", "needs = [\"b\"]"), Some("b"), "needs", "itself", "remove");
+        check(&post("b", "wait = \"3s\""), Some("b"), "wait", "nothing to wait for", "after");
+        check(
+            &format!("{first}{}", post("b", "with = { text = \"{{ steps.first.url }}\" }")),
+            Some("b"),
+            "with",
+            "does not wait for `first`",
+            "add `first` to `after`",
+        );
+        check(
+            &format!("{first}{}", post("b", "when = 'steps.second.state == \"failed\"'")),
+            Some("b"),
+            "when",
+            "no step `second`",
+            "the steps are first, b",
+        );
+        check(
+            &format!("{}{}", post("a", "after = [\"b\"]"), post("b", "needs = [\"a\"]")),
+            None,
+            "step",
+            "wait for each other: `a`, `b`",
+            "remove",
+        );
+        check(&format!("{}{}", post("a-b", ""), post("a_b", "")), Some("a_b"), "name", "another step", "differ");
+    }
+
+    #[test]
+    fn what_changes_access_cannot_depend_on_other_steps() {
+        let steps = r#"
+            [[step]]
+            name = "first"
+            action = "slack.message.post"
+            [[step]]
+            name = "second"
+            after = ["first"]
+            action = "okta.group.add_user"
+        "#;
+        check(
+            &format!("{steps}with = {{ group = \"{{{{ steps.first.id }}}}\" }}"),
+            Some("second"),
+            "with",
+            "changes access",
+            "needs",
+        );
+        check(
+            &format!("{steps}when = 'steps.first.state == \"failed\"'"),
+            Some("second"),
+            "when",
+            "changes access",
+            "needs",
+        );
+    }
+
+    #[test]
+    fn parameters_are_checked_with_their_templates_in_place() {
+        let step = "[[step]]\nname = \"a\"\naction = \"okta.group.add_user\"\n";
+        check(
+            &format!("{step}with = {{ grop = \"x\" }}"),
+            Some("a"),
+            "with",
+            "unknown parameter `grop`",
+            "adds the user",
+        );
+        check(
+            &format!("{step}with = {{ group = \"{{{{ weather }}}}\" }}"),
+            Some("a"),
+            "with.group",
+            "nothing is called `weather`",
+            "user_risk",
+        );
+        assert!(compile(&format!("{HEAD}{step}with = {{ group = \"{{{{ user.department }}}}\" }}")).is_ok());
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let problems = compile(
+            r#"
+            name = "1"
+            on = ["user.*"]
+            when = "steps.a.state == 'x'"
+            [[step]]
+            name = "a b"
+            when = "weather"
+            action = "nothing"
+            after = ["c"]
+            "#,
+        )
+        .unwrap_err();
+        let fields: Vec<_> = problems.iter().map(|problem| (problem.step.as_deref(), problem.field.as_str())).collect();
+        let step = Some("a b");
+        assert_eq!(
+            fields,
+            [
+                (None, "name"),
+                (None, "on"),
+                (None, "when"),
+                (step, "name"),
+                (step, "after"),
+                (step, "when"),
+                (step, "action")
+            ]
+        );
+        assert_eq!(compile("name = \"p\"\non = []").unwrap_err().len(), 2);
+    }
+}
