@@ -1,1 +1,164 @@
-//! Building HTTP clients and reading bounded bodies.
+//! What every outbound HTTP client here has in common: how it is built, how much of an answer it reads, and what a
+//! failure says about whether the request arrived.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Response, Url};
+use thiserror::Error;
+
+use crate::model::outcome::{Failure, Outcome, Reason};
+
+/// How long making a connection may take, TLS handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest pause that a service may ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Builds a client for the service at `base`; `timeout` bounds one request from its start to the end of the body.
+///
+/// Redirects are never followed: a token must not travel to where an answer points. The proxies of the environment are
+/// used, except to loopback.
+pub fn client(base: &Url, timeout: Duration) -> Result<Client, ClientError> {
+    let builder = Client::builder()
+        .user_agent(concat!("okta-responder/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+        .timeout(timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .gzip(true)
+        .pool_max_idle_per_host(4)
+        .pool_idle_timeout(Duration::from_secs(50));
+    let builder = if is_loopback(base) { builder.no_proxy() } else { builder };
+    builder.build().map_err(ClientError)
+}
+
+/// Whether a URL points to this machine; only then may it be plain http.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// The HTTP client could not be built.
+#[derive(Debug, Error)]
+#[error("the HTTP client could not be built; look at the certificates and proxies of this machine")]
+pub struct ClientError(#[source] reqwest::Error);
+
+/// Reads a body of at most `cap` bytes, counted after decompression, and stops reading there.
+pub async fn read_bounded(mut response: Response, cap: usize) -> Result<Vec<u8>, BodyError> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(body),
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > cap => return Err(BodyError::TooLarge { cap }),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Err(error) if error.is_timeout() => return Err(BodyError::Timeout),
+            Err(error) => return Err(BodyError::Broken(error.without_url())),
+        }
+    }
+}
+
+/// A body that was not read to its end.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// It is larger than anything this service should answer.
+    #[error("the answer is larger than {cap} bytes")]
+    TooLarge {
+        /// The bound, in bytes.
+        cap: usize,
+    },
+    /// The connection broke, or the encoding is wrong.
+    #[error("the answer broke off")]
+    Broken(#[source] reqwest::Error),
+    /// It did not end in time.
+    #[error("the answer did not end in time")]
+    Timeout,
+}
+
+impl BodyError {
+    /// The reason it is counted under.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::TooLarge { .. } => Reason::BadAnswer,
+            Self::Broken(_) => Reason::ConnectionLost,
+            Self::Timeout => Reason::Timeout,
+        }
+    }
+}
+
+/// What an error of `Client::execute` or `RequestBuilder::send` says about the request.
+///
+/// [`Reason::Connect`] means that it certainly did not leave: name resolution, TCP or TLS failed.
+/// [`Reason::BadParameters`] means that it could not even be built. After anything else it may have arrived.
+pub fn classify_send_error(error: &reqwest::Error) -> Reason {
+    if error.is_builder() {
+        Reason::BadParameters
+    } else if error.is_connect() {
+        Reason::Connect
+    } else if error.is_timeout() {
+        Reason::Timeout
+    } else {
+        Reason::ConnectionLost
+    }
+}
+
+/// The outcome of a request that brought no whole answer. `changing` says whether it was meant to change something.
+pub fn after_send(changing: bool, failure: Failure) -> Outcome {
+    match failure.reason {
+        Reason::Connect => Outcome::Transient(failure),
+        Reason::BadParameters => Outcome::Permanent(failure),
+        _ if changing => Outcome::Unknown(failure),
+        _ => Outcome::Transient(failure),
+    }
+}
+
+/// The outcome of a request that was answered with a status that is no success. `pause` is what the service asks for.
+///
+/// 5xx leaves open whether a change was made (a gateway gave up, or the service fell over half-way), so it is `Unknown`
+/// for a changing request; 503 is the exception, because it says that the request was not taken.
+pub fn after_status(changing: bool, status: u16, pause: Option<Duration>, failure: Failure) -> Outcome {
+    match (status, pause) {
+        (429 | 503, Some(pause)) => Outcome::RetryAfter(pause, failure),
+        (408 | 423 | 425 | 429 | 503, _) => Outcome::Transient(failure),
+        (500.., _) if changing => Outcome::Unknown(failure),
+        (500.., _) => Outcome::Transient(failure),
+        _ => Outcome::Permanent(failure),
+    }
+}
+
+/// The reason that a status that is no success is counted under.
+pub fn reason_of_status(status: u16) -> Reason {
+    match status {
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        404 | 410 => Reason::NotFound,
+        409 | 412 | 423 => Reason::Conflict,
+        429 => Reason::RateLimited,
+        408 | 425 | 500.. => Reason::ServiceError,
+        400..500 => Reason::Rejected,
+        _ => Reason::BadAnswer,
+    }
+}
+
+/// The pause asked for by `Retry-After`, in seconds or as a moment after the answer's own `Date`; 1 s to 1 h.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => u64::try_from(http_date(text)?.as_second().checked_sub(date(headers)?.as_second())?).unwrap_or(0),
+    };
+    Some(Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_PAUSE))
+}
+
+/// The `Date` of an answer: the service's clock.
+pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    http_date(headers.get(DATE)?.to_str().ok()?)
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()
+}

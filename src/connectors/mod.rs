@@ -4,13 +4,162 @@
 //! an [`Outcome`] and returns. It never waits, never repeats, never touches the store. What it must not do: report
 //! `Transient` or `Permanent` when the changing request may have arrived — that is `Unknown`.
 
-use async_trait::async_trait;
-use serde_json::Value;
+mod email;
+mod servicenow;
+mod slack;
+mod wire;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde_json::Value;
+use thiserror::Error;
+use url::Url;
+
+use crate::config::Config;
+use crate::http;
 use crate::model::action::InDoubt;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Outcome, Verdict};
+use crate::okta::OktaClient;
+
+pub use email::Mailer;
+pub use servicenow::ServiceNow;
+pub use slack::Slack;
+
+/// Every action there is. A new one is a file of its own and one line here.
+pub static ACTIONS: &[Registration] = &[
+    Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
+    Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
+    Registration { kind: &email::SEND, build: |services| connector(&services.email) },
+];
+
+/// One action of the catalogue and the way to its connector.
+pub struct Registration {
+    /// What planning and checking need to know.
+    pub kind: &'static ActionKind,
+    /// Makes the connector; `None` when the service is not configured.
+    pub build: fn(&Services) -> Option<Arc<dyn Connector>>,
+}
+
+/// The action of this name.
+pub fn kind(name: &str) -> Option<&'static ActionKind> {
+    ACTIONS.iter().map(|registration| registration.kind).find(|kind| kind.name == name)
+}
+
+/// The name of an action that someone who wrote `name` may have meant.
+pub fn closest(name: &str) -> Option<&'static str> {
+    let (distance, best) = ACTIONS.iter().map(|action| (edits(name, action.kind.name), action.kind.name)).min()?;
+    (distance <= best.len() / 3).then_some(best)
+}
+
+/// The connectors of the configured services, by the name of the action.
+pub struct Registry {
+    connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
+}
+
+impl Registry {
+    /// Makes every connector whose service is configured.
+    pub fn new(services: &Services) -> Self {
+        let connectors = ACTIONS
+            .iter()
+            .filter_map(|registration| Some((registration.kind.name, (registration.build)(services)?)))
+            .collect();
+        Self { connectors }
+    }
+
+    /// The connector of an action, unless the action is unknown or its service is not configured.
+    pub fn get(&self, action: &str) -> Option<Arc<dyn Connector>> {
+        self.connectors.get(action).cloned()
+    }
+}
+
+/// The services of one configuration, each with its own connections; `None` for a section that is not there.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// `[okta]`
+    pub okta: Arc<OktaClient>,
+    /// `[servicenow]`
+    pub servicenow: Option<Arc<ServiceNow>>,
+    /// `[slack]`
+    pub slack: Option<Arc<Slack>>,
+    /// `[email]`
+    pub email: Option<Arc<Mailer>>,
+}
+
+/// The resolved secrets of the services other than Okta; `None` for what the configuration does not name.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceSecrets {
+    /// `servicenow.password`
+    pub servicenow_password: Option<SecretString>,
+    /// `servicenow.client_secret`
+    pub servicenow_client_secret: Option<SecretString>,
+    /// `slack.token`
+    pub slack_token: Option<SecretString>,
+    /// `slack.webhook_url`
+    pub slack_webhook_url: Option<SecretString>,
+    /// `email.password`
+    pub email_password: Option<SecretString>,
+}
+
+impl Services {
+    /// Makes the services that the configuration names. Nothing is sent.
+    ///
+    /// # Errors
+    /// The first section that cannot work as it is written.
+    pub fn new(config: &Config, okta: Arc<OktaClient>, secrets: ServiceSecrets) -> Result<Self, SetupError> {
+        let ServiceSecrets {
+            servicenow_password,
+            servicenow_client_secret,
+            slack_token,
+            slack_webhook_url,
+            email_password,
+        } = secrets;
+        let servicenow = config.servicenow.as_ref();
+        let slack = config.slack.as_ref();
+        let email = config.email.as_ref();
+        Ok(Self {
+            okta,
+            servicenow: servicenow
+                .map(|section| ServiceNow::new(section, servicenow_password, servicenow_client_secret))
+                .transpose()?
+                .map(Arc::new),
+            slack: slack.map(|section| Slack::new(section, slack_token, slack_webhook_url)).transpose()?.map(Arc::new),
+            email: email.map(|section| Mailer::new(section, email_password)).transpose()?.map(Arc::new),
+        })
+    }
+}
+
+/// A section of the configuration that cannot work as it is written.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// A value of the section is wrong.
+    #[error("[{section}] {problem}")]
+    Invalid {
+        /// The section.
+        section: &'static str,
+        /// What is wrong and what would be right. Holds no secret.
+        problem: String,
+    },
+    /// The HTTP client could not be built.
+    #[error("[{section}] cannot speak HTTP")]
+    Client {
+        /// The section.
+        section: &'static str,
+        /// Why.
+        #[source]
+        source: http::ClientError,
+    },
+}
+
+impl SetupError {
+    fn invalid(section: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid { section, problem: problem.into() }
+    }
+}
 
 /// One action of the catalogue, ready to be performed against its service.
 #[async_trait]
@@ -117,4 +266,55 @@ impl std::fmt::Debug for ActionKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ActionKind").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+fn connector<C: Connector + 'static>(service: &Option<Arc<C>>) -> Option<Arc<dyn Connector>> {
+    service.clone().map(|service| service as Arc<dyn Connector>)
+}
+
+/// Reads the address of a service as one that paths can be joined to: https, or http to loopback, with no user, query or
+/// fragment.
+fn service_url(section: &'static str, key: &str, text: &str) -> Result<Url, SetupError> {
+    let invalid = |problem: &str| SetupError::invalid(section, format!("`{key}` {problem}"));
+    let mut url = Url::parse(text).map_err(|_| invalid("is not a URL, such as \"https://example.com\""))?;
+    if !(url.scheme() == "https" || url.scheme() == "http" && http::is_loopback(&url)) {
+        return Err(invalid("has to begin with https:// (http:// only to loopback)"));
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid("must hold no user, password, query or fragment"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
+/// Refuses an empty parameter.
+fn required(parameter: &str, text: &str) -> Result<(), String> {
+    if text.trim().is_empty() { Err(format!("`{parameter}` is empty")) } else { Ok(()) }
+}
+
+/// At most `most` characters of a text; one that is longer ends in `…`.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// How many letters have to be put in, taken out or changed to get from one word to the other (Levenshtein).
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (b, pair) in to.chars().zip(row.windows(2)) {
+            if let [diagonal, above] = pair {
+                left = (diagonal + usize::from(a != b)).min(above + 1).min(left + 1);
+                next.push(left);
+            }
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
 }

@@ -1,1 +1,20 @@
-//! okta
+//! Speaking to Okta: one client for the System Log and for the objects that playbooks change.
+//!
+//! A token leaves only for the origin of `org_url`: every URL that came from an answer is checked for it, redirects are
+//! not followed, and what stands in a path is percent-encoded, because ids come from events that attackers can shape.
+
+pub mod apps;
+pub mod auth;
+pub mod client;
+pub mod error;
+pub mod groups;
+pub mod logs;
+pub mod page;
+pub mod path;
+pub mod rate;
+pub mod users;
+
+pub use auth::Auth;
+pub use client::{Answer, OktaClient, OktaSettings};
+pub use error::{OktaError, OktaErrorKind};
+pub use path::ApiPath;

@@ -1,0 +1,350 @@
+//! Mail over SMTP.
+//!
+//! The conversation is led step by step, because the outcome depends on where it ends: before the text of the mail is
+//! sent nothing can have been delivered; from its first byte to the server's answer nobody knows.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, Mailboxes, MultiPart, SinglePart};
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use lettre::{Message, transport};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
+use crate::config::{EmailConfig, MailTls};
+use crate::model::escape::Escape;
+use crate::model::ids::IdempotencyKey;
+use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+
+/// `email.send`
+pub static SEND: ActionKind = ActionKind {
+    name: "email.send",
+    summary: "Sends a mail",
+    service: Service::Email,
+    effect: Effect::Message,
+    changes_access: false,
+    resets_risk: false,
+    from_event: &[],
+    check: |params| MailParams::parse(params).map(drop),
+    escape: |parameter| match parameter {
+        "text" => Escape::Plain,
+        "html" => Escape::Html,
+        _ => Escape::Line,
+    },
+    lane: |_| None,
+};
+
+/// The most recipients of one mail.
+const MAX_RECIPIENTS: usize = 50;
+/// The longest subject, in characters.
+const MAX_SUBJECT: usize = 250;
+/// How long the goodbye after a delivered mail may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The mail server and the sender.
+pub struct Mailer {
+    host: String,
+    port: u16,
+    tls: Protection,
+    login: Option<(String, SecretString)>,
+    from: Mailbox,
+    hello: ClientId,
+    timeout: Duration,
+}
+
+enum Protection {
+    Starttls(TlsParameters),
+    Wrapped(TlsParameters),
+    None,
+}
+
+impl std::fmt::Debug for Mailer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailer").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl Mailer {
+    /// Takes the `[email]` section and its secret, and reads the system's certificates. Nothing is sent.
+    ///
+    /// # Errors
+    /// When `from` is no address, `username` and `password` are not both there, or `tls = "none"` would leave this machine.
+    pub fn new(config: &EmailConfig, password: Option<SecretString>) -> Result<Self, SetupError> {
+        let section = Service::Email.section();
+        let invalid = |problem: &str| SetupError::invalid(section, problem);
+        let from: Mailbox =
+            config.from.parse().map_err(|_| invalid("`from` is not `Name <user@example.com>` or an address"))?;
+        let login = match (&config.username, password) {
+            (Some(username), Some(password)) => Some((username.clone(), password)),
+            (None, None) => None,
+            _ => return Err(invalid("`username` and `password` belong together")),
+        };
+        let parameters = || {
+            TlsParameters::new(config.host.clone())
+                .map_err(|_| invalid("no TLS can be set up; look at `host` and the certificates of this machine"))
+        };
+        let (tls, default_port) = match config.tls {
+            MailTls::Starttls => (Protection::Starttls(parameters()?), transport::smtp::SUBMISSION_PORT),
+            MailTls::Tls => (Protection::Wrapped(parameters()?), transport::smtp::SUBMISSIONS_PORT),
+            MailTls::None if is_loopback(&config.host) => (Protection::None, transport::smtp::SMTP_PORT),
+            MailTls::None => return Err(invalid("`tls = \"none\"` is only for a mail server on this machine")),
+        };
+        Ok(Self {
+            host: config.host.clone(),
+            port: config.port.unwrap_or(default_port),
+            tls,
+            login,
+            hello: ClientId::Domain(from.email.domain().to_owned()),
+            from,
+            timeout: config.timeout,
+        })
+    }
+
+    /// Leads the whole conversation. `text_sent` becomes true when the text of the mail begins to leave.
+    async fn deliver(&self, message: &Message, text_sent: &AtomicBool) -> Result<(), Outcome> {
+        let mut connection = self.connect().await?;
+        let result = self.converse(&mut connection, message, text_sent).await;
+        // The goodbye is a courtesy: the outcome stands before it.
+        let _ = timeout(GOODBYE, connection.abort()).await;
+        result
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Outcome> {
+        let unreachable = |error| self.failed("connecting", &error, false);
+        let wrapped = match &self.tls {
+            Protection::Wrapped(parameters) => Some(parameters.clone()),
+            Protection::Starttls(_) | Protection::None => None,
+        };
+        let address = (self.host.as_str(), self.port);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(address, Some(self.timeout), &self.hello, wrapped, None)
+                .await
+                .map_err(unreachable)?;
+        if let Protection::Starttls(parameters) = &self.tls {
+            connection
+                .starttls(parameters.clone(), &self.hello)
+                .await
+                .map_err(|error| self.failed("starting TLS", &error, false))?;
+        }
+        Ok(connection)
+    }
+
+    async fn converse(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        message: &Message,
+        text_sent: &AtomicBool,
+    ) -> Result<(), Outcome> {
+        if let Some((username, password)) = &self.login {
+            let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
+            connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(|error| {
+                let detail = format!("logging in at {}: {}", self.host, self.said(&error));
+                if error.is_permanent() || error.is_client() {
+                    Outcome::Permanent(Failure::new(Reason::Unauthorized, detail))
+                } else {
+                    Outcome::Transient(Failure::new(reason_of(&error, false), detail))
+                }
+            })?;
+        }
+        let text = message.formatted();
+        let envelope = message.envelope();
+        let mut options = Vec::new();
+        if !text.is_ascii() {
+            options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        let mut addresses = envelope.from().into_iter().chain(envelope.to());
+        if addresses.any(|address| !AsRef::<str>::as_ref(address).is_ascii()) {
+            if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
+                let detail = format!("{} takes no addresses with letters outside ASCII", self.host);
+                return Err(Outcome::Permanent(Failure::new(Reason::Rejected, detail)));
+            }
+            options.push(MailParameter::SmtpUtfEight);
+        }
+        let refused = |step: &'static str| move |error| self.failed(step, &error, false);
+        connection.command(Mail::new(envelope.from().cloned(), options)).await.map_err(refused("naming the sender"))?;
+        for recipient in envelope.to() {
+            connection
+                .command(Rcpt::new(recipient.clone(), Vec::new()))
+                .await
+                .map_err(refused("naming a recipient"))?;
+        }
+        connection.command(Data).await.map_err(refused("announcing the mail"))?;
+
+        text_sent.store(true, Ordering::Relaxed);
+        connection.message(&text).await.map_err(|error| self.failed("sending the mail", &error, true))?;
+        Ok(())
+    }
+
+    /// The outcome of an error of the conversation. An answer of the server is certain; anything else is certain only
+    /// before the text was sent.
+    fn failed(&self, step: &str, error: &transport::smtp::Error, text_sent: bool) -> Outcome {
+        let failure = Failure::new(
+            reason_of(error, text_sent),
+            format!("{step} at {}:{}: {}", self.host, self.port, self.said(error)),
+        );
+        if error.is_permanent() {
+            Outcome::Permanent(failure)
+        } else if error.is_transient() || !text_sent {
+            Outcome::Transient(failure)
+        } else {
+            Outcome::Unknown(failure)
+        }
+    }
+
+    /// The error in words, bounded and without our password, should the server repeat it.
+    fn said(&self, error: &transport::smtp::Error) -> String {
+        let said = cut(&Escape::Line.apply(&error.to_string()), 200);
+        match &self.login {
+            Some((_, password)) if said.contains(password.expose_secret()) => {
+                "an answer that is not repeated".to_owned()
+            }
+            _ => said,
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for Mailer {
+    async fn perform(&self, call: &Call) -> Outcome {
+        let message = match MailParams::parse(&call.params).and_then(|params| params.message(&self.from, &call.key)) {
+            Ok(message) => message,
+            Err(problem) => return Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
+        };
+        let text_sent = AtomicBool::new(false);
+        match timeout(self.timeout, self.deliver(&message, &text_sent)).await {
+            Ok(Ok(())) => Outcome::Done(Receipt { id: Some(message_id(&self.from, &call.key)), ..Receipt::default() }),
+            Ok(Err(outcome)) => outcome,
+            Err(_) => {
+                let detail = format!("{}:{} did not finish in {} s", self.host, self.port, self.timeout.as_secs_f32());
+                let failure = Failure::new(Reason::Timeout, detail);
+                if text_sent.load(Ordering::Relaxed) { Outcome::Unknown(failure) } else { Outcome::Transient(failure) }
+            }
+        }
+    }
+
+    async fn verify(&self, _: &Call) -> Verdict {
+        Verdict::CannotTell
+    }
+}
+
+fn reason_of(error: &transport::smtp::Error, text_sent: bool) -> Reason {
+    if error.is_permanent() {
+        Reason::Rejected
+    } else if error.is_transient() {
+        Reason::ServiceError
+    } else if error.is_timeout() {
+        Reason::Timeout
+    } else if error.is_response() || error.is_client() {
+        Reason::BadAnswer
+    } else if text_sent {
+        Reason::ConnectionLost
+    } else {
+        Reason::Connect
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MailParams {
+    to: Addresses,
+    cc: Option<Addresses>,
+    subject: String,
+    text: String,
+    html: Option<String>,
+}
+
+/// One string, in which commas divide, or a list.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "an address or a list of addresses")]
+enum Addresses {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Addresses {
+    fn list(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    /// The addresses, or what is wrong with them.
+    fn mailboxes(&self, parameter: &str) -> Result<Mailboxes, String> {
+        let mut all = Mailboxes::new();
+        for text in self.list().iter().filter(|text| !text.trim().is_empty()) {
+            let some: Mailboxes = text.parse().map_err(|_| {
+                format!("`{parameter}`: `{}` is not a mail address", cut(&Escape::Line.apply(text), 80))
+            })?;
+            some.into_iter().for_each(|mailbox| all.push(mailbox));
+        }
+        Ok(all)
+    }
+}
+
+impl MailParams {
+    fn parse(params: &Value) -> Result<Self, String> {
+        let params = Self::deserialize(params).map_err(|error| error.to_string())?;
+        if params.to.list().is_empty() {
+            return Err("`to` is empty".to_owned());
+        }
+        required("subject", &params.subject)?;
+        required("text", &params.text)?;
+        Ok(params)
+    }
+
+    fn message(self, from: &Mailbox, key: &IdempotencyKey) -> Result<Message, String> {
+        let to = self.to.mailboxes("to")?;
+        let cc = self.cc.map(|cc| cc.mailboxes("cc")).transpose()?.unwrap_or_default();
+        let (named, copied) = (to.iter().count(), cc.iter().count());
+        if named == 0 {
+            return Err("`to` names nobody".to_owned());
+        }
+        if named + copied > MAX_RECIPIENTS {
+            return Err(format!("`to` and `cc` name more than {MAX_RECIPIENTS} recipients"));
+        }
+        let mut message = Message::builder()
+            .from(from.clone())
+            .mailbox(lettre::message::header::To::from(to))
+            .subject(cut(&Escape::Line.apply(&self.subject), MAX_SUBJECT))
+            .message_id(Some(message_id(from, key)))
+            // Nobody's absence note answers a mail that says so (RFC 3834).
+            .raw_header(header("Auto-Submitted", "auto-generated"))
+            .raw_header(header("X-Okta-Responder-Key", key.as_str()));
+        if copied > 0 {
+            message = message.mailbox(lettre::message::header::Cc::from(cc));
+        }
+        let text = SinglePart::builder().header(ContentType::TEXT_PLAIN).body(self.text);
+        let built = match self.html.filter(|html| !html.trim().is_empty()) {
+            None => message.singlepart(text),
+            Some(html) => {
+                let html = SinglePart::builder().header(ContentType::TEXT_HTML).body(html);
+                message.multipart(MultiPart::alternative().singlepart(text).singlepart(html))
+            }
+        };
+        built.map_err(|error| format!("no mail can be built from the parameters: {error}"))
+    }
+}
+
+/// The same key always gives the same id, so that a receiver who gets a mail twice can tell.
+fn message_id(from: &Mailbox, key: &IdempotencyKey) -> String {
+    format!("<{key}@okta-responder.{}>", from.email.domain())
+}
+
+fn header(name: &'static str, value: &str) -> HeaderValue {
+    HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,613 @@
+//! Incidents in ServiceNow, over the Table API.
+//!
+//! ServiceNow has no uniqueness of its own: a second POST with the same `correlation_id` makes a second incident. So an
+//! incident is looked up before it is created, and what comes back is compared with what was asked for, both ways:
+//! a query with a part that the instance does not understand returns *arbitrary* rows, and a field that the user may
+//! not write is dropped without a word (ServiceNow REST API reference, Table API).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::header::ACCEPT;
+use reqwest::{Client, RequestBuilder};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use url::Url;
+
+use super::wire::{self, Answer, Sends};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url};
+use crate::config::ServiceNowConfig;
+use crate::http;
+use crate::model::escape::Escape;
+use crate::model::ids::IdempotencyKey;
+use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+
+/// `servicenow.incident.create`
+pub static CREATE_INCIDENT: ActionKind = ActionKind {
+    name: "servicenow.incident.create",
+    summary: "Opens an incident, or finds the open one of the same correlation",
+    service: Service::ServiceNow,
+    effect: Effect::Keyed,
+    changes_access: false,
+    resets_risk: false,
+    from_event: &[],
+    check: |params| IncidentParams::parse(params).map(drop),
+    escape: |parameter| match parameter {
+        "description" | "work_notes" | "fields" => Escape::Plain,
+        _ => Escape::Line,
+    },
+    // Two events that share an incident must not look it up at the same time, or both would create it.
+    lane: |params| {
+        let correlation = IncidentParams::parse(params).ok()?.correlation?;
+        Some(format!("servicenow.incident/{}", correlation.0.trim()))
+    },
+};
+
+/// The longest `correlation_id` (the field's own limit).
+const MAX_CORRELATION: usize = 100;
+/// The longest `short_description` (the field's own limit).
+const MAX_SHORT_DESCRIPTION: usize = 160;
+/// The longest other text (the limit of `description`).
+const MAX_TEXT: usize = 4000;
+/// A token is renewed this long before it ends.
+const RENEW_EARLY: Duration = Duration::from_secs(60);
+
+/// One ServiceNow instance and the account that writes to it.
+#[derive(Debug)]
+pub struct ServiceNow {
+    http: Client,
+    base: Url,
+    host: String,
+    table: String,
+    login: Login,
+}
+
+#[derive(Debug)]
+enum Login {
+    Basic {
+        username: String,
+        password: SecretString,
+    },
+    OAuth {
+        client_id: String,
+        client_secret: SecretString,
+        user: Option<(String, SecretString)>,
+        token: Mutex<Option<Token>>,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Token {
+    value: SecretString,
+    renew_at: Instant,
+}
+
+impl ServiceNow {
+    /// Takes the `[servicenow]` section and its secrets. Nothing is sent.
+    ///
+    /// # Errors
+    /// When the address is not an https URL (http only to loopback), the table is not a table name, or neither basic
+    /// authentication nor an OAuth client is complete.
+    pub fn new(
+        config: &ServiceNowConfig,
+        password: Option<SecretString>,
+        client_secret: Option<SecretString>,
+    ) -> Result<Self, SetupError> {
+        let section = Service::ServiceNow.section();
+        let base = service_url(section, "url", &config.url)?;
+        if config.table.is_empty()
+            || !config.table.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        {
+            return Err(SetupError::invalid(section, "`table` is not the name of a table, such as \"incident\""));
+        }
+        let login = match (&config.client_id, client_secret, &config.username, password) {
+            (Some(client_id), Some(client_secret), username, password) => {
+                let user = match (username, password) {
+                    (Some(username), Some(password)) => Some((username.clone(), password)),
+                    (None, None) => None,
+                    _ => return Err(SetupError::invalid(section, "`username` and `password` belong together")),
+                };
+                Login::OAuth { client_id: client_id.clone(), client_secret, user, token: Mutex::new(None) }
+            }
+            (None, None, Some(username), Some(password)) => Login::Basic { username: username.clone(), password },
+            _ => {
+                return Err(SetupError::invalid(
+                    section,
+                    "give `username` and `password`, or `client_id` and `client_secret`, or all four",
+                ));
+            }
+        };
+        let http = http::client(&base, config.timeout).map_err(|source| SetupError::Client { section, source })?;
+        let host = base.host_str().unwrap_or_default().to_owned();
+        Ok(Self { http, base, host, table: config.table.clone(), login })
+    }
+
+    /// Finds the newest incident whose `field` is exactly `value`. Changes nothing.
+    async fn find(&self, field: &str, value: &str) -> Result<Found, Outcome> {
+        let what = format!("looking up an incident at {}", self.host);
+        let url = self.table_url()?;
+        let query = [
+            ("sysparm_query", format!("{field}={value}^ORDERBYDESCsys_created_on")),
+            ("sysparm_limit", "1".to_owned()),
+            ("sysparm_fields", Incident::FIELDS.to_owned()),
+        ];
+        let answer = self.exchange(|http| http.get(url.clone()).query(&query), &what, Sends::Reading).await?;
+        let rows: Rows = self.parse(&answer, &what, Sends::Reading)?;
+        Ok(match rows.result.into_iter().next() {
+            None => Found::Nothing,
+            Some(row) if row.field(field) == value => Found::Incident(row),
+            Some(_) => Found::Foreign,
+        })
+    }
+
+    async fn create(&self, incident: &NewIncident) -> Outcome {
+        let what = format!("creating an incident at {}", self.host);
+        let row = match self.post(incident, &what).await {
+            Ok(row) => row,
+            Err(outcome) => return outcome,
+        };
+        match incident.first_difference(&row) {
+            None => Outcome::Done(self.receipt(&row, None)),
+            Some(field) => Outcome::Permanent(Failure::new(
+                Reason::BadAnswer,
+                format!(
+                    "{what}: {} was created, but its `{field}` does not hold what was sent, so it cannot be found again; \
+                     give this account the right to write `{field}` on table `{}`, and do not retry this action",
+                    row.name(),
+                    self.table
+                ),
+            )),
+        }
+    }
+
+    async fn post(&self, incident: &NewIncident, what: &str) -> Result<Incident, Outcome> {
+        let url = self.table_url()?;
+        let query = [("sysparm_fields", Incident::FIELDS), ("sysparm_exclude_reference_link", "true")];
+        let answer = self
+            .exchange(|http| http.post(url.clone()).query(&query).json(&incident.body), what, Sends::Changing)
+            .await?;
+        let row: Row = self.parse(&answer, what, Sends::Changing)?;
+        if row.result.sys_id.is_empty() {
+            return Err(Sends::Changing.lost(Reason::BadAnswer, format!("{what}: the answer names no `sys_id`")));
+        }
+        Ok(row.result)
+    }
+
+    /// Sends one request with our credentials. An OAuth token that is refused is fetched anew, once: a request that was
+    /// refused with 401 has changed nothing, so sending it again is safe.
+    async fn exchange(
+        &self,
+        request: impl Fn(&Client) -> RequestBuilder + Send + Sync,
+        what: &str,
+        sends: Sends,
+    ) -> Result<Answer, Outcome> {
+        let send = async |token: Option<SecretString>| {
+            let request = request(&self.http).header(ACCEPT, "application/json");
+            let request = match (&self.login, token) {
+                (Login::Basic { username, password }, _) => {
+                    request.basic_auth(username, Some(password.expose_secret()))
+                }
+                (Login::OAuth { .. }, Some(token)) => request.bearer_auth(token.expose_secret()),
+                (Login::OAuth { .. }, None) => request,
+            };
+            wire::exchange(request, what, sends).await
+        };
+        let token = self.token(None).await?;
+        let mut answer = send(token.clone()).await?;
+        if answer.status.as_u16() == 401 && token.is_some() {
+            let token = self.token(token.as_ref()).await?;
+            answer = send(token).await?;
+        }
+        if answer.status.is_success() {
+            Ok(answer)
+        } else {
+            Err(wire::refusal(&answer, what, &self.said(&answer), sends))
+        }
+    }
+
+    /// The OAuth token, from memory or from `/oauth_token.do`; `None` with basic authentication. A token equal to
+    /// `refused` is not given again.
+    async fn token(&self, refused: Option<&SecretString>) -> Result<Option<SecretString>, Outcome> {
+        let Login::OAuth { client_id, client_secret, user, token } = &self.login else { return Ok(None) };
+        let mut kept = token.lock().await;
+        let is_refused = |value: &SecretString| refused.is_some_and(|old| old.expose_secret() == value.expose_secret());
+        if let Some(token) = kept.as_ref()
+            && Instant::now() < token.renew_at
+            && !is_refused(&token.value)
+        {
+            return Ok(Some(token.value.clone()));
+        }
+        *kept = None;
+
+        let what = format!("fetching a token from {}", self.host);
+        let mut form = vec![("client_id", client_id.as_str()), ("client_secret", client_secret.expose_secret())];
+        match user {
+            Some((username, password)) => form.extend([
+                ("grant_type", "password"),
+                ("username", username.as_str()),
+                ("password", password.expose_secret()),
+            ]),
+            None => form.push(("grant_type", "client_credentials")),
+        }
+        let request = self.http.post(self.url("oauth_token.do")?).header(ACCEPT, "application/json").form(&form);
+        let answer = wire::exchange(request, &what, Sends::Reading).await?;
+        match answer.status.as_u16() {
+            200..=299 => {}
+            // OAuth answers a wrong client or password with 400 or 401 (RFC 6749, section 5.2).
+            status @ (400 | 401) => {
+                return Err(Outcome::Permanent(Failure::new(
+                    Reason::Unauthorized,
+                    format!("{what}: answered {status}; check `client_id`, `client_secret`, `username` and `password`"),
+                )));
+            }
+            _ => return Err(wire::refusal(&answer, &what, "", Sends::Reading)),
+        }
+        let granted: Granted = self.parse(&answer, &what, Sends::Reading)?;
+        let lasts = Duration::from_secs(granted.expires_in.unwrap_or(600).min(86_400));
+        let renew_at = Instant::now() + lasts.saturating_sub(RENEW_EARLY.min(lasts / 2));
+        let value = SecretString::from(granted.access_token);
+        *kept = Some(Token { value: value.clone(), renew_at });
+        Ok(Some(value))
+    }
+
+    fn parse<T: for<'de> Deserialize<'de>>(&self, answer: &Answer, what: &str, sends: Sends) -> Result<T, Outcome> {
+        serde_json::from_slice(&answer.body).map_err(|_| {
+            if answer.is_html() && contains_ignoring_case(&answer.body, b"hibernating") {
+                return Outcome::Transient(Failure::new(
+                    Reason::ServiceError,
+                    format!("{what}: the instance is hibernating; wake it at developer.servicenow.com"),
+                ));
+            }
+            let kind = if answer.is_html() { "an HTML page" } else { "something" };
+            sends.lost(
+                Reason::BadAnswer,
+                format!("{what}: answered {} with {kind} that is not the Table API's JSON", answer.status.as_u16()),
+            )
+        })
+    }
+
+    /// ServiceNow's own message, bounded and without any secret of ours that it may repeat.
+    fn said(&self, answer: &Answer) -> String {
+        #[derive(Deserialize)]
+        struct Body {
+            error: Message,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            message: Option<String>,
+            detail: Option<String>,
+        }
+        let Ok(Body { error }) = serde_json::from_slice(&answer.body) else { return String::new() };
+        let said: Vec<_> =
+            [error.message, error.detail].into_iter().flatten().filter(|text| !text.is_empty()).collect();
+        let said = cut(&Escape::Line.apply(&said.join(": ")), 200);
+        if self.secrets().iter().any(|secret| said.contains(secret.expose_secret())) { String::new() } else { said }
+    }
+
+    fn secrets(&self) -> Vec<&SecretString> {
+        match &self.login {
+            Login::Basic { password, .. } => vec![password],
+            Login::OAuth { client_secret, user, .. } => {
+                std::iter::once(client_secret).chain(user.iter().map(|(_, password)| password)).collect()
+            }
+        }
+    }
+
+    fn table_url(&self) -> Result<Url, Outcome> {
+        self.url(&format!("api/now/table/{}", self.table))
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Outcome> {
+        self.base.join(path).map_err(|_| {
+            Outcome::Permanent(Failure::new(Reason::BadParameters, format!("no address can be built for `{path}`")))
+        })
+    }
+
+    fn receipt(&self, row: &Incident, note: Option<&str>) -> Receipt {
+        Receipt {
+            id: Some(row.sys_id.clone()),
+            number: (!row.number.is_empty()).then(|| cut(&Escape::Line.apply(&row.number), 64)),
+            url: Some(format!("{}nav_to.do?uri={}.do%3Fsys_id%3D{}", self.base, self.table, row.sys_id)),
+            note: note.map(str::to_owned),
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for ServiceNow {
+    async fn perform(&self, call: &Call) -> Outcome {
+        let incident = match IncidentParams::parse(&call.params).and_then(|params| NewIncident::new(params, &call.key))
+        {
+            Ok(incident) => incident,
+            Err(problem) => return Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
+        };
+        match self.find(incident.own_field, call.key.as_str()).await {
+            Ok(Found::Incident(row)) => {
+                return Outcome::AlreadyDone(self.receipt(&row, Some("was created by an earlier attempt")));
+            }
+            Ok(Found::Nothing | Found::Foreign) => {}
+            Err(outcome) => return outcome,
+        }
+        if let Some(correlation) = &incident.shared {
+            match self.find("correlation_id", correlation).await {
+                Ok(Found::Incident(row)) if row.is_open() => {
+                    return Outcome::AlreadyDone(
+                        self.receipt(&row, Some("reused the open incident of this correlation")),
+                    );
+                }
+                Ok(_) => {}
+                Err(outcome) => return outcome,
+            }
+        }
+        self.create(&incident).await
+    }
+
+    async fn verify(&self, call: &Call) -> Verdict {
+        let incident = match IncidentParams::parse(&call.params).and_then(|params| NewIncident::new(params, &call.key))
+        {
+            Ok(incident) => incident,
+            // Such parameters are refused before anything is sent.
+            Err(_) => return Verdict::NotDone,
+        };
+        match self.find(incident.own_field, call.key.as_str()).await {
+            Ok(Found::Incident(row)) if row.is_open() => Verdict::Done(self.receipt(&row, None)),
+            Ok(Found::Incident(row)) => Verdict::Done(self.receipt(&row, Some("is closed already"))),
+            Ok(Found::Nothing) => Verdict::NotDone,
+            Ok(Found::Foreign) => Verdict::CannotTell,
+            Err(
+                Outcome::RetryAfter(_, failure)
+                | Outcome::Transient(failure)
+                | Outcome::Permanent(failure)
+                | Outcome::Unknown(failure),
+            ) => Verdict::TryLater(failure),
+            Err(Outcome::Done(_) | Outcome::AlreadyDone(_)) => Verdict::CannotTell,
+        }
+    }
+}
+
+/// What a look-up found.
+enum Found {
+    /// Nothing: the answer was empty.
+    Nothing,
+    /// The incident that was asked for.
+    Incident(Incident),
+    /// Some other record: the instance did not understand the query, or hides the field from this account.
+    Foreign,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IncidentParams {
+    short_description: Word,
+    description: Option<Word>,
+    urgency: Option<Word>,
+    impact: Option<Word>,
+    category: Option<Word>,
+    subcategory: Option<Word>,
+    /// A `sys_id` of `sys_user`.
+    caller: Option<Word>,
+    /// A `sys_id` of `sys_user_group`.
+    assignment_group: Option<Word>,
+    work_notes: Option<Word>,
+    /// Events with the same correlation share one incident as long as it is open.
+    correlation: Option<Word>,
+    #[serde(default)]
+    fields: BTreeMap<String, Word>,
+}
+
+impl IncidentParams {
+    /// Reads the shape; values that only matter when they are final are looked at by [`NewIncident::new`].
+    fn parse(params: &Value) -> Result<Self, String> {
+        let params = Self::deserialize(params).map_err(|error| error.to_string())?;
+        required("short_description", &params.short_description.0)?;
+        for field in params.fields.keys() {
+            if field.is_empty() || !field.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+                return Err(format!("`fields.{field}` is not the name of a field"));
+            }
+            if field.starts_with("sys_") || field.starts_with("correlation_") {
+                return Err(format!("`fields.{field}` is kept by ServiceNow or by this daemon and cannot be set"));
+            }
+            if NAMED_FIELDS.contains(&field.as_str()) {
+                return Err(format!("`fields.{field}` has a parameter of its own; use that"));
+            }
+        }
+        Ok(params)
+    }
+}
+
+/// The fields that have parameters of their own.
+const NAMED_FIELDS: [&str; 9] = [
+    "short_description",
+    "description",
+    "urgency",
+    "impact",
+    "category",
+    "subcategory",
+    "caller_id",
+    "assignment_group",
+    "work_notes",
+];
+
+/// A string, or a whole number that stands for one, as in `urgency = 1`.
+#[derive(Debug)]
+struct Word(String);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Word;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a whole number")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Word, E> {
+                Ok(Word(text.to_owned()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Word, E> {
+                Ok(Word(number.to_string()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Word, E> {
+                Ok(Word(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// An incident as it is sent.
+struct NewIncident {
+    body: Value,
+    /// The field that holds the idempotency key: it alone says whether *this* action's request arrived.
+    own_field: &'static str,
+    /// The correlation that other events share, if the step names one.
+    shared: Option<String>,
+    /// What must come back unchanged.
+    echoed: Vec<(&'static str, String)>,
+}
+
+impl NewIncident {
+    fn new(params: IncidentParams, key: &IdempotencyKey) -> Result<Self, String> {
+        let shared = params.correlation.map(|correlation| correlation_id(&correlation.0)).transpose()?;
+        let echoed = match &shared {
+            None => vec![("correlation_id", key.as_str().to_owned())],
+            Some(shared) => {
+                vec![("correlation_id", shared.clone()), ("correlation_display", key.as_str().to_owned())]
+            }
+        };
+
+        let mut body = Map::new();
+        let mut set = |field: &str, word: Option<Word>, most: usize| {
+            let text = word.map(|Word(text)| cut(&without_code_tags(&text), most)).unwrap_or_default();
+            if !text.trim().is_empty() {
+                body.insert(field.to_owned(), Value::String(text));
+            }
+        };
+        for (field, word) in params.fields {
+            set(&field, Some(word), MAX_TEXT);
+        }
+        set("short_description", Some(params.short_description), MAX_SHORT_DESCRIPTION);
+        set("description", params.description, MAX_TEXT);
+        set("urgency", params.urgency, MAX_TEXT);
+        set("impact", params.impact, MAX_TEXT);
+        set("category", params.category, MAX_TEXT);
+        set("subcategory", params.subcategory, MAX_TEXT);
+        set("caller_id", params.caller, MAX_TEXT);
+        set("assignment_group", params.assignment_group, MAX_TEXT);
+        set("work_notes", params.work_notes, MAX_TEXT);
+        if !body.contains_key("short_description") {
+            return Err("`short_description` is empty".to_owned());
+        }
+        body.insert("correlation_display".to_owned(), json!(key.as_str()));
+        body.insert("correlation_id".to_owned(), json!(shared.as_deref().unwrap_or(key.as_str())));
+
+        let own_field = if shared.is_some() { "correlation_display" } else { "correlation_id" };
+        Ok(Self { body: Value::Object(body), own_field, shared, echoed })
+    }
+
+    /// The first field that did not come back as it was sent.
+    fn first_difference(&self, row: &Incident) -> Option<&'static str> {
+        self.echoed.iter().find(|(field, sent)| row.field(field) != sent).map(|(field, _)| *field)
+    }
+}
+
+/// Checks an operator's correlation, part of which comes from events. It stands in a query, where `^` begins another
+/// condition and `javascript:` is run by the instance (ServiceNow, encoded query strings).
+fn correlation_id(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    required("correlation", text)?;
+    if text.chars().count() > MAX_CORRELATION {
+        return Err(format!("`correlation` is longer than {MAX_CORRELATION} characters"));
+    }
+    if text.chars().any(|c| c == '^' || c.is_control()) {
+        return Err("`correlation` holds `^` or a control character, which would change the query".to_owned());
+    }
+    if contains_ignoring_case(text.as_bytes(), b"javascript:") {
+        return Err("`correlation` holds `javascript:`, which ServiceNow would run".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Journal fields show what stands between `[code]` and `[/code]` as HTML; event text must not.
+fn without_code_tags(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('[') {
+        let (before, tag) = rest.split_at(at);
+        out.push_str(before);
+        let opens = |name: &str| tag.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        out.push_str(if opens("[code]") || opens("[/code]") { "[ " } else { "[" });
+        rest = tag.strip_prefix('[').unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
+fn contains_ignoring_case(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    result: Vec<Incident>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    result: Incident,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+/// What is asked of a record. The Table API gives every value as a string, and leaves out what the account may not read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Incident {
+    #[serde(deserialize_with = "sys_id")]
+    sys_id: String,
+    number: String,
+    state: String,
+    active: String,
+    correlation_id: String,
+    correlation_display: String,
+}
+
+impl Incident {
+    /// The fields that are asked for.
+    const FIELDS: &str = "sys_id,number,state,active,correlation_id,correlation_display";
+
+    fn field(&self, name: &str) -> &str {
+        if name == "correlation_display" { &self.correlation_display } else { &self.correlation_id }
+    }
+
+    /// Whether people still work on it: 6, 7 and 8 are resolved, closed and cancelled, and `active` is false for closed
+    /// records of every table.
+    fn is_open(&self) -> bool {
+        self.active != "false" && !matches!(self.state.as_str(), "6" | "7" | "8")
+    }
+
+    /// What people call it.
+    fn name(&self) -> String {
+        let name = if self.number.is_empty() { &self.sys_id } else { &self.number };
+        format!("incident {}", cut(name, 64))
+    }
+}
+
+/// A `sys_id` goes into a URL, so anything that is none counts as missing.
+fn sys_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let fits = text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric());
+    Ok(if fits { text } else { String::new() })
+}

@@ -1,0 +1,286 @@
+//! Messages in Slack: with a bot token over `chat.postMessage`, or through an incoming webhook.
+//!
+//! Slack has no idempotency of its own, and reading a channel back needs rights that a bot for messages should not have.
+//! The key travels in the message's `metadata`, for people and for tools that look for it.
+
+use async_trait::async_trait;
+use reqwest::Client;
+use reqwest::header::CONTENT_TYPE;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::wire::{self, Answer, Sends};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url};
+use crate::config::SlackConfig;
+use crate::http;
+use crate::model::escape::Escape;
+use crate::model::ids::IdempotencyKey;
+use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+
+/// `slack.message.post`
+pub static POST_MESSAGE: ActionKind = ActionKind {
+    name: "slack.message.post",
+    summary: "Posts a message to a channel, or through the webhook",
+    service: Service::Slack,
+    effect: Effect::Message,
+    changes_access: false,
+    resets_risk: false,
+    from_event: &[],
+    check: |params| MessageParams::parse(params).map(drop),
+    escape: |parameter| match parameter {
+        "text" | "blocks" => Escape::SlackMrkdwn,
+        _ => Escape::Line,
+    },
+    lane: |_| None,
+};
+
+/// The longest `text`, in characters (Slack, `chat.postMessage` and `chat.update`).
+const MAX_TEXT: usize = 4000;
+/// The most blocks of one message (Slack, Block Kit).
+const MAX_BLOCKS: usize = 50;
+/// How the message's metadata is called.
+const EVENT_TYPE: &str = "okta_responder_action";
+
+/// One Slack workspace, or the one channel behind a webhook.
+#[derive(Debug)]
+pub struct Slack {
+    http: Client,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Bot {
+        post_message: Url,
+        token: SecretString,
+    },
+    /// The URL is the secret.
+    Webhook {
+        url: SecretString,
+    },
+}
+
+impl Slack {
+    /// Takes the `[slack]` section and its one secret. Nothing is sent.
+    ///
+    /// # Errors
+    /// When there is not exactly one of `token` and `webhook_url`, or an address is not an https URL (http only to
+    /// loopback).
+    pub fn new(
+        config: &SlackConfig,
+        token: Option<SecretString>,
+        webhook_url: Option<SecretString>,
+    ) -> Result<Self, SetupError> {
+        let section = Service::Slack.section();
+        let invalid = |problem| SetupError::invalid(section, problem);
+        let (base, way) = match (token, webhook_url) {
+            (Some(token), None) => {
+                let api = service_url(section, "api_url", &config.api_url)?;
+                let post_message =
+                    api.join("chat.postMessage").map_err(|_| invalid("`api_url` cannot be the start of an address"))?;
+                (api, Way::Bot { post_message, token })
+            }
+            (None, Some(url)) => {
+                let base = service_url(section, "webhook_url", url.expose_secret())?;
+                (base, Way::Webhook { url })
+            }
+            _ => return Err(invalid("give either `token` or `webhook_url`")),
+        };
+        let http = http::client(&base, config.timeout).map_err(|source| SetupError::Client { section, source })?;
+        Ok(Self { http, way })
+    }
+
+    /// Whether messages go over the Web API, where each has to name its channel. A webhook has one channel of its own.
+    pub fn needs_channel(&self) -> bool {
+        matches!(self.way, Way::Bot { .. })
+    }
+
+    async fn post_as_bot(&self, url: &Url, token: &SecretString, message: Map<String, Value>) -> Outcome {
+        const WHAT: &str = "posting to Slack";
+        let request = self.http.post(url.clone()).bearer_auth(token.expose_secret());
+        let answer = match self.send(request, &message, WHAT).await {
+            Ok(answer) if answer.status.is_success() => answer,
+            Ok(answer) => return wire::refusal(&answer, WHAT, "", Sends::Changing),
+            Err(outcome) => return outcome,
+        };
+        let Ok(posted) = serde_json::from_slice::<Posted>(&answer.body) else {
+            let detail = format!("{WHAT}: answered {} with something that is not its JSON", answer.status.as_u16());
+            return Sends::Changing.lost(Reason::BadAnswer, detail);
+        };
+        if posted.ok {
+            return Outcome::Done(posted.receipt());
+        }
+        refused_with(WHAT, &word(posted.error.as_deref().unwrap_or_default().as_bytes()), &answer)
+    }
+
+    async fn post_to_webhook(&self, url: &SecretString, message: Map<String, Value>) -> Outcome {
+        const WHAT: &str = "posting to the Slack webhook";
+        let answer = match self.send(self.http.post(url.expose_secret()), &message, WHAT).await {
+            Ok(answer) => answer,
+            Err(outcome) => return outcome,
+        };
+        if !answer.status.is_success() {
+            return wire::refusal(&answer, WHAT, &word(&answer.body), Sends::Changing);
+        }
+        if answer.body.trim_ascii() == b"ok" {
+            Outcome::Done(Receipt::note("posted through the webhook"))
+        } else {
+            Sends::Changing.lost(Reason::BadAnswer, format!("{WHAT}: answered 200, but not with `ok`"))
+        }
+    }
+
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        message: &Map<String, Value>,
+        what: &str,
+    ) -> Result<Answer, Outcome> {
+        let body = serde_json::to_vec(message)
+            .map_err(|_| Outcome::Permanent(Failure::new(Reason::BadParameters, format!("{what}: no JSON"))))?;
+        // Slack warns about JSON without a charset.
+        let request = request.header(CONTENT_TYPE, "application/json; charset=utf-8").body(body);
+        wire::exchange(request, what, Sends::Changing).await
+    }
+}
+
+#[async_trait]
+impl Connector for Slack {
+    async fn perform(&self, call: &Call) -> Outcome {
+        let message = MessageParams::parse(&call.params).and_then(|params| params.message(&call.key, &self.way));
+        match (message, &self.way) {
+            (Err(problem), _) => Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
+            (Ok(message), Way::Bot { post_message, token }) => self.post_as_bot(post_message, token, message).await,
+            (Ok(message), Way::Webhook { url }) => self.post_to_webhook(url, message).await,
+        }
+    }
+
+    async fn verify(&self, _: &Call) -> Verdict {
+        Verdict::CannotTell
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessageParams {
+    /// An id or `#name`; required with a bot token.
+    channel: Option<String>,
+    /// mrkdwn; what notifications show when there are blocks.
+    text: String,
+    /// The `ts` of the message to answer, which is the `id` of the step that posted it.
+    thread_ts: Option<String>,
+    blocks: Option<Vec<Map<String, Value>>>,
+}
+
+impl MessageParams {
+    fn parse(params: &Value) -> Result<Self, String> {
+        let params = Self::deserialize(params).map_err(|error| error.to_string())?;
+        required("text", &params.text)?;
+        if let Some(channel) = &params.channel {
+            required("channel", channel)?;
+        }
+        if params.blocks.as_ref().is_some_and(|blocks| blocks.is_empty() || blocks.len() > MAX_BLOCKS) {
+            return Err(format!("`blocks` holds none, or more than {MAX_BLOCKS}"));
+        }
+        Ok(params)
+    }
+
+    fn message(self, key: &IdempotencyKey, way: &Way) -> Result<Map<String, Value>, String> {
+        let mut message = Map::new();
+        // A link in an event must not be fetched by Slack.
+        message.insert("unfurl_links".to_owned(), json!(false));
+        message.insert("unfurl_media".to_owned(), json!(false));
+        message.insert("text".to_owned(), json!(cut_mrkdwn(&self.text)));
+        if let Some(thread) = self.thread_ts.filter(|thread| !thread.trim().is_empty()) {
+            message.insert("thread_ts".to_owned(), json!(thread));
+        }
+        if let Some(blocks) = self.blocks {
+            message.insert("blocks".to_owned(), json!(blocks));
+        }
+        if let Way::Bot { .. } = way {
+            let channel =
+                self.channel.ok_or("`channel` is missing: with a bot token every message names its channel")?;
+            message.insert("channel".to_owned(), json!(channel));
+            let metadata = json!({"event_type": EVENT_TYPE, "event_payload": {"key": key.as_str()}});
+            message.insert("metadata".to_owned(), metadata);
+        }
+        Ok(message)
+    }
+}
+
+/// Cuts a text to what Slack takes, without leaving half an entity such as `&am` at the end.
+fn cut_mrkdwn(text: &str) -> String {
+    let short = cut(text, MAX_TEXT);
+    if short.len() == text.len() {
+        return short;
+    }
+    let kept = short.strip_suffix('…').unwrap_or(&short);
+    match kept.rfind('&') {
+        Some(at) if !kept.get(at..).is_some_and(|entity| entity.contains(';')) && kept.len() - at < 6 => {
+            format!("{}…", kept.get(..at).unwrap_or_default())
+        }
+        _ => short,
+    }
+}
+
+/// The answer of `chat.postMessage`; a refusal is a 200 with `ok: false` (Slack Web API).
+#[derive(Deserialize)]
+struct Posted {
+    ok: bool,
+    error: Option<String>,
+    channel: Option<String>,
+    ts: Option<String>,
+}
+
+impl Posted {
+    fn receipt(self) -> Receipt {
+        let short = |text: String| cut(&Escape::Line.apply(&text), 64);
+        Receipt {
+            id: self.ts.map(short),
+            note: self.channel.map(|channel| format!("posted to {}", short(channel))),
+            ..Receipt::default()
+        }
+    }
+}
+
+/// What one of Slack's error words means (Slack Web API, errors of `chat.postMessage`).
+fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
+    let failure = |reason, remedy: &str| Failure::new(reason, format!("{what}: Slack says `{error}`{remedy}"));
+    match error {
+        "not_authed" | "invalid_auth" | "account_inactive" | "token_revoked" | "token_expired" => {
+            Outcome::Permanent(failure(Reason::Unauthorized, "; check `slack.token`"))
+        }
+        "missing_scope" => Outcome::Permanent(failure(Reason::Forbidden, "; give the bot the scope chat:write")),
+        "not_in_channel" => Outcome::Permanent(failure(Reason::Forbidden, "; invite the bot to the channel")),
+        "access_denied"
+        | "no_permission"
+        | "ekm_access_denied"
+        | "team_access_not_granted"
+        | "not_allowed_token_type"
+        | "org_login_required" => Outcome::Permanent(failure(Reason::Forbidden, "")),
+        word if word.starts_with("restricted_action") => Outcome::Permanent(failure(Reason::Forbidden, "")),
+        "channel_not_found" => {
+            Outcome::Permanent(failure(Reason::NotFound, "; check `channel`, and invite the bot if it is private"))
+        }
+        "is_archived" => Outcome::Permanent(failure(Reason::Conflict, "; the channel is archived")),
+        "ratelimited" | "rate_limited" => {
+            let failure = failure(Reason::RateLimited, "");
+            http::after_status(true, 429, http::retry_after(&answer.headers), failure)
+        }
+        "service_unavailable" | "request_timeout" | "team_added_to_org" => {
+            Outcome::Transient(failure(Reason::ServiceError, ""))
+        }
+        // "Some aspect of the operation may have succeeded", say both.
+        "fatal_error" | "internal_error" | "" => Sends::Changing
+            .lost(Reason::ServiceError, format!("{what}: Slack says `{error}`; the message may have been posted")),
+        _ => Outcome::Permanent(failure(Reason::Rejected, "")),
+    }
+}
+
+/// Slack's errors are one word of letters, digits and underscores; anything else is not quoted.
+fn word(text: &[u8]) -> String {
+    let text = text.trim_ascii();
+    let is_word = text.len() <= 64 && text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    if is_word { String::from_utf8_lossy(text).into_owned() } else { "an error that is no word".to_owned() }
+}

@@ -1,0 +1,84 @@
+//! One exchange with a service that is not Okta, and what its failure means for the attempt.
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{RequestBuilder, StatusCode};
+
+use crate::http;
+use crate::model::outcome::{Failure, Outcome, Reason};
+
+/// The largest answer that is read, in bytes; a record of one of these services is a few kilobytes.
+pub(super) const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Whether a request would leave something behind at the service, had it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sends {
+    /// A look-up, or a request for a token.
+    Reading,
+    /// The request that makes the effect.
+    Changing,
+}
+
+impl Sends {
+    /// The outcome when the request left and nobody knows what became of it.
+    pub(super) fn lost(self, reason: Reason, detail: impl AsRef<str>) -> Outcome {
+        http::after_send(self.is_changing(), Failure::new(reason, detail))
+    }
+
+    fn is_changing(self) -> bool {
+        self == Self::Changing
+    }
+}
+
+/// A whole answer.
+pub(super) struct Answer {
+    /// Its status.
+    pub(super) status: StatusCode,
+    /// Its headers.
+    pub(super) headers: HeaderMap,
+    /// Its body; empty when that of a refusal could not be read, because the status says enough.
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// Whether the service says that it is HTML: a login page, a maintenance page, a proxy.
+    pub(super) fn is_html(&self) -> bool {
+        let kind = self.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+        kind.and_then(|kind| kind.get(..9)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
+    }
+}
+
+/// Sends one request and reads its answer. `what` names it in failures, such as "creating an incident at HOST". The
+/// error of the client is not quoted: it holds the URL, which can be a secret.
+pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) -> Result<Answer, Outcome> {
+    let response = request.send().await.map_err(|error| {
+        let reason = http::classify_send_error(&error);
+        let happened = match reason {
+            Reason::Connect => "no connection could be made; look at the address, the name service and the firewall",
+            Reason::BadParameters => "no request can be built from these parameters",
+            Reason::Timeout => "no answer came in time",
+            _ => "the connection broke before an answer came",
+        };
+        sends.lost(reason, format!("{what}: {happened}"))
+    })?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    match http::read_bounded(response, MAX_ANSWER).await {
+        Ok(body) => Ok(Answer { status, headers, body }),
+        Err(_) if !status.is_success() => Ok(Answer { status, headers, body: Vec::new() }),
+        Err(error) => Err(sends.lost(error.reason(), format!("{what}: {error}"))),
+    }
+}
+
+/// What an answer other than 2xx means. `said` is the service's own word for it, already cleared of secrets.
+pub(super) fn refusal(answer: &Answer, what: &str, said: &str, sends: Sends) -> Outcome {
+    let status = answer.status.as_u16();
+    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+    let remedy = match status {
+        300..=399 => "; a redirect is never followed, so check the address in the configuration",
+        401 => "; check the credentials in the configuration",
+        403 => "; give the account of the configuration the right to do this",
+        429 => "; the rate limit of the service is reached",
+        _ => "",
+    };
+    let failure = Failure::new(http::reason_of_status(status), format!("{what}: answered {status}{said}{remedy}"));
+    http::after_status(sends.is_changing(), status, http::retry_after(&answer.headers), failure)
+}
