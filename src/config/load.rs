@@ -14,6 +14,7 @@ use super::path::KeyPath;
 use super::problem::{Problem, Sources};
 use super::secret::SecretEnv;
 use super::{Config, PlaybookConfig, check};
+use crate::playbook::Playbook;
 
 /// The file that is read when neither `--config` nor the environment names one.
 pub const DEFAULT_FILE: &str = "/etc/okta-responder/config.toml";
@@ -35,6 +36,8 @@ pub const MAX_PLAYBOOK_FILES: usize = 256;
 pub struct Loaded {
     /// The configuration, with the playbooks of every file.
     pub config: Config,
+    /// The same playbooks, compiled.
+    pub playbooks: Vec<Playbook>,
     /// Where each key stands.
     pub sources: Sources,
 }
@@ -70,9 +73,10 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
     }
     if let Some(mut config) = main {
         config.playbooks.extend(playbooks);
-        problems.extend(check::all(&config, &reading.sources, &reading.repaired));
+        let (playbooks, found) = check::all(&config, &reading.sources, &reading.repaired);
+        problems.extend(found);
         if problems.is_empty() {
-            return Ok(Loaded { config, sources: reading.sources });
+            return Ok(Loaded { config, playbooks, sources: reading.sources });
         }
     }
     // Files keep their order: the main one first.
