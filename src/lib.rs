@@ -4,8 +4,10 @@
 pub mod config;
 pub mod connectors;
 pub mod demo;
+pub mod engine;
 pub mod guard;
 pub mod http;
 pub mod model;
 pub mod okta;
 pub mod playbook;
+pub mod store;

@@ -5,10 +5,10 @@
 //! `Transient` or `Permanent` when the changing request may have arrived — that is `Unknown`.
 
 mod email;
-pub mod okta_app;
-pub mod okta_group;
+mod okta_app;
+mod okta_group;
 mod okta_params;
-pub mod okta_session;
+mod okta_session;
 mod servicenow;
 mod slack;
 mod wire;
@@ -36,23 +36,23 @@ pub use slack::Slack;
 
 /// Every action there is. A new one is a file of its own and one line here.
 pub static ACTIONS: &[Registration] = &[
-    Registration { kind: &okta_group::ADD_USER, build: |on| Some(Arc::new(okta_group::AddUser::new(on.okta.clone()))) },
-    Registration {
-        kind: &okta_group::REMOVE_USER,
-        build: |on| Some(Arc::new(okta_group::RemoveUser::new(on.okta.clone()))),
-    },
-    Registration {
-        kind: &okta_app::UNASSIGN_USER,
-        build: |on| Some(Arc::new(okta_app::UnassignUser::new(on.okta.clone()))),
-    },
-    Registration {
-        kind: &okta_session::CLEAR_SESSIONS,
-        build: |on| Some(Arc::new(okta_session::ClearSessions::new(on.okta.clone()))),
-    },
+    Registration { kind: &okta_group::ADD_USER, build: |services| okta(services, okta_group::AddUser::new) },
+    Registration { kind: &okta_group::REMOVE_USER, build: |services| okta(services, okta_group::RemoveUser::new) },
+    Registration { kind: &okta_app::UNASSIGN_USER, build: |services| okta(services, okta_app::UnassignUser::new) },
+    Registration { kind: &okta_session::CLEAR_SESSIONS, build: |services| okta(services, okta_session::ClearSessions::new) },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
 ];
+
+fn okta<C: Connector + 'static>(services: &Services, new: fn(Arc<OktaClient>) -> C) -> Option<Arc<dyn Connector>> {
+    Some(Arc::new(new(Arc::clone(&services.okta))))
+}
+
+/// The actions that Okta answers by lowering the user's risk.
+pub fn resetting_risk() -> impl Iterator<Item = &'static str> {
+    ACTIONS.iter().map(|registration| registration.kind).filter(|kind| kind.resets_risk).map(|kind| kind.name)
+}
 
 /// One action of the catalogue and the way to its connector.
 pub struct Registration {

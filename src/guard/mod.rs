@@ -101,6 +101,11 @@ impl Guard {
         risk.is_fall() && by_system && since >= -CLOCK_SKEW && since <= self.echo_window
     }
 
+    /// Whether nothing at all is touched, whatever the playbooks say.
+    pub fn observes(&self) -> bool {
+        self.mode == Mode::Observe
+    }
+
     /// Whether an action with these final parameters may be done. Refusals come before observing, so that observe mode
     /// shows what would be refused.
     ///

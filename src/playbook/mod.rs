@@ -72,6 +72,26 @@ impl Playbook {
         self.on.iter().any(|wanted| wanted == event_type)
     }
 
+    /// Every fact that some condition or parameter names.
+    pub fn facts_named(&self) -> FactSet {
+        self.steps.iter().fold(plan::applying_facts(self), |set, step| set.union(step.facts_named()))
+    }
+
+    /// The steps in an order in which each stands behind those it waits for, else as they are written.
+    pub fn in_order(&self) -> Vec<&Step> {
+        let mut ordered: Vec<&Step> = Vec::with_capacity(self.steps.len());
+        while ordered.len() < self.steps.len() {
+            let placed = |name: &String| ordered.iter().any(|step| step.name == *name);
+            let next = self.steps.iter().find(|step| !placed(&step.name) && step.after.iter().all(placed));
+            match next {
+                Some(step) => ordered.push(step),
+                // A compiled playbook has no cycle.
+                None => break,
+            }
+        }
+        ordered
+    }
+
     /// The step of this name.
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.name == name)

@@ -1,0 +1,379 @@
+//! The task that decides: it takes events from the inbox, lets the playbooks have their say, and writes runs and actions.
+//!
+//! Deciding itself is pure. What this task adds is fetching the facts that *decide* (those that conditions and the
+//! parameters of changes name); facts that only describe are fetched later, when their step is prepared, so that a slow
+//! look-up never delays a change.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::halt::{self, Point};
+use super::pulse::Beat;
+use super::retry::Schedule;
+use super::{Engine, TaskError, gather, outcome, prepare};
+use crate::config::Mode;
+use crate::connectors;
+use crate::model::action::Happening;
+use crate::model::event::Event;
+use crate::model::ids::{EventId, IdempotencyKey};
+use crate::model::risk::Risk;
+use crate::playbook::facts::{Fact, FactSet, Facts};
+use crate::playbook::{Playbook, Step, plan};
+use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
+
+/// Events looked at in one round.
+const ROUND: usize = 500;
+/// Events whose facts are being fetched at once.
+const FETCHING: usize = 8;
+/// Pauses when a fact cannot be had.
+const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+/// How long an event waits for our own open changes on its user before his groups are read.
+const FOR_OWN_CHANGES: Duration = Duration::from_millis(300);
+/// How often it does; after that the groups are read as they are.
+const OWN_CHANGES_PATIENCE: u32 = 100;
+/// The longest time between two looks into the inbox.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The task that decides.
+pub struct Decider {
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    fetching: JoinSet<(EventId, Result<(), StoreError>)>,
+    /// Events under way, with the user each is about: his later events wait.
+    under_way: HashMap<EventId, Option<String>>,
+}
+
+impl Decider {
+    /// A decider that runs until `stop`.
+    pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
+        Self { engine, stop, fetching: JoinSet::new(), under_way: HashMap::new() }
+    }
+
+    /// Decides until the daemon stops.
+    pub async fn run(mut self) -> Result<(), TaskError> {
+        while !self.stop.is_cancelled() {
+            self.engine.pulse.tick(Beat::Decider);
+            let more = match self.round().await {
+                Ok(more) => more,
+                Err(error) if error.may_pass() => {
+                    warn!("deciding waits: {error}");
+                    tokio::time::sleep(LOOK).await;
+                    false
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if more {
+                continue;
+            }
+            let wait = self.until_due().await;
+            tokio::select! {
+                () = self.engine.stored.notified() => {}
+                Some(done) = self.fetching.join_next() => self.fetched(done)?,
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+        self.fetching.shutdown().await;
+        Ok(())
+    }
+
+    fn fetched(&mut self, done: Result<(EventId, Result<(), StoreError>), tokio::task::JoinError>) -> Result<(), TaskError> {
+        match done {
+            Ok((event, result)) => {
+                self.under_way.remove(&event);
+                match result {
+                    Err(error) if !error.may_pass() => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            Err(error) => {
+                // A panic in one look-up must not block its user for ever.
+                warn!("fetching facts failed: {error}");
+                self.under_way.clear();
+            }
+        }
+        Ok(())
+    }
+
+    async fn until_due(&self) -> Duration {
+        let now = self.engine.clock.now();
+        match self.engine.store.next_due(now).await {
+            Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LOOK).min(LOOK),
+            _ => LOOK,
+        }
+    }
+
+    /// One look into the inbox. Returns whether there may be more right away.
+    async fn round(&mut self) -> Result<bool, StoreError> {
+        let now = self.engine.clock.now();
+        let pending = self.engine.store.undecided(now, ROUND).await?;
+        let full = pending.len() == ROUND;
+        let mut busy: HashSet<String> = self.under_way.values().flatten().cloned().collect();
+        let mut decisions = Vec::new();
+        for event in pending {
+            if self.under_way.contains_key(&event.id) || event.subject.as_ref().is_some_and(|user| busy.contains(user)) {
+                continue;
+            }
+            let case = match Case::open(&self.engine, event) {
+                Ok(case) => case,
+                Err(decision) => {
+                    decisions.push(*decision);
+                    continue;
+                }
+            };
+            if case.needs_io(&self.engine) {
+                if self.fetching.len() >= FETCHING {
+                    busy.extend(case.pending.subject.clone());
+                    continue;
+                }
+                busy.extend(case.pending.subject.clone());
+                self.under_way.insert(case.pending.id, case.pending.subject.clone());
+                let engine = Arc::clone(&self.engine);
+                self.fetching.spawn(async move {
+                    let event = case.pending.id;
+                    (event, decide_with_facts(&engine, case).await)
+                });
+            } else {
+                let decision = case.decide(&self.engine, now);
+                // Groups that this decision changes must be changed before the user's next event asks for them.
+                if decision.runs.iter().flat_map(|run| &run.actions).any(|action| action.subject.is_some()) {
+                    busy.extend(case.pending.subject.clone());
+                }
+                decisions.push(decision);
+            }
+        }
+        let decided = decisions.len();
+        write(&self.engine, decisions).await?;
+        Ok(full && decided > 0)
+    }
+}
+
+async fn write(engine: &Engine, decisions: Vec<Decision>) -> Result<(), StoreError> {
+    if decisions.is_empty() {
+        return Ok(());
+    }
+    halt::point(Point::DecisionMade);
+    let written = engine.store.commit_decisions(decisions, engine.clock.now()).await?;
+    halt::point(Point::DecisionStored);
+    if written > 0 {
+        engine.planned.notify_one();
+    }
+    Ok(())
+}
+
+/// Decides one event whose playbooks ask for facts that need a request.
+async fn decide_with_facts(engine: &Engine, mut case: Case) -> Result<(), StoreError> {
+    let now = engine.clock.now();
+    let decision = match case.gather(engine).await {
+        Ok(()) => case.decide(engine, engine.clock.now()),
+        Err(later) => {
+            let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(case.pending.postponed + 1, &case.event.uuid));
+            if later.by_design {
+                debug!(event.uuid = case.event.uuid, "an event is put off: {}", later.reason);
+            } else {
+                warn!(event.uuid = case.event.uuid, "an event is put off: {}", later.reason);
+            }
+            let verdict = EventVerdict::Postponed { until: outcome::after(now, pause), reason: later.reason };
+            Decision { event: case.pending.id, verdict, runs: Vec::new() }
+        }
+    };
+    write(engine, vec![decision]).await
+}
+
+/// An event on the table.
+struct Case {
+    pending: PendingEvent,
+    event: Event,
+    facts: Facts,
+    /// Playbooks that want its type, by their place.
+    playbooks: Vec<usize>,
+    /// Whether the ledger has to be asked if this fall in risk is an echo of ours.
+    may_be_echo: bool,
+    echo: bool,
+}
+
+impl Case {
+    /// Opens an event, or says at once what becomes of it.
+    fn open(engine: &Engine, pending: PendingEvent) -> Result<Self, Box<Decision>> {
+        let end = |verdict| Box::new(Decision { event: pending.id, verdict, runs: Vec::new() });
+        let event = match Event::parse(&pending.source, &pending.body) {
+            Ok(event) => event,
+            Err(error) => return Err(end(EventVerdict::Skipped(format!("unreadable: {error}")))),
+        };
+        if engine.guard.is_own(&event) {
+            return Err(end(EventVerdict::Skipped("own".to_owned())));
+        }
+        if pending.superseded {
+            return Err(end(EventVerdict::Superseded));
+        }
+        let wants = |playbook: &Playbook| playbook.wants(&event.event_type);
+        let playbooks = (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
+        let facts = Facts::from_event(&event, &engine.links);
+        let may_be_echo = pending.subject.is_some() && Risk::of(&event).is_fall();
+        Ok(Self { pending, event, facts, playbooks, may_be_echo, echo: false })
+    }
+
+    /// Whether anything has to be asked before this event can be decided. A backfill that observes asks nothing of Okta:
+    /// its events may be a million.
+    fn needs_io(&self, engine: &Engine) -> bool {
+        self.may_be_echo || (!self.only_observes() && !self.open_facts(engine).is_empty())
+    }
+
+    fn only_observes(&self) -> bool {
+        self.pending.backfill == Some(BackfillMode::Observe)
+    }
+
+    /// The facts that decide and are not there yet: first those that say whether a playbook applies, then those of the
+    /// playbooks that do.
+    fn open_facts(&self, engine: &Engine) -> FactSet {
+        let mut open = FactSet::EMPTY;
+        for playbook in self.wanting(engine) {
+            let first = self.facts.not_fetched(plan::applying_facts(playbook));
+            if !first.is_empty() {
+                open = open.union(first);
+            } else if plan::applies(playbook, &self.facts).unwrap_or(false) {
+                open = open.union(self.facts.not_fetched(plan::deciding_facts(playbook)));
+            }
+        }
+        open
+    }
+
+    fn wanting<'a>(&'a self, engine: &'a Engine) -> impl Iterator<Item = &'a Playbook> {
+        self.playbooks.iter().filter_map(|at| engine.playbooks.get(*at))
+    }
+
+    /// Asks the ledger and Okta for what decides.
+    async fn gather(&mut self, engine: &Engine) -> Result<(), gather::Later> {
+        let user = self.pending.subject.clone();
+        if let (true, Some(user)) = (self.may_be_echo, &user) {
+            let last = engine.store.last_attempt_on(user, connectors::resetting_risk().collect()).await?;
+            self.echo = engine.guard.is_echo(&self.event, &Risk::of(&self.event), last);
+        }
+        if self.echo || self.only_observes() {
+            return Ok(());
+        }
+        // Twice: what says that a playbook applies, then what its steps name.
+        for _ in 0..2 {
+            let open = self.open_facts(engine);
+            self.wait_for_own_changes(engine, open).await?;
+            gather::fetch(engine, &mut self.facts, open, user.as_deref()).await?;
+        }
+        Ok(())
+    }
+
+    /// The groups of a user are read only after our own changes to them are through: a user who is just being put into the
+    /// high-risk group is at high risk already.
+    async fn wait_for_own_changes(&self, engine: &Engine, open: FactSet) -> Result<(), gather::Later> {
+        let Some(user) = self.pending.subject.as_deref() else { return Ok(()) };
+        let reads_groups = open.contains(Fact::Groups) || open.contains(Fact::UserRisk);
+        if !reads_groups || self.pending.postponed >= OWN_CHANGES_PATIENCE {
+            return Ok(());
+        }
+        if engine.store.has_open_changes(user).await? {
+            let reason = "changes of ours on this user are under way".to_owned();
+            return Err(gather::Later { pause: Some(FOR_OWN_CHANGES), reason, by_design: true });
+        }
+        Ok(())
+    }
+
+    /// The decision. Pure but for the log.
+    fn decide(&self, engine: &Engine, now: Timestamp) -> Decision {
+        if self.echo {
+            info!(event.uuid = self.event.uuid, "a fall in risk that our own action caused is left alone");
+            return Decision {
+                event: self.pending.id,
+                verdict: EventVerdict::Skipped("echo".to_owned()),
+                runs: Vec::new(),
+            };
+        }
+        let runs: Vec<PlannedRun> =
+            self.wanting(engine).filter_map(|playbook| self.plan_run(engine, playbook, now)).collect();
+        debug!(event.uuid = self.event.uuid, event.kind = self.event.event_type, runs = runs.len(), "an event is decided");
+        Decision { event: self.pending.id, verdict: EventVerdict::Decided, runs }
+    }
+
+    fn plan_run(&self, engine: &Engine, playbook: &Playbook, now: Timestamp) -> Option<PlannedRun> {
+        let unmet = match plan::applies(playbook, &self.facts) {
+            Ok(true) => None,
+            Ok(false) => return None,
+            // In a backfill that observes, an answer that needs a request is not had.
+            Err(_) if self.only_observes() && !self.facts.not_fetched(plan::applying_facts(playbook)).is_empty() => {
+                return None;
+            }
+            Err(error) => Some(with_cause(&error)),
+        };
+        let observe = self.only_observes() || playbook.mode == Mode::Observe || engine.guard.observes();
+        let actions = playbook.in_order().into_iter().map(|step| {
+            let (preparation, lane) = match &unmet {
+                Some(why) => (Some(prepare::cannot(why.clone())), None),
+                None => self.prepare(engine, playbook, step, observe, now),
+            };
+            self.new_action(playbook, step, preparation, lane, now)
+        });
+        Some(PlannedRun {
+            playbook: playbook.name.clone(),
+            observe,
+            facts: self.facts.fetched_json().to_string(),
+            actions: actions.collect(),
+        })
+    }
+
+    /// How far a step can be prepared now, and its lane. A step that changes access is prepared at once even when it
+    /// waits for others, because its lane must be known; if it is called for, it goes on waiting.
+    fn prepare(
+        &self,
+        engine: &Engine,
+        playbook: &Playbook,
+        step: &Step,
+        observe: bool,
+        now: Timestamp,
+    ) -> (Option<Prepared>, Option<String>) {
+        let waits = !step.after.is_empty() && !observe;
+        if waits && !step.action.changes_access {
+            return (None, None);
+        }
+        let planned = plan::prepare(playbook, step, &self.facts, &self.event);
+        if matches!(planned, plan::Prepared::NeedsFacts(_)) && !observe {
+            return (None, None);
+        }
+        let end = prepare::end(engine, step, &self.event, planned, observe, now);
+        let lane = end.lane.clone();
+        let goes_on = matches!(end.happening, Happening::Prepared | Happening::HeldForApproval);
+        if waits && goes_on { (None, lane) } else { (Some(end), lane) }
+    }
+
+    fn new_action(
+        &self,
+        playbook: &Playbook,
+        step: &Step,
+        preparation: Option<Prepared>,
+        lane: Option<String>,
+        now: Timestamp,
+    ) -> NewAction {
+        let wait = step.wait.and_then(|wait| SignedDuration::try_from(wait).ok());
+        NewAction {
+            step: step.name.clone(),
+            kind: step.action.name,
+            key: IdempotencyKey::derive(&self.event.source, &self.event.uuid, &playbook.name, &step.name),
+            subject: self.pending.subject.clone(),
+            lane,
+            in_doubt: step.in_doubt,
+            after: step.after.clone(),
+            wait_until: wait.and_then(|wait| now.checked_add(wait).ok()),
+            preparation,
+        }
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

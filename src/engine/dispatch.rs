@@ -1,0 +1,357 @@
+//! The task that dispatches: it prepares what waits, claims what is ready, sends it, and settles what is unknown.
+//!
+//! T3 is committed before a request leaves and T4 after its answer; nothing here is open across either.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::halt::{self, Point};
+use super::outcome::{self, RetryPolicy};
+use super::prepare;
+use super::pulse::Beat;
+use super::retry::Schedule;
+use super::{Engine, TaskError, gather};
+use crate::connectors::Call;
+use crate::model::action::Happening;
+use crate::model::event::Event;
+use crate::model::ids::ActionId;
+use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
+use crate::playbook::facts::{Facts, StepView};
+use crate::playbook::plan;
+use crate::store::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, StoreError};
+
+/// Waiting actions looked at in one round.
+const ROUND: usize = 200;
+/// Actions whose facts are being fetched at once.
+const PREPARING: usize = 8;
+/// Pauses when a fact that describes cannot be had.
+const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+/// The longest time between two looks into the ledger: a person's command is seen within it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The task that dispatches.
+pub struct Dispatcher {
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    under_way: JoinSet<Result<(), StoreError>>,
+    preparing: JoinSet<(ActionId, Result<(), StoreError>)>,
+    in_preparation: HashSet<ActionId>,
+    /// Unknown actions that are being read back.
+    in_settlement: HashSet<ActionId>,
+    settling: JoinSet<(ActionId, Result<(), StoreError>)>,
+}
+
+impl Dispatcher {
+    /// A dispatcher that takes on work until `stop`.
+    pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
+        Self {
+            engine,
+            stop,
+            under_way: JoinSet::new(),
+            preparing: JoinSet::new(),
+            in_preparation: HashSet::new(),
+            in_settlement: HashSet::new(),
+            settling: JoinSet::new(),
+        }
+    }
+
+    /// Dispatches until the daemon stops, then waits for the requests under way, at most the configured drain. What is
+    /// still under way after that stays an attempt without an outcome, and is settled at the next start.
+    pub async fn run(mut self) -> Result<(), TaskError> {
+        while !self.stop.is_cancelled() {
+            self.engine.pulse.tick(Beat::Dispatcher);
+            if let Err(error) = self.round().await {
+                if !error.may_pass() {
+                    return Err(error.into());
+                }
+                warn!("dispatching waits: {error}");
+                tokio::time::sleep(LOOK).await;
+            }
+            let wait = self.until_due().await;
+            tokio::select! {
+                () = self.engine.planned.notified() => {}
+                Some(done) = self.under_way.join_next() => check(done.unwrap_or(Ok(())))?,
+                Some(done) = self.preparing.join_next() => {
+                    let in_preparation = &mut self.in_preparation;
+                    check(freed(done, in_preparation))?;
+                }
+                Some(done) = self.settling.join_next() => {
+                    let in_settlement = &mut self.in_settlement;
+                    check(freed(done, in_settlement))?;
+                }
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    async fn drain(mut self) {
+        let open = self.under_way.len();
+        if open > 0 {
+            info!(open, "stopping: waiting for requests under way");
+        }
+        let all = async { while self.under_way.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.engine.settings.drain, all).await.is_err() {
+            warn!("requests are still under way; their outcome is read back at the next start");
+        }
+    }
+
+    async fn until_due(&self) -> Duration {
+        let now = self.engine.clock.now();
+        match self.engine.store.next_due(now).await {
+            Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LOOK).min(LOOK),
+            _ => LOOK,
+        }
+    }
+
+    /// One look into the ledger.
+    async fn round(&mut self) -> Result<(), StoreError> {
+        let now = self.engine.clock.now();
+        self.claim(now).await?;
+        for action in self.engine.store.preparable(now, ROUND).await? {
+            if self.preparing.len() >= PREPARING {
+                break;
+            }
+            if self.in_preparation.insert(action.id) {
+                let engine = Arc::clone(&self.engine);
+                self.preparing.spawn(async move { (action.id, prepare_action(&engine, action).await) });
+            }
+        }
+        for action in self.engine.store.unsettled(now, ROUND).await? {
+            if self.settling.len() >= self.engine.settings.concurrency {
+                break;
+            }
+            if self.in_settlement.insert(action.id) {
+                let engine = Arc::clone(&self.engine);
+                self.settling.spawn(async move { (action.id, settle(&engine, action).await) });
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let free = self.engine.settings.concurrency.saturating_sub(self.under_way.len());
+        if free == 0 || !self.engine.store.has_claimable(now).await? {
+            return Ok(());
+        }
+        for action in self.engine.store.claim_ready(now, free).await? {
+            halt::point(Point::Claimed);
+            let engine = Arc::clone(&self.engine);
+            self.under_way.spawn(async move { attempt(&engine, action).await });
+        }
+        Ok(())
+    }
+}
+
+fn check(result: Result<(), StoreError>) -> Result<(), TaskError> {
+    match result {
+        Err(error) if !error.may_pass() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn freed(
+    done: Result<(ActionId, Result<(), StoreError>), tokio::task::JoinError>,
+    busy: &mut HashSet<ActionId>,
+) -> Result<(), StoreError> {
+    match done {
+        Ok((action, result)) => {
+            busy.remove(&action);
+            result
+        }
+        Err(error) => {
+            error!("a task of the dispatcher failed: {error}");
+            busy.clear();
+            Ok(())
+        }
+    }
+}
+
+/// Sends the request of a claimed action and records how it ended.
+async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
+    let began = engine.clock.elapsed();
+    let outcome = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
+        (Some(connector), Ok(params)) => {
+            let call = Call { key: action.key.clone(), params, attempt: action.attempt };
+            // A panic must not take the daemon down, and whether the request had left by then is not known.
+            let performed = std::panic::AssertUnwindSafe(connector.perform(&call)).catch_unwind().await;
+            performed.unwrap_or_else(|_| {
+                Outcome::Unknown(Failure::new(Reason::Interrupted, "the connector failed in itself; please report this"))
+            })
+        }
+        (None, _) => Outcome::Permanent(no_connector(&action.kind)),
+        (_, Err(error)) => Outcome::Permanent(Failure::new(Reason::BadParameters, format!("stored parameters: {error}"))),
+    };
+    halt::point(Point::Answered);
+    let took = engine.clock.elapsed().saturating_sub(began);
+    let end = outcome::of_attempt(&action, outcome, policy(engine), engine.clock.now());
+    tell(&action, &end, took);
+    record(engine, end).await?;
+    halt::point(Point::OutcomeStored);
+    Ok(())
+}
+
+/// Reads the target of an unknown attempt back and records what that says.
+async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
+    let verdict = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
+        (Some(connector), Ok(params)) => {
+            let call = Call { key: action.key.clone(), params, attempt: action.attempt };
+            connector.verify(&call).await
+        }
+        (None, _) => Verdict::TryLater(no_connector(&action.kind)),
+        (_, Err(_)) => Verdict::CannotTell,
+    };
+    halt::point(Point::ReadBack);
+    let end = outcome::of_verdict(&action, verdict, policy(engine), engine.clock.now());
+    info!(
+        action.id = action.id.0,
+        action.kind = action.kind,
+        "an unknown attempt was read back: {}",
+        end.detail.as_deref().unwrap_or("the effect is there")
+    );
+    record(engine, end).await
+}
+
+/// T4. What happened out there happened: while the disk is full this waits, as long as it takes.
+async fn record(engine: &Engine, end: AttemptEnd) -> Result<(), StoreError> {
+    loop {
+        match engine.store.record_outcome(end.clone(), engine.clock.now()).await {
+            Ok(()) => break,
+            Err(error) if error.may_pass() => {
+                warn!(action.id = end.action.0, "an outcome waits to be stored: {error}");
+                tokio::time::sleep(LOOK).await;
+            }
+            // A person moved the action meanwhile; the attempt is on record, the person's word stands.
+            Err(StoreError::Illegal(why)) => {
+                warn!(action.id = end.action.0, "{why}");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    engine.planned.notify_one();
+    engine.stored.notify_one();
+    Ok(())
+}
+
+fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
+    let outcome = end.outcome.unwrap_or_default();
+    let took_ms = took.as_millis() as u64;
+    let id = action.id.0;
+    let (kind, step) = (action.kind.as_str(), action.step.as_str());
+    let detail = end.detail.as_deref().unwrap_or_default();
+    match end.happening {
+        Some(Happening::Succeeded) => {
+            info!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} succeeded");
+        }
+        Some(Happening::WillNotPass) => {
+            error!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} failed: {detail}");
+        }
+        _ => {
+            let attempt = action.attempt;
+            warn!(action.id = id, action.kind = kind, action.step = step, outcome, attempt, took_ms, "{kind} did not succeed yet: {detail}");
+        }
+    }
+}
+
+fn policy(engine: &Engine) -> RetryPolicy {
+    RetryPolicy { schedule: engine.settings.retry, give_up_after: engine.settings.give_up_after }
+}
+
+fn no_connector(kind: &str) -> Failure {
+    Failure::new(Reason::BadParameters, format!("`{kind}` is not configured (any more); add its section or cancel the action"))
+}
+
+/// Prepares a waiting action: fetches the facts it names, asks its condition, renders its parameters.
+async fn prepare_action(engine: &Engine, action: OpenAction) -> Result<(), StoreError> {
+    let context = engine.store.run_context(action.run).await?;
+    let mut facts_before = None;
+    let (result, facts) = match open(engine, &context) {
+        Err(why) => (Ok(prepare::cannot(why)), None),
+        Ok((event, mut facts)) => {
+            facts_before.replace(facts.fetched_json());
+            let result = look(engine, &action, &context, &event, &mut facts).await;
+            (result, Some(facts.fetched_json()))
+        }
+    };
+    let facts = facts.filter(|facts| Some(facts) != facts_before.as_ref()).map(|facts| facts.to_string());
+    let now = engine.clock.now();
+    let preparation = Preparation { action: action.id, run: action.run, facts, result };
+    engine.store.commit_preparations(vec![preparation], now).await?;
+    halt::point(Point::Prepared);
+    engine.planned.notify_one();
+    Ok(())
+}
+
+fn open(engine: &Engine, context: &RunContext) -> Result<(Event, Facts), String> {
+    let body = context.body.as_deref().ok_or("the event's record is gone; it was kept too short")?;
+    let event = Event::parse(&context.source, body).map_err(|error| error.to_string())?;
+    let mut facts = Facts::from_event(&event, &engine.links);
+    let stored = serde_json::from_str(&context.facts).map_err(|error| error.to_string())?;
+    facts.restore_fetched(&stored).map_err(|error| error.to_string())?;
+    for sibling in &context.siblings {
+        facts.set_step(
+            &sibling.step,
+            StepView {
+                state: sibling.state.as_str().to_owned(),
+                url: sibling.receipt.url.clone(),
+                id: sibling.receipt.id.clone(),
+                number: sibling.receipt.number.clone(),
+                error: sibling.error.clone(),
+            },
+        );
+    }
+    Ok((event, facts))
+}
+
+async fn look(
+    engine: &Engine,
+    action: &OpenAction,
+    context: &RunContext,
+    event: &Event,
+    facts: &mut Facts,
+) -> Result<Prepared, (Timestamp, String)> {
+    let Some((playbook, step)) = engine
+        .playbooks
+        .iter()
+        .find(|playbook| playbook.name == context.playbook)
+        .and_then(|playbook| Some((playbook, playbook.step(&action.step)?)))
+    else {
+        return Ok(prepare::cannot(format!(
+            "playbook `{}`, step `{}` is not in the configuration any more",
+            context.playbook, action.step
+        )));
+    };
+    let unmet = step.needs.iter().find(|needed| {
+        !context.siblings.iter().any(|sibling| sibling.step == **needed && sibling.state.is_success())
+    });
+    if let Some(needed) = unmet {
+        return Ok(prepare::not_called_for("needs", format!("it needs the step `{needed}`, which did not succeed")));
+    }
+    let user = event.affected_user().map(|user| user.id.to_owned());
+    loop {
+        let now = engine.clock.now();
+        match plan::prepare(playbook, step, facts, event) {
+            plan::Prepared::NeedsFacts(open) => {
+                debug!(action.id = action.id.0, facts = %open, "facts are fetched");
+                if let Err(later) = gather::fetch(engine, facts, open, user.as_deref()).await {
+                    let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(action.postponed + 1, &action.step));
+                    return Err((outcome::after(now, pause), later.reason));
+                }
+            }
+            prepared => {
+                return Ok(prepare::end(engine, step, event, prepared, context.observe, now));
+            }
+        }
+    }
+}

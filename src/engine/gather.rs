@@ -1,0 +1,184 @@
+//! Fetching the facts that need a request. Only what some condition or template names is asked for.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Engine;
+use crate::config::RiskSource;
+use crate::okta::error::{OktaError, OktaErrorKind};
+use crate::okta::groups::GroupRef;
+use crate::okta::rate::Wait;
+use crate::okta::users::User;
+use crate::playbook::facts::{Fact, FactSet, FactValue, Facts};
+use crate::store::StoreError;
+
+/// A fact cannot be had now; nothing is decided on the others alone.
+#[derive(Debug)]
+pub(super) struct Later {
+    /// When to ask again, if the service said so.
+    pub pause: Option<Duration>,
+    /// Why.
+    pub reason: String,
+    /// Whether this is how things are meant to go, and nothing to warn about.
+    pub by_design: bool,
+}
+
+impl From<StoreError> for Later {
+    fn from(error: StoreError) -> Self {
+        Self { pause: None, reason: error.to_string(), by_design: false }
+    }
+}
+
+/// Fetches the facts in `wanted` that are not there yet. A fact that will never be had becomes `Missing` with its reason;
+/// one that cannot be had now is an error, and what was fetched before it stays.
+pub(super) async fn fetch(
+    engine: &Engine,
+    facts: &mut Facts,
+    wanted: FactSet,
+    user_id: Option<&str>,
+) -> Result<(), Later> {
+    let missing = facts.not_fetched(wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let Some(user_id) = user_id else {
+        for fact in missing.iter() {
+            facts.set(fact, FactValue::Missing("the event names no user".to_owned()));
+        }
+        return Ok(());
+    };
+    let mut user: Option<User> = None;
+    let mut groups: Option<Vec<GroupRef>> = None;
+    for fact in missing.iter() {
+        let value = match fact {
+            Fact::User => of_user(engine, &mut user, user_id, |user| user_fact(user)).await,
+            Fact::Manager => manager(engine, &mut user, user_id).await,
+            Fact::Groups => {
+                of_groups(engine, &mut groups, user_id, |groups| {
+                    json!(groups.iter().map(|group| &group.name).collect::<Vec<_>>())
+                })
+                .await
+            }
+            Fact::UserRisk => match engine.settings.risk.source {
+                RiskSource::Groups => of_groups(engine, &mut groups, user_id, |groups| risk_by_groups(engine, groups)).await,
+                RiskSource::Okta => engine.okta.user_risk(user_id).await.map(|level| known(level_word(&level))),
+                RiskSource::Ledger => {
+                    let newest = engine.store.newest_risk(user_id).await?;
+                    Ok(known(newest.unwrap_or_else(|| "UNKNOWN".to_owned())))
+                }
+            },
+        };
+        match value {
+            Ok(value) => facts.set(fact, value),
+            Err(error) => match later(&error) {
+                Some(later) => return Err(later),
+                None => facts.set(fact, FactValue::Missing(error.to_string())),
+            },
+        }
+    }
+    Ok(())
+}
+
+async fn of_user(
+    engine: &Engine,
+    cache: &mut Option<User>,
+    id: &str,
+    view: impl FnOnce(&User) -> Value,
+) -> Result<FactValue, OktaError> {
+    if cache.is_none() {
+        *cache = engine.okta.user(id).await?;
+    }
+    Ok(match cache {
+        Some(user) => FactValue::Known(view(user)),
+        None => FactValue::Missing(format!("Okta has no user {id} (any more)")),
+    })
+}
+
+async fn manager(engine: &Engine, cache: &mut Option<User>, id: &str) -> Result<FactValue, OktaError> {
+    if cache.is_none() {
+        *cache = engine.okta.user(id).await?;
+    }
+    let Some(user) = cache else {
+        return Ok(FactValue::Missing(format!("Okta has no user {id} (any more)")));
+    };
+    let manager = engine.okta.manager_of(user, &engine.settings.manager_link).await?;
+    Ok(FactValue::Known(manager.as_ref().map_or(Value::Null, user_fact)))
+}
+
+async fn of_groups(
+    engine: &Engine,
+    cache: &mut Option<Vec<GroupRef>>,
+    id: &str,
+    view: impl FnOnce(&[GroupRef]) -> Value,
+) -> Result<FactValue, OktaError> {
+    if cache.is_none() {
+        *cache = Some(engine.okta.user_groups(id).await?);
+    }
+    Ok(FactValue::Known(view(cache.as_deref().unwrap_or_default())))
+}
+
+/// The article's way: whoever is in the high-risk group is at HIGH risk, in the medium-risk group at MEDIUM, else LOW.
+fn risk_by_groups(engine: &Engine, groups: &[GroupRef]) -> Value {
+    let risk = &engine.settings.risk;
+    let member = |wanted: &Option<String>| {
+        wanted.as_ref().is_some_and(|wanted| groups.iter().any(|group| group.id == *wanted || group.name == *wanted))
+    };
+    Value::from(if member(&risk.high_group) {
+        "HIGH"
+    } else if member(&risk.medium_group) {
+        "MEDIUM"
+    } else {
+        "LOW"
+    })
+}
+
+/// Okta says NONE for a user without any risk (Okta API reference, "Retrieve the user's risk").
+fn level_word(level: &str) -> &str {
+    match level {
+        "NONE" => "LOW",
+        "LOW" | "MEDIUM" | "HIGH" => level,
+        _ => "UNKNOWN",
+    }
+}
+
+fn known(value: impl Into<Value>) -> FactValue {
+    FactValue::Known(value.into())
+}
+
+fn user_fact(user: &User) -> Value {
+    let name = user.display_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        let parts = [user.first_name.as_deref(), user.last_name.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    });
+    json!({
+        "id": user.id,
+        "login": user.login,
+        "email": user.email,
+        "first_name": user.first_name,
+        "last_name": user.last_name,
+        "name": name,
+        "mobile_phone": user.mobile_phone,
+        "status": user.status,
+        "manager_id": user.manager_id,
+        "profile": user.profile,
+    })
+}
+
+/// Whether asking again may help, and when.
+fn later(error: &OktaError) -> Option<Later> {
+    let pause = match error.kind {
+        OktaErrorKind::RateLimited(Wait::Until(wait)) => Some(wait),
+        OktaErrorKind::RateLimited(Wait::Concurrency)
+        | OktaErrorKind::Server
+        | OktaErrorKind::Connect
+        | OktaErrorKind::Timeout
+        | OktaErrorKind::ConnectionLost
+        | OktaErrorKind::BadAnswer
+        // A refused token is mended by people, and what waits for it goes on then.
+        | OktaErrorKind::Unauthorized
+        | OktaErrorKind::NoCredential => None,
+        _ => return None,
+    };
+    Some(Later { pause, reason: error.to_string(), by_design: false })
+}

@@ -1,0 +1,160 @@
+//! From the bytes of a page to rows of the inbox. Pure.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::model::event::{Envelope, Event, SOURCE_OKTA};
+use crate::model::risk::Risk;
+use crate::store::{NewEvent, Quarantined};
+
+/// A page, sorted.
+#[derive(Debug, Default)]
+pub struct Intake {
+    /// Events that some playbook wants.
+    pub events: Vec<NewEvent>,
+    /// How many events no playbook wants. Only their envelope was read.
+    pub unwanted: u64,
+    /// Records that are no events.
+    pub quarantined: Vec<Quarantined>,
+    /// How many records the page had.
+    pub records: usize,
+}
+
+/// The body is not a JSON array: it was cut off, or it is not the System Log that answers.
+#[derive(Debug, Error)]
+#[error("the page is not a JSON array of records")]
+pub struct PageError(#[source] serde_json::Error);
+
+/// Sorts a page. A record that cannot be read goes to quarantine and the page goes on.
+pub fn sort_page(body: &[u8], wanted: &BTreeSet<String>) -> Result<Intake, PageError> {
+    let text = String::from_utf8_lossy(body);
+    let records: Vec<&RawValue> = serde_json::from_str(&text).map_err(PageError)?;
+    let mut intake = Intake { records: records.len(), ..Intake::default() };
+    for record in records {
+        let raw = record.get();
+        match Envelope::parse(raw) {
+            Ok(envelope) if wanted.contains(envelope.event_type.as_ref()) => match new_event(&envelope, raw) {
+                Ok(event) => intake.events.push(event),
+                Err(error) => intake.quarantined.push(quarantined(raw, &error)),
+            },
+            Ok(_) => intake.unwanted += 1,
+            Err(error) => intake.quarantined.push(quarantined(raw, &error)),
+        }
+    }
+    Ok(intake)
+}
+
+/// Whether events of this type tell a user's risk.
+pub fn tells_risk(event_type: &str) -> bool {
+    matches!(event_type, "user.risk.detect" | "user.risk.change")
+}
+
+fn new_event(envelope: &Envelope<'_>, raw: &str) -> Result<NewEvent, crate::model::event::EventError> {
+    let tells_risk = tells_risk(&envelope.event_type);
+    let (subject, risk) = match serde_json::from_str::<Sketch<'_>>(raw) {
+        // The quick way: most records have plain targets, and only risk events are read to their depth.
+        Ok(sketch) if !tells_risk && sketch.target.iter().flatten().any(|target| target.kind == Some("User")) => {
+            let user = sketch.target.into_iter().flatten().find(|target| target.kind == Some("User"));
+            (user.and_then(|user| user.id).map(str::to_owned), None)
+        }
+        _ => {
+            let event = Event::parse(SOURCE_OKTA, raw)?;
+            let risk = tells_risk.then(|| Risk::of(&event).level.as_str());
+            (event.affected_user().map(|user| user.id.to_owned()), risk)
+        }
+    };
+    Ok(NewEvent {
+        uuid: envelope.uuid.as_ref().to_owned(),
+        event_type: envelope.event_type.as_ref().to_owned(),
+        published: envelope.published,
+        subject: subject.filter(|id| !id.is_empty()),
+        risk,
+        body: raw.to_owned(),
+    })
+}
+
+fn quarantined(raw: &str, error: &crate::model::event::EventError) -> Quarantined {
+    let mut words = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        words = format!("{words}: {cause}");
+    }
+    Quarantined { error: words, raw: raw.to_owned() }
+}
+
+/// As much of a record as says whom it is about.
+#[derive(Deserialize)]
+struct Sketch<'a> {
+    #[serde(borrow, default)]
+    target: Option<Vec<SketchTarget<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct SketchTarget<'a> {
+    id: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> BTreeSet<String> {
+        ["user.risk.detect", "user.session.start"].into_iter().map(str::to_owned).collect()
+    }
+
+    fn record(uuid: &str, kind: &str, more: &str) -> String {
+        format!(r#"{{"uuid":"{uuid}","eventType":"{kind}","published":"2026-08-24T10:15:02.102Z"{more}}}"#)
+    }
+
+    #[test]
+    fn a_page_is_sorted_into_wanted_unwanted_and_quarantine() {
+        let page = format!(
+            "[{},{},{},7]",
+            record("1", "user.session.start", r#","target":[{"id":"00u1","type":"User"}]"#),
+            record("2", "user.session.end", ""),
+            r#"{"uuid":"3"}"#
+        );
+        let intake = sort_page(page.as_bytes(), &wanted()).unwrap();
+        assert_eq!(intake.records, 4);
+        assert_eq!(intake.events.len(), 1);
+        assert_eq!(intake.events[0].subject.as_deref(), Some("00u1"));
+        assert_eq!(intake.unwanted, 1);
+        assert_eq!(intake.quarantined.len(), 2);
+    }
+
+    #[test]
+    fn a_risk_event_carries_its_level() {
+        let risk = r#","target":[{"id":"00u1","type":"User"}],
+            "debugContext":{"debugData":{"risk":"{previousLevel=LOW, level=HIGH, reasons=a, b}"}}"#;
+        let page = format!("[{}]", record("1", "user.risk.detect", risk));
+        let intake = sort_page(page.as_bytes(), &wanted()).unwrap();
+        assert_eq!(intake.events[0].risk, Some("HIGH"));
+    }
+
+    #[test]
+    fn odd_targets_and_escaped_text_take_the_careful_way() {
+        for target in [r#"[{"id":"00\u00751","type":"User"}]"#, r#"[7,{"id":"00u1","type":"User"}]"#] {
+            let page = format!("[{}]", record("1", "user.session.start", &format!(r#","target":{target}"#)));
+            let intake = sort_page(page.as_bytes(), &wanted()).unwrap();
+            assert_eq!(intake.events[0].subject.as_deref(), Some("00u1"), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_cut_off_is_an_error_as_a_whole() {
+        assert!(sort_page(b"[{\"uuid\":\"1\"", &wanted()).is_err());
+        assert!(sort_page(b"<html>", &wanted()).is_err());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_not_stop_the_page() {
+        let mut page = b"[{\"uuid\":\"\xff\xfe\",\"eventType\":\"x\",\"published\":\"2026-08-24T10:15:02Z\"},".to_vec();
+        page.extend(record("2", "user.session.start", "").as_bytes());
+        page.push(b']');
+        assert_eq!(sort_page(&page, &wanted()).unwrap().events.len(), 1);
+    }
+}

@@ -1,0 +1,216 @@
+//! The tasks that tie the pure parts to IO.
+//!
+//! Poller → inbox → Decider → ledger → Dispatcher → connectors. Each task wakes the next one, and each also looks by
+//! itself now and then, so that a restart, a lost wake-up and a person's command all take the same path.
+
+pub mod clock;
+mod decide;
+mod dispatch;
+mod gather;
+pub mod halt;
+pub mod intake;
+mod outcome;
+mod poll;
+mod prepare;
+pub mod pulse;
+pub mod retry;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::config::values::{Interval, StartFrom};
+use crate::config::{Config, RiskConfig, RiskSource};
+use crate::connectors::Registry;
+use crate::guard::Guard;
+use crate::okta::client::OktaClient;
+use crate::okta::logs::filter_for;
+use crate::okta::rate::Budget;
+use crate::playbook::Playbook;
+use crate::playbook::facts::{Fact, LinkBase};
+use crate::store::{Store, StoreError};
+use clock::Clock;
+use pulse::Pulse;
+use retry::Schedule;
+
+pub use decide::Decider;
+pub use dispatch::Dispatcher;
+pub use poll::Poller;
+
+/// What every task shares.
+pub struct Engine {
+    /// The shell's clock.
+    pub clock: Clock,
+    /// The state file.
+    pub store: Store,
+    /// The org.
+    pub okta: Arc<OktaClient>,
+    /// The compiled playbooks, in file order.
+    pub playbooks: Vec<Playbook>,
+    /// Actions by name.
+    pub connectors: Registry,
+    /// What is never done.
+    pub guard: Guard,
+    /// Where links in messages lead.
+    pub links: LinkBase,
+    /// The settings that tasks read.
+    pub settings: Settings,
+    /// Event types that are stored.
+    pub wanted: BTreeSet<String>,
+    /// Rung when events were stored.
+    pub stored: Notify,
+    /// Rung when actions were planned, or may go on.
+    pub planned: Notify,
+    /// Signs of life.
+    pub pulse: Pulse,
+    budgets: Mutex<Budgets>,
+    filter_refused: AtomicBool,
+}
+
+/// The settings that tasks read.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the first start begins.
+    pub start_from: StartFrom,
+    /// The pace of polling.
+    pub interval: Interval,
+    /// How far a restarted stream goes back.
+    pub overlap: Duration,
+    /// Events per page.
+    pub page_size: u32,
+    /// The most types in the server-side filter.
+    pub max_filter_types: usize,
+    /// Where `user_risk` comes from.
+    pub risk: RiskConfig,
+    /// The linked object that names a manager.
+    pub manager_link: String,
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// Pauses between attempts.
+    pub retry: Schedule,
+    /// When an action has failed for good.
+    pub give_up_after: Duration,
+    /// How long a stop waits for requests under way.
+    pub drain: Duration,
+}
+
+impl Settings {
+    /// Takes what tasks need from the configuration.
+    pub fn of(config: &Config, start_from: StartFrom, interval: Interval) -> Self {
+        Self {
+            start_from,
+            interval,
+            overlap: config.poll.overlap,
+            page_size: config.poll.page_size,
+            max_filter_types: config.poll.max_filter_types,
+            risk: config.risk.clone(),
+            manager_link: config.okta.manager_link.clone(),
+            concurrency: config.dispatch.concurrency,
+            retry: Schedule { initial: config.dispatch.retry_initial, max: config.dispatch.retry_max },
+            give_up_after: config.dispatch.give_up_after,
+            drain: config.dispatch.drain,
+        }
+    }
+}
+
+/// What is known of the rate bucket of the log.
+pub(crate) struct Budgets {
+    /// Our share of it.
+    logs: Budget,
+    /// What backfills may take of our share.
+    backfill: Budget,
+    /// When the live stream asked last.
+    last_live: Option<Duration>,
+}
+
+/// The parts an [`Engine`] is made of.
+pub struct Parts {
+    /// The shell's clock.
+    pub clock: Clock,
+    /// The state file.
+    pub store: Store,
+    /// The org.
+    pub okta: Arc<OktaClient>,
+    /// The compiled playbooks.
+    pub playbooks: Vec<Playbook>,
+    /// Actions by name.
+    pub connectors: Registry,
+    /// What is never done.
+    pub guard: Guard,
+    /// Where links in messages lead.
+    pub links: LinkBase,
+    /// The settings that tasks read.
+    pub settings: Settings,
+    /// Our share of what the rate headers grant.
+    pub rate_share: f64,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
+        Self {
+            clock: parts.clock,
+            store: parts.store,
+            okta: parts.okta,
+            playbooks: parts.playbooks,
+            connectors: parts.connectors,
+            guard: parts.guard,
+            links: parts.links,
+            settings: parts.settings,
+            wanted,
+            stored: Notify::new(),
+            planned: Notify::new(),
+            pulse: Pulse::new(parts.clock),
+            budgets: Mutex::new(Budgets {
+                logs: Budget::new(parts.rate_share),
+                backfill: Budget::new(poll::backfill_share(parts.rate_share)),
+                last_live: None,
+            }),
+            filter_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// The filter that Okta applies, or nothing when there are too many types or Okta refused it: then everything is read
+    /// and sorted here.
+    pub fn server_filter(&self) -> String {
+        if self.filter_refused.load(Ordering::Relaxed) {
+            return String::new();
+        }
+        filter_for(&self.wanted, self.settings.max_filter_types).unwrap_or_default()
+    }
+
+    fn refuse_server_filter(&self) {
+        self.filter_refused.store(true, Ordering::Relaxed);
+    }
+
+    fn budgets(&self) -> MutexGuard<'_, Budgets> {
+        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The event types that some playbook wants, and those that tell a risk when the ledger is asked for it.
+fn wanted_types(playbooks: &[Playbook], risk: &RiskConfig) -> BTreeSet<String> {
+    let mut wanted: BTreeSet<String> =
+        playbooks.iter().flat_map(|playbook| playbook.event_types()).map(str::to_owned).collect();
+    let risk_is_asked_for = playbooks.iter().any(|playbook| playbook.facts_named().contains(Fact::UserRisk));
+    if risk.source == RiskSource::Ledger && risk_is_asked_for {
+        wanted.extend(["user.risk.detect", "user.risk.change"].map(str::to_owned));
+    }
+    wanted
+}
+
+/// Why a task cannot go on; the daemon stops then, so that systemd starts it anew.
+#[derive(Debug, Error)]
+pub enum TaskError {
+    /// The state file cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something that was just written is not there.
+    #[error("{0} is gone from the state file")]
+    Gone(&'static str),
+}

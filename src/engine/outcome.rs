@@ -1,0 +1,203 @@
+//! What an outcome or a verdict means for its action. Pure.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::retry::Schedule;
+use crate::model::action::{Happening, InDoubt};
+use crate::model::outcome::{Failure, Outcome, Verdict};
+use crate::store::{AttemptEnd, Claimed};
+
+/// How long retries go on, and how they are spaced.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RetryPolicy {
+    pub schedule: Schedule,
+    pub give_up_after: Duration,
+}
+
+/// The first pause before the target of an unknown attempt is read back: the service may still be at work.
+const BEFORE_READING_BACK: Duration = Duration::from_millis(500);
+
+/// T4 for an attempt that was sent.
+pub(super) fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
+    let end = |word, happening, failure: Option<Failure>| AttemptEnd {
+        action: action.id,
+        outcome: Some(word),
+        reason: failure.as_ref().map(|failure| failure.reason.as_str()),
+        detail: failure.map(|failure| failure.detail),
+        happening: Some(happening),
+        receipt: None,
+        due: None,
+    };
+    match outcome {
+        Outcome::Done(receipt) => AttemptEnd { receipt: Some(receipt), ..end("done", Happening::Succeeded, None) },
+        Outcome::AlreadyDone(receipt) => {
+            AttemptEnd { receipt: Some(receipt), ..end("already_done", Happening::Succeeded, None) }
+        }
+        Outcome::RetryAfter(pause, failure) => retry(end("retry_after", Happening::MayPass, Some(failure)), action, pause, policy, now),
+        Outcome::Transient(failure) => {
+            let pause = policy.schedule.pause(action.attempt, action.key.as_str());
+            retry(end("transient", Happening::MayPass, Some(failure)), action, pause, policy, now)
+        }
+        Outcome::Permanent(failure) => end("permanent", Happening::WillNotPass, Some(failure)),
+        Outcome::Unknown(failure) => AttemptEnd {
+            due: Some(after(now, BEFORE_READING_BACK)),
+            ..end("unknown", Happening::OutcomeLost, Some(failure))
+        },
+    }
+}
+
+/// T4 for the reading back after an attempt whose outcome is unknown.
+pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
+    let end = |happening, reason, detail: &str| AttemptEnd {
+        action: action.id,
+        outcome: None,
+        reason: Some(reason),
+        detail: Some(detail.to_owned()),
+        happening: Some(happening),
+        receipt: None,
+        due: None,
+    };
+    match verdict {
+        Verdict::Done(receipt) => AttemptEnd {
+            receipt: Some(receipt),
+            detail: None,
+            ..end(Happening::FoundDone, "found_done", "")
+        },
+        Verdict::NotDone => AttemptEnd {
+            due: Some(after(now, pause_before_resending(action, policy))),
+            ..end(Happening::FoundUndone, "found_undone", "the request did not arrive; it is sent again")
+        },
+        Verdict::CannotTell => match action.in_doubt {
+            InDoubt::Skip => end(
+                Happening::DoubtAccepted,
+                "in_doubt",
+                "nobody can tell whether it was sent, and it is not sent again (in_doubt = \"skip\")",
+            ),
+            InDoubt::Resend => AttemptEnd {
+                due: Some(after(now, pause_before_resending(action, policy))),
+                ..end(Happening::FoundUndone, "resent", "nobody can tell whether it was sent; it is sent again (in_doubt = \"resend\")")
+            },
+            InDoubt::Ask => end(
+                Happening::CannotTell,
+                "in_doubt",
+                "nobody can tell whether it was sent; look at the service, then `actions settle` or `actions retry`",
+            ),
+        },
+        Verdict::TryLater(failure) => AttemptEnd {
+            action: action.id,
+            outcome: None,
+            reason: Some(failure.reason.as_str()),
+            detail: Some(format!("reading back is not possible now: {}", failure.detail)),
+            happening: None,
+            receipt: None,
+            due: Some(after(now, policy.schedule.pause(3, action.key.as_str()))),
+        },
+    }
+}
+
+/// The first time at once; a request that keeps getting lost is spaced like every other retry.
+fn pause_before_resending(action: &Claimed, policy: RetryPolicy) -> Duration {
+    match action.attempt.saturating_sub(1) {
+        0 | 1 => Duration::ZERO,
+        made => policy.schedule.pause(made, action.key.as_str()),
+    }
+}
+
+fn retry(end: AttemptEnd, action: &Claimed, pause: Duration, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
+    let due = after(now, pause);
+    if due > after(action.retry_from, policy.give_up_after) {
+        let detail = end.detail.unwrap_or_default();
+        let tried = humantime::format_duration(policy.give_up_after);
+        return AttemptEnd {
+            happening: Some(Happening::WillNotPass),
+            detail: Some(format!("given up after {tried} and {} attempts: {detail}", action.attempt)),
+            ..end
+        };
+    }
+    AttemptEnd { due: Some(due), ..end }
+}
+
+/// `pause` after `moment`.
+pub(super) fn after(moment: Timestamp, pause: Duration) -> Timestamp {
+    SignedDuration::try_from(pause).ok().and_then(|pause| moment.checked_add(pause).ok()).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{ActionId, IdempotencyKey, RunId};
+    use crate::model::outcome::{Reason, Receipt};
+
+    fn action(in_doubt: InDoubt, attempt: u32) -> Claimed {
+        Claimed {
+            id: ActionId(1),
+            run: RunId(1),
+            step: "tell".to_owned(),
+            kind: "slack.message.post".to_owned(),
+            key: IdempotencyKey::derive("okta", "u", "p", "tell"),
+            params: "{}".to_owned(),
+            attempt,
+            in_doubt,
+            retry_from: at(0),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    const POLICY: RetryPolicy = RetryPolicy {
+        schedule: Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(300) },
+        give_up_after: Duration::from_secs(3600),
+    };
+
+    fn failure() -> Failure {
+        Failure::new(Reason::ServiceError, "503")
+    }
+
+    #[test]
+    fn a_transient_failure_is_tried_again_until_its_time_is_over() {
+        let again = of_attempt(&action(InDoubt::Ask, 1), Outcome::Transient(failure()), POLICY, at(10));
+        assert_eq!(again.happening, Some(Happening::MayPass));
+        assert!(again.due.unwrap() > at(10));
+        let over = of_attempt(&action(InDoubt::Ask, 40), Outcome::Transient(failure()), POLICY, at(3590));
+        assert_eq!(over.happening, Some(Happening::WillNotPass));
+        assert!(over.detail.unwrap().contains("given up after 1h and 40 attempts"));
+    }
+
+    #[test]
+    fn the_services_own_pause_is_kept() {
+        let pause = Duration::from_secs(77);
+        let end = of_attempt(&action(InDoubt::Ask, 1), Outcome::RetryAfter(pause, failure()), POLICY, at(0));
+        assert_eq!(end.due, Some(at(77)));
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_never_a_retry() {
+        let end = of_attempt(&action(InDoubt::Resend, 1), Outcome::Unknown(failure()), POLICY, at(0));
+        assert_eq!(end.happening, Some(Happening::OutcomeLost));
+    }
+
+    #[test]
+    fn doubt_is_closed_the_way_the_step_says() {
+        for (in_doubt, happening) in [
+            (InDoubt::Skip, Happening::DoubtAccepted),
+            (InDoubt::Resend, Happening::FoundUndone),
+            (InDoubt::Ask, Happening::CannotTell),
+        ] {
+            let end = of_verdict(&action(in_doubt, 1), Verdict::CannotTell, POLICY, at(0));
+            assert_eq!(end.happening, Some(happening));
+        }
+    }
+
+    #[test]
+    fn reading_back_later_leaves_the_action_unknown() {
+        let end = of_verdict(&action(InDoubt::Ask, 1), Verdict::TryLater(failure()), POLICY, at(0));
+        assert_eq!(end.happening, None);
+        assert!(end.due.unwrap() > at(0));
+        let done = of_verdict(&action(InDoubt::Ask, 1), Verdict::Done(Receipt::note("is a member")), POLICY, at(0));
+        assert_eq!(done.happening, Some(Happening::FoundDone));
+    }
+}

@@ -1,0 +1,507 @@
+//! Reading one stream: ask for a page, store it with the cursor behind it, go on.
+//!
+//! When a page was full, the next one is asked for as soon as the headers with its link are in, while the body is still
+//! being read and the page before is being committed. Commits stay in order: each names the cursor it follows, and the
+//! store refuses one that does not follow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::halt::{self, Point};
+use super::intake::{self, Intake};
+use super::retry::Schedule;
+use super::{Engine, TaskError};
+use crate::config::values::{Interval, StartFrom};
+use crate::model::event::SOURCE_OKTA;
+use crate::model::ids::StreamId;
+use crate::okta::error::{OktaError, OktaErrorKind};
+use crate::okta::logs::{LogQuery, PageHead, clamp_since};
+use crate::okta::rate::{Pace, Wait};
+use crate::store::{NewStream, PageCommit, PageCounts, Stream, StreamKind, StreamState, StoreError};
+
+/// How long a poller waits before it asks again after an error that passes by itself.
+const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+/// How long it waits when a person has to mend something: a refused token, a missing role, a foreign next page.
+const FOR_A_PERSON: Schedule = Schedule { initial: Duration::from_secs(30), max: Duration::from_secs(300) };
+/// The share of our share of the budget that backfills leave to the live stream.
+const LEFT_TO_LIVE: f64 = 0.2;
+
+/// Reads one stream until it ends or the daemon stops.
+pub struct Poller {
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    id: StreamId,
+    kind: StreamKind,
+    /// The stream as it stands in the store, moved along with each page.
+    cursor: Option<String>,
+    since: Timestamp,
+    until: Option<Timestamp>,
+    query: String,
+    last_good_poll: Option<Timestamp>,
+    /// Whether the last page was full, so that there is more at once.
+    full: bool,
+    failures: u32,
+    problem: Option<String>,
+}
+
+/// Why a poller's turn ended early.
+enum Interrupted {
+    Okta(OktaError),
+    /// The body was not a page.
+    Page(intake::PageError),
+    Store(StoreError),
+}
+
+/// A page whose commit is under way.
+type Committing = JoinHandle<Result<PageCounts, StoreError>>;
+
+impl Poller {
+    /// The poller of the live stream. Begins the stream at `start_from` (by Okta's clock) if it was never begun, and begins
+    /// it again when the query has changed.
+    pub async fn live(engine: Arc<Engine>, stop: CancellationToken) -> Result<Option<Self>, TaskError> {
+        let query = engine.server_filter();
+        let stream = match engine.store.live_stream(SOURCE_OKTA).await? {
+            Some(stream) => stream,
+            None => {
+                let Some(okta_now) = okta_now(&engine, &stop).await else { return Ok(None) };
+                let since = start(&engine.settings.start_from, okta_now);
+                let new = NewStream {
+                    source: SOURCE_OKTA.to_owned(),
+                    kind: StreamKind::Live,
+                    query: query.clone(),
+                    since,
+                    until: None,
+                    execute: false,
+                };
+                let id = engine.store.create_stream(new, engine.clock.now()).await?;
+                info!(stream.id = id.0, %since, "the live stream begins");
+                engine.store.stream(id).await?.ok_or(TaskError::Gone("the live stream"))?
+            }
+        };
+        let changed = stream.query != query;
+        let mut poller = Self::of(engine, stop, stream);
+        if changed {
+            info!("the event types that playbooks want have changed: the stream begins again a little earlier");
+            poller.restart(query).await?;
+        }
+        Ok(Some(poller))
+    }
+
+    /// The poller of a backfill.
+    pub fn backfill(engine: Arc<Engine>, stop: CancellationToken, stream: Stream) -> Self {
+        Self::of(engine, stop, stream)
+    }
+
+    fn of(engine: Arc<Engine>, stop: CancellationToken, stream: Stream) -> Self {
+        Self {
+            engine,
+            stop,
+            id: stream.id,
+            kind: stream.kind,
+            cursor: stream.next_url,
+            since: stream.since,
+            until: stream.until,
+            query: stream.query,
+            last_good_poll: stream.last_good_poll,
+            full: false,
+            failures: 0,
+            problem: None,
+        }
+    }
+
+    /// Reads until the stream ends (a backfill) or the daemon stops.
+    pub async fn run(mut self) -> Result<(), TaskError> {
+        while !self.stop.is_cancelled() {
+            match self.read_on().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Interrupted::Okta(error)) => self.handle_okta(error).await?,
+                Err(Interrupted::Page(error)) => {
+                    let words = format!("{error}: {}", cause(&error));
+                    self.pause_for(words, PASSING).await?;
+                }
+                Err(Interrupted::Store(error)) => self.handle_store(error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads pages until something goes wrong (`Err`), the daemon stops (`Ok(false)`) or the stream ends (`Ok(true)`).
+    async fn read_on(&mut self) -> Result<bool, Interrupted> {
+        let mut ahead: Option<JoinHandle<Result<PageHead, OktaError>>> = None;
+        let mut committing: Option<Committing> = None;
+        let ended = loop {
+            let asked = self.cursor.clone();
+            let url = match &asked {
+                Some(url) => url.clone(),
+                None => self.first_url().map_err(Interrupted::Okta)?,
+            };
+            let head = match ahead.take() {
+                Some(request) => tokio::select! {
+                    head = request => match head {
+                        Ok(head) => head,
+                        // The task that asked ahead was lost; the page is simply asked for again.
+                        Err(_) => continue,
+                    },
+                    () = self.stop.cancelled() => break false,
+                },
+                None => {
+                    if !self.wait_for_turn().await {
+                        break false;
+                    }
+                    tokio::select! {
+                        head = self.engine.okta.fetch_page(&url) => head,
+                        () = self.stop.cancelled() => break false,
+                    }
+                }
+            };
+            let head = match head {
+                Ok(head) => head,
+                Err(error) => {
+                    finish(committing.take()).await.map_err(Interrupted::Store)?;
+                    return Err(Interrupted::Okta(error));
+                }
+            };
+            self.heard(&head);
+            // A backfill ends where Okta names no next page; the live stream then asks the same URL again.
+            let last = self.until.is_some() && head.next.is_none();
+            let next_url = head.next.clone().unwrap_or_else(|| url.clone());
+            if self.full && !last && self.may_ask_now() {
+                let okta = Arc::clone(&self.engine.okta);
+                let next = next_url.clone();
+                self.sent();
+                ahead = Some(tokio::spawn(async move { okta.fetch_page(&next).await }));
+            }
+            let date = head.date;
+            let body = tokio::select! {
+                body = head.body.read() => body,
+                () = self.stop.cancelled() => break false,
+            };
+            let intake = match body {
+                Ok(body) => intake::sort_page(&body, &self.engine.wanted).map_err(Interrupted::Page),
+                Err(error) => Err(Interrupted::Okta(error)),
+            };
+            let stored_before = finish(committing.take()).await.map_err(Interrupted::Store)?;
+            self.tell(stored_before);
+            let intake = intake?;
+            halt::point(Point::PageRead);
+
+            self.full = intake.records >= self.engine.settings.page_size as usize;
+            let page = page_commit(self.id, asked, next_url.clone(), intake, date, last);
+            let store = self.engine.store.clone();
+            let now = self.engine.clock.now();
+            let commit: Committing = tokio::spawn(async move { store.commit_page(page, now).await });
+            if self.full {
+                committing = Some(commit);
+            } else {
+                let counts = finish(Some(commit)).await.map_err(Interrupted::Store)?;
+                self.tell(counts);
+            }
+            self.cursor = Some(next_url);
+            self.last_good_poll = Some(date);
+            self.good().await.map_err(Interrupted::Store)?;
+            if last {
+                break true;
+            }
+        };
+        let counts = finish(committing).await.map_err(Interrupted::Store)?;
+        self.tell(counts);
+        if ended {
+            info!(stream.id = self.id.0, "the backfill has read to its end");
+        }
+        Ok(ended)
+    }
+
+    fn first_url(&self) -> Result<String, OktaError> {
+        let filter = Some(self.query.clone()).filter(|query| !query.is_empty());
+        let limit = self.engine.settings.page_size;
+        self.engine.okta.logs_url(&LogQuery { since: self.since, until: self.until, filter, limit })
+    }
+
+    /// Tells the decider and the health of the daemon about stored pages.
+    fn tell(&self, counts: Option<PageCounts>) {
+        let Some(counts) = counts else { return };
+        halt::point(Point::PageStored);
+        if counts.stored > 0 {
+            debug!(stream.id = self.id.0, stored = counts.stored, duplicates = counts.duplicates, "a page is stored");
+            self.engine.stored.notify_one();
+        }
+        self.engine.pulse.polled();
+    }
+
+    /// Waits until the budget allows the next request. `false` when the daemon stops.
+    async fn wait_for_turn(&self) -> bool {
+        loop {
+            let wait = self.next_turn();
+            if wait.is_zero() {
+                self.sent();
+                return !self.stop.is_cancelled();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return false,
+            }
+        }
+    }
+
+    fn next_turn(&self) -> Duration {
+        let now = self.engine.clock.elapsed();
+        let pace = if self.full || self.kind == StreamKind::Backfill { Pace::CatchUp } else { Pace::Steady };
+        let budgets = self.engine.budgets();
+        let mut wait = budgets.logs.next_at(now, pace);
+        if self.kind == StreamKind::Backfill {
+            wait = wait.max(budgets.backfill.next_at(now, pace));
+        } else if let (Interval::Every(interval), false) = (&self.engine.settings.interval, self.full) {
+            let since_last = budgets.last_live.map_or(*interval, |last| now.saturating_sub(last));
+            wait = wait.max(interval.saturating_sub(since_last));
+        }
+        wait
+    }
+
+    fn may_ask_now(&self) -> bool {
+        self.next_turn().is_zero()
+    }
+
+    fn sent(&self) {
+        let now = self.engine.clock.elapsed();
+        let mut budgets = self.engine.budgets();
+        budgets.logs.sent(now);
+        match self.kind {
+            StreamKind::Backfill => budgets.backfill.sent(now),
+            StreamKind::Live => budgets.last_live = Some(now),
+        }
+    }
+
+    fn heard(&self, head: &PageHead) {
+        let Some(rate) = &head.rate else { return };
+        let now = self.engine.clock.elapsed();
+        let mut budgets = self.engine.budgets();
+        budgets.logs.heard(rate, head.date, now);
+        budgets.backfill.heard(rate, head.date, now);
+    }
+
+    /// A page went well: whatever was the matter is over.
+    async fn good(&mut self) -> Result<(), StoreError> {
+        self.failures = 0;
+        if let Some(problem) = self.problem.take() {
+            info!(stream.id = self.id.0, "reading goes on; over is: {problem}");
+        }
+        self.engine.pulse.first_poll();
+        Ok(())
+    }
+
+    async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
+        match error.kind {
+            OktaErrorKind::CursorRefused => {
+                warn!(stream.id = self.id.0, error = %error, "the cursor is lost: the stream begins again a little earlier");
+                let query = self.query.clone();
+                self.restart(query).await?;
+                self.pause(PASSING).await;
+            }
+            OktaErrorKind::FilterRefused => {
+                warn!(error = %error, "Okta refuses the filter: it is applied on this side from now on");
+                self.engine.refuse_server_filter();
+                self.restart(String::new()).await?;
+            }
+            OktaErrorKind::RateLimited(Wait::Until(wait)) => {
+                warn!(stream.id = self.id.0, wait_ms = wait.as_millis() as u64, "Okta's rate limit is reached: {error}");
+                self.full = false;
+                self.sleep(wait).await;
+            }
+            OktaErrorKind::Unauthorized
+            | OktaErrorKind::Forbidden
+            | OktaErrorKind::FeatureNotEnabled
+            | OktaErrorKind::ForeignNext
+            | OktaErrorKind::NoCredential
+            | OktaErrorKind::BadRequest
+            | OktaErrorKind::NotFound => self.pause_for(error.to_string(), FOR_A_PERSON).await?,
+            _ => self.pause_for(error.to_string(), PASSING).await?,
+        }
+        Ok(())
+    }
+
+    async fn handle_store(&mut self, error: StoreError) -> Result<(), TaskError> {
+        match error {
+            StoreError::CursorMoved => {
+                // Somebody else moved the stream, or ended it: go on from what is stored.
+                let stored = self.engine.store.stream(self.id).await?.filter(|stream| stream.state == StreamState::Active);
+                let Some(stored) = stored else {
+                    self.stop.cancel();
+                    return Ok(());
+                };
+                self.cursor = stored.next_url;
+                self.since = stored.since;
+                self.query = stored.query;
+                Ok(())
+            }
+            error if error.may_pass() => {
+                warn!(stream.id = self.id.0, "{error}");
+                // What was read and not stored is read again.
+                if let Ok(Some(stored)) = self.engine.store.stream(self.id).await {
+                    self.cursor = stored.next_url;
+                }
+                self.pause(PASSING).await;
+                Ok(())
+            }
+            error => Err(TaskError::Store(error)),
+        }
+    }
+
+    /// Begins the stream again: at the last good poll minus the overlap, or where it began.
+    async fn restart(&mut self, query: String) -> Result<(), TaskError> {
+        let overlap = SignedDuration::try_from(self.engine.settings.overlap).unwrap_or(SignedDuration::from_hours(1));
+        let since = match (self.kind, self.last_good_poll) {
+            (StreamKind::Live, Some(last)) => last.checked_sub(overlap).unwrap_or(self.since).max(Timestamp::UNIX_EPOCH),
+            // A backfill reads by the time of the events, of which the newest stored one says how far it is.
+            (StreamKind::Backfill, _) => {
+                let newest = self.engine.store.stream(self.id).await?.and_then(|stream| stream.newest);
+                newest.and_then(|newest| newest.checked_sub(overlap).ok()).map_or(self.since, |at| at.max(self.since))
+            }
+            (StreamKind::Live, None) => self.since,
+        };
+        let now = self.engine.clock.now();
+        self.engine.store.restart_stream(self.id, query.clone(), since, now).await?;
+        info!(stream.id = self.id.0, %since, filter = %query, "the stream begins again");
+        self.cursor = None;
+        self.since = since;
+        self.query = query;
+        self.full = false;
+        Ok(())
+    }
+
+    /// Says what is the matter once, keeps it where `status` shows it, and waits.
+    async fn pause_for(&mut self, problem: String, schedule: Schedule) -> Result<(), TaskError> {
+        if self.problem.as_ref() != Some(&problem) {
+            warn!(stream.id = self.id.0, "reading the log does not go on: {problem}");
+            let told = self.engine.store.set_stream_problem(self.id, Some(problem.clone()), self.engine.clock.now()).await;
+            if let Err(error) = told {
+                warn!("{error}");
+            }
+            self.engine.pulse.problem(&problem);
+            self.problem = Some(problem);
+        }
+        self.pause(schedule).await;
+        Ok(())
+    }
+
+    async fn pause(&mut self, schedule: Schedule) {
+        self.failures = self.failures.saturating_add(1);
+        self.full = false;
+        self.sleep(schedule.pause(self.failures, "poll")).await;
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+}
+
+fn page_commit(
+    stream: StreamId,
+    asked: Option<String>,
+    next_url: String,
+    intake: Intake,
+    source_now: Timestamp,
+    last: bool,
+) -> PageCommit {
+    let Intake { events, unwanted, quarantined, .. } = intake;
+    for record in &quarantined {
+        warn!(stream.id = stream.0, bytes = record.raw.len(), "a record goes to quarantine: {}", record.error);
+    }
+    PageCommit { stream, asked, next_url, events, unwanted, quarantined, source_now, last }
+}
+
+async fn finish(commit: Option<Committing>) -> Result<Option<PageCounts>, StoreError> {
+    match commit {
+        None => Ok(None),
+        Some(commit) => commit.await.unwrap_or(Err(StoreError::Stopped)).map(Some),
+    }
+}
+
+/// Where the first start begins, by Okta's clock.
+fn start(from: &StartFrom, okta_now: Timestamp) -> Timestamp {
+    let wanted = match from {
+        StartFrom::Now => okta_now,
+        StartFrom::At(moment) => *moment,
+        StartFrom::Ago(before) => SignedDuration::try_from(*before)
+            .ok()
+            .and_then(|before| okta_now.checked_sub(before).ok())
+            .unwrap_or(Timestamp::UNIX_EPOCH),
+    };
+    let (since, clamped) = clamp_since(wanted, okta_now);
+    if clamped {
+        warn!(%wanted, %since, "Okta keeps 90 days: the stream begins there");
+    }
+    since
+}
+
+/// Okta's clock: the `Date` of any answer, even of one that says no. Asks until there is one; `None` when the daemon stops.
+async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp> {
+    let mut attempt = 0;
+    let mut told = None;
+    loop {
+        let query = LogQuery { since: engine.clock.now(), until: None, filter: None, limit: 1 };
+        let answer = match engine.okta.logs_url(&query) {
+            Ok(url) => tokio::select! {
+                answer = engine.okta.fetch_page(&url) => answer,
+                () = stop.cancelled() => return None,
+            },
+            Err(error) => Err(error),
+        };
+        let error = match answer {
+            Ok(head) => return Some(head.date),
+            Err(error) => error,
+        };
+        if let (OktaErrorKind::BadRequest | OktaErrorKind::FilterRefused, Some(date)) = (error.kind, error.exchange.date) {
+            return Some(date);
+        }
+        attempt += 1;
+        let problem = error.to_string();
+        if told.as_ref() != Some(&problem) {
+            warn!("the log cannot be read yet: {problem}");
+            engine.pulse.problem(&problem);
+            told = Some(problem);
+        }
+        let for_a_person = matches!(error.kind, OktaErrorKind::Unauthorized | OktaErrorKind::Forbidden);
+        let schedule = if for_a_person { FOR_A_PERSON } else { PASSING };
+        tokio::select! {
+            () = tokio::time::sleep(schedule.pause(attempt, "start")) => {}
+            () = stop.cancelled() => return None,
+        }
+    }
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}
+
+/// The budget of backfills: what is left of our share when the live stream has its part.
+pub(super) fn backfill_share(share: f64) -> f64 {
+    share * (1.0 - LEFT_TO_LIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(from: StartFrom, expected: &str) {
+        let okta_now: Timestamp = "2026-08-24T10:00:00Z".parse().unwrap();
+        assert_eq!(start(&from, okta_now).to_string(), expected);
+    }
+
+    #[test]
+    fn the_first_start_counts_by_oktas_clock_and_never_before_what_okta_keeps() {
+        check(StartFrom::Now, "2026-08-24T10:00:00Z");
+        check(StartFrom::Ago(Duration::from_secs(3600)), "2026-08-24T09:00:00Z");
+        check(StartFrom::At("2026-08-01T00:00:00Z".parse().unwrap()), "2026-08-01T00:00:00Z");
+        check(StartFrom::At("2020-01-01T00:00:00Z".parse().unwrap()), "2026-05-26T10:00:00Z");
+    }
+}

@@ -1,0 +1,54 @@
+//! From a planned step to what the ledger is told: guard, observe mode and approval have their say here, and nothing goes
+//! round them. Pure.
+
+use jiff::Timestamp;
+
+use super::Engine;
+use crate::config::Mode;
+use crate::guard::{Admission, Subject};
+use crate::model::action::Happening;
+use crate::model::event::Event;
+use crate::playbook::{Step, plan};
+use crate::store::Prepared;
+
+/// The end of preparing a step. `NeedsFacts` is no end: in observe mode it means that the step would have been prepared
+/// later, elsewhere the caller fetches the facts first.
+pub(super) fn end(
+    engine: &Engine,
+    step: &Step,
+    event: &Event,
+    prepared: plan::Prepared,
+    observe: bool,
+    now: Timestamp,
+) -> Prepared {
+    match prepared {
+        plan::Prepared::NotCalledFor { why } => not_called_for("condition", why),
+        plan::Prepared::NeedsFacts(facts) => {
+            not_called_for("observe", format!("observed only; {facts} would have been asked for"))
+        }
+        plan::Prepared::Failed { message } if observe => not_called_for("observe", message),
+        plan::Prepared::Failed { message } => cannot(message),
+        plan::Prepared::Ready { params, lane } => {
+            let mode = if observe { Mode::Observe } else { Mode::Enforce };
+            let admission = engine.guard.admit(step.action, &params, Subject::of(event), event.published, now, mode);
+            let (happening, reason, error) = match admission {
+                Admission::Refused { why } => (Happening::RefusedByGuard, Some("guard"), Some(why)),
+                Admission::Observe => (Happening::NotCalledFor, Some("observe"), None),
+                Admission::Pass if step.approval => (Happening::HeldForApproval, None, None),
+                Admission::Pass => (Happening::Prepared, None, None),
+            };
+            Prepared { happening, params: Some(params.to_string()), lane, reason, error }
+        }
+    }
+}
+
+/// A step that is not called for.
+pub(super) fn not_called_for(reason: &'static str, why: String) -> Prepared {
+    Prepared { happening: Happening::NotCalledFor, params: None, lane: None, reason: Some(reason), error: Some(why) }
+}
+
+/// A step whose condition or parameters fail.
+pub(super) fn cannot(why: String) -> Prepared {
+    let reason = Some("bad_parameters");
+    Prepared { happening: Happening::CannotBePrepared, params: None, lane: None, reason, error: Some(why) }
+}

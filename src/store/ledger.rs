@@ -1,0 +1,726 @@
+//! Decisions, actions and attempts: transactions T2, T3 and T4.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::engine::halt::{self, Point};
+use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
+use crate::model::action::{ActionState, Happening, InDoubt};
+use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId};
+use crate::model::outcome::Receipt;
+
+/// An event that waits for its decision.
+#[derive(Debug, Clone)]
+pub struct PendingEvent {
+    /// Its row.
+    pub id: EventId,
+    /// Such as `okta`.
+    pub source: String,
+    /// The record, verbatim.
+    pub body: String,
+    /// The affected user.
+    pub subject: Option<String>,
+    /// Whether it comes from a backfill, and if so, whether that acts.
+    pub backfill: Option<BackfillMode>,
+    /// Whether a newer risk event of the same user is known (asked only for backfills that act).
+    pub superseded: bool,
+    /// How often it was put off.
+    pub postponed: u32,
+}
+
+/// What a backfill does with what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackfillMode {
+    /// Plans and records.
+    Observe,
+    /// Acts.
+    Execute,
+}
+
+/// T2 for one event.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The event.
+    pub event: EventId,
+    /// What becomes of it.
+    pub verdict: EventVerdict,
+    /// The runs it starts.
+    pub runs: Vec<PlannedRun>,
+}
+
+/// What becomes of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventVerdict {
+    /// Every playbook had its say.
+    Decided,
+    /// It starts nothing, for the reason given.
+    Skipped(String),
+    /// A newer event of the same user says how things stand now.
+    Superseded,
+    /// A fact could not be had; it is looked at again.
+    Postponed {
+        /// When.
+        until: Timestamp,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A run with its actions.
+#[derive(Debug, Clone)]
+pub struct PlannedRun {
+    /// The playbook.
+    pub playbook: String,
+    /// Whether it only observes.
+    pub observe: bool,
+    /// The facts fetched so far, as JSON.
+    pub facts: String,
+    /// In the order of `after`: an action stands behind those it waits for.
+    pub actions: Vec<NewAction>,
+}
+
+/// An action to be written.
+#[derive(Debug, Clone)]
+pub struct NewAction {
+    /// The step.
+    pub step: String,
+    /// `connector.noun.verb`
+    pub kind: &'static str,
+    /// The idempotency key.
+    pub key: IdempotencyKey,
+    /// The affected user.
+    pub subject: Option<String>,
+    /// The one thing it changes. A waiting action holds its place in the lane already.
+    pub lane: Option<String>,
+    /// What to do in doubt.
+    pub in_doubt: InDoubt,
+    /// Steps that end first.
+    pub after: Vec<String>,
+    /// The longest wait for them.
+    pub wait_until: Option<Timestamp>,
+    /// How far it could be prepared; `None` when that comes later.
+    pub preparation: Option<Prepared>,
+}
+
+/// The end of an action's preparation.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// One of the happenings that end preparation.
+    pub happening: Happening,
+    /// Final parameters, as JSON.
+    pub params: Option<String>,
+    /// The lane.
+    pub lane: Option<String>,
+    /// A word from a closed list, such as `condition` or `observe`.
+    pub reason: Option<&'static str>,
+    /// A sentence.
+    pub error: Option<String>,
+}
+
+/// An action whose preparation is due.
+#[derive(Debug, Clone)]
+pub struct OpenAction {
+    /// Its row.
+    pub id: ActionId,
+    /// Its run.
+    pub run: RunId,
+    /// The step.
+    pub step: String,
+    /// How often preparing was put off.
+    pub postponed: u32,
+}
+
+/// What preparing an action of a run needs to know.
+#[derive(Debug, Clone)]
+pub struct RunContext {
+    /// The playbook.
+    pub playbook: String,
+    /// Whether it only observes.
+    pub observe: bool,
+    /// The facts fetched so far, as JSON.
+    pub facts: String,
+    /// Such as `okta`.
+    pub source: String,
+    /// The event's record, or `None` when it was pruned.
+    pub body: Option<String>,
+    /// The run's actions.
+    pub siblings: Vec<SiblingState>,
+}
+
+/// What other steps may read of a step.
+#[derive(Debug, Clone)]
+pub struct SiblingState {
+    /// The step.
+    pub step: String,
+    /// Where it stands.
+    pub state: ActionState,
+    /// What the service called it.
+    pub receipt: Receipt,
+    /// Why it did not succeed.
+    pub error: Option<String>,
+}
+
+/// The result of looking at a waiting action.
+#[derive(Debug, Clone)]
+pub struct Preparation {
+    /// The action.
+    pub action: ActionId,
+    /// Its run.
+    pub run: RunId,
+    /// Facts fetched on the way, as JSON; replaces what the run has.
+    pub facts: Option<String>,
+    /// The end, or when to look again and why.
+    pub result: Result<Prepared, (Timestamp, String)>,
+}
+
+/// An action taken for an attempt (T3), or for reading back.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// Its row.
+    pub id: ActionId,
+    /// Its run.
+    pub run: RunId,
+    /// The step.
+    pub step: String,
+    /// `connector.noun.verb`
+    pub kind: String,
+    /// The idempotency key.
+    pub key: IdempotencyKey,
+    /// Final parameters, as JSON.
+    pub params: String,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// What to do in doubt.
+    pub in_doubt: InDoubt,
+    /// When its time for retries began: when it was planned, or when a person asked for it again.
+    pub retry_from: Timestamp,
+}
+
+/// T4: how an attempt, or the reading back after one, ended.
+#[derive(Debug, Clone)]
+pub struct AttemptEnd {
+    /// The action.
+    pub action: ActionId,
+    /// The attempt's outcome word; `None` when this is about reading back.
+    pub outcome: Option<&'static str>,
+    /// A word from a closed list.
+    pub reason: Option<&'static str>,
+    /// A sentence.
+    pub detail: Option<String>,
+    /// What happened to the action; `None` leaves its state (reading back was not possible now).
+    pub happening: Option<Happening>,
+    /// What the service called it.
+    pub receipt: Option<Receipt>,
+    /// When the action is due again.
+    pub due: Option<Timestamp>,
+}
+
+impl Store {
+    /// Events that wait for a decision, live ones first, each user's in the order in which they were stored. An event
+    /// whose user has an earlier event that was put off is not among them.
+    pub async fn undecided(&self, now: Timestamp, limit: usize) -> Result<Vec<PendingEvent>, StoreError> {
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT e.id, e.source, b.body, e.subject, e.backfill, s.execute, e.postponed,
+                            e.backfill AND s.execute AND e.risk IS NOT NULL AND EXISTS (
+                                SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
+                                                        AND n.risk IS NOT NULL)
+                     FROM event e JOIN event_body b ON b.event = e.id JOIN stream s ON s.id = e.stream
+                     WHERE e.state = 'new' AND coalesce(e.retry_at, 0) <= ?1
+                       AND NOT EXISTS (SELECT 1 FROM event p WHERE p.state = 'new' AND p.retry_at > ?1
+                                                               AND p.subject = e.subject AND p.id < e.id)
+                     ORDER BY e.backfill, e.id LIMIT ?2",
+                )?
+                .query_map(params![to_ms(now), limit as i64], |row| {
+                    let backfill = match (row.get(4)?, row.get(5)?) {
+                        (false, _) => None,
+                        (true, false) => Some(BackfillMode::Observe),
+                        (true, true) => Some(BackfillMode::Execute),
+                    };
+                    Ok(PendingEvent {
+                        id: EventId(row.get(0)?),
+                        source: row.get(1)?,
+                        body: row.get(2)?,
+                        subject: row.get(3)?,
+                        backfill,
+                        superseded: row.get(7)?,
+                        postponed: row.get(6)?,
+                    })
+                })?
+                .map(|row| Ok(row?))
+                .collect()
+        })
+        .await
+    }
+
+    /// T2: writes decisions, their runs and actions, and marks the events decided, in one transaction. A run or an action
+    /// that is there already stays as it is. Returns how many actions were new.
+    pub async fn commit_decisions(&self, decisions: Vec<Decision>, now: Timestamp) -> Result<usize, StoreError> {
+        self.write(move |connection| {
+            let mut written = 0;
+            for decision in &decisions {
+                written += commit_decision(connection, decision, now)?;
+            }
+            halt::point(Point::InsideT2);
+            Ok(written)
+        })
+        .await
+    }
+
+    /// When one of these actions was last attempted on a user, whatever became of it.
+    pub async fn last_attempt_on(
+        &self,
+        subject: &str,
+        kinds: Vec<&'static str>,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let subject = subject.to_owned();
+        self.read(move |connection| {
+            let mut last: Option<i64> = None;
+            for kind in kinds {
+                let of_kind: Option<i64> = connection
+                    .prepare_cached(
+                        "SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
+                         WHERE a.subject = ?1 AND a.kind = ?2",
+                    )?
+                    .query_row(params![subject, kind], |row| row.get(0))?;
+                last = last.max(of_kind);
+            }
+            from_optional_ms(last)
+        })
+        .await
+    }
+
+    /// The level told by the newest risk event of a user.
+    pub async fn newest_risk(&self, subject: &str) -> Result<Option<String>, StoreError> {
+        let subject = subject.to_owned();
+        self.read(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT risk FROM event WHERE subject = ?1 AND risk IS NOT NULL ORDER BY published DESC, id DESC LIMIT 1",
+                )?
+                .query_row([subject], |row| row.get(0))
+                .optional()?)
+        })
+        .await
+    }
+
+    /// Waiting actions whose steps before have ended (or whose wait is over) and that are due.
+    pub async fn preparable(&self, now: Timestamp, limit: usize) -> Result<Vec<OpenAction>, StoreError> {
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, run, step, attempts FROM action
+                     WHERE state = 'waiting' AND due <= ?1 AND (open_after = 0 OR wait_until <= ?1)
+                     ORDER BY id LIMIT ?2",
+                )?
+                .query_map(params![to_ms(now), limit as i64], |row| {
+                    Ok(OpenAction {
+                        id: ActionId(row.get(0)?),
+                        run: RunId(row.get(1)?),
+                        step: row.get(2)?,
+                        postponed: row.get(3)?,
+                    })
+                })?
+                .map(|row| Ok(row?))
+                .collect()
+        })
+        .await
+    }
+
+    /// What preparing an action of this run needs to know.
+    pub async fn run_context(&self, run: RunId) -> Result<RunContext, StoreError> {
+        self.read(move |connection| {
+            let mut context = connection
+                .prepare_cached(
+                    "SELECT r.playbook, r.mode = 'observe', r.facts, e.source, b.body
+                     FROM run r JOIN event e ON e.id = r.event LEFT JOIN event_body b ON b.event = e.id WHERE r.id = ?1",
+                )?
+                .query_row([run.0], |row| {
+                    Ok(RunContext {
+                        playbook: row.get(0)?,
+                        observe: row.get(1)?,
+                        facts: row.get(2)?,
+                        source: row.get(3)?,
+                        body: row.get(4)?,
+                        siblings: Vec::new(),
+                    })
+                })?;
+            context.siblings = connection
+                .prepare_cached("SELECT step, state, receipt, error FROM action WHERE run = ?1 ORDER BY id")?
+                .query_map([run.0], |row| Ok(sibling(row)))?
+                .map(|row| row?)
+                .collect::<Result<_, _>>()?;
+            Ok(context)
+        })
+        .await
+    }
+
+    /// Writes what looking at waiting actions came to. An action that is no longer waiting is left alone.
+    pub async fn commit_preparations(&self, looked_at: Vec<Preparation>, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            for preparation in &looked_at {
+                commit_preparation(connection, preparation, now)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// T3: takes actions that are due and whose lane is free, and writes their attempt rows, in one transaction. Nothing
+    /// is taken while dispatching is paused.
+    pub async fn claim_ready(&self, now: Timestamp, limit: usize) -> Result<Vec<Claimed>, StoreError> {
+        self.write(move |connection| {
+            let taken: Vec<Claimed> = connection
+                .prepare_cached(&format!(
+                    "{SELECT_CLAIMED} WHERE a.state IN ('ready', 'retry') AND a.due <= ?1
+                       AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')
+                       AND (a.lane IS NULL OR NOT EXISTS (
+                            SELECT 1 FROM action b WHERE b.lane = a.lane AND b.id < a.id
+                               AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
+                                               'awaiting_approval')))
+                     ORDER BY a.due, a.id LIMIT ?2"
+                ))?
+                .query_map(params![to_ms(now), limit as i64], |row| Ok(claimed(row)))?
+                .map(|row| row?)
+                .collect::<Result<_, _>>()?;
+            for action in &taken {
+                change_state(connection, action.id, Happening::Claimed, now)?;
+                connection
+                    .prepare_cached("UPDATE action SET attempts = ?2 WHERE id = ?1")?
+                    .execute(params![action.id.0, action.attempt])?;
+                connection
+                    .prepare_cached("INSERT INTO attempt (action, number, started_at) VALUES (?1, ?2, ?3)")?
+                    .execute(params![action.id.0, action.attempt, to_ms(now)])?;
+            }
+            if !taken.is_empty() {
+                halt::point(Point::InsideT3);
+            }
+            Ok(taken)
+        })
+        .await
+    }
+
+    /// Whether anything could be claimed; lanes are not looked at. Spares an idle daemon its commits.
+    pub async fn has_claimable(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.read(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE state IN ('ready', 'retry') AND due <= ?1)
+                        AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')",
+                )?
+                .query_row([to_ms(now)], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Whether changes of a user's access are planned or under way. What only a person can move does not count.
+    pub async fn has_open_changes(&self, subject: &str) -> Result<bool, StoreError> {
+        let subject = subject.to_owned();
+        self.read(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL
+                        AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
+                )?
+                .query_row([subject], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// T4: writes how an attempt ended and what that means for its action, in one transaction.
+    pub async fn record_outcome(&self, end: AttemptEnd, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            record_outcome(connection, &end, now)?;
+            halt::point(Point::InsideT4);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Marks every attempt without an outcome as unknown: the process that made it is gone. Called once at start, before
+    /// anything is claimed. Returns how many there were.
+    pub async fn mark_lost(&self, now: Timestamp) -> Result<usize, StoreError> {
+        self.write(move |connection| {
+            let lost: Vec<i64> = connection
+                .prepare_cached("SELECT action FROM attempt WHERE outcome IS NULL")?
+                .query_map([], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            for action in &lost {
+                let end = AttemptEnd {
+                    action: ActionId(*action),
+                    outcome: Some("unknown"),
+                    reason: Some("interrupted"),
+                    detail: Some("the daemon stopped while the request was under way".to_owned()),
+                    happening: Some(Happening::OutcomeLost),
+                    receipt: None,
+                    due: Some(now),
+                };
+                record_outcome(connection, &end, now)?;
+            }
+            Ok(lost.len())
+        })
+        .await
+    }
+
+    /// Actions whose last attempt is unknown and whose target is to be read back now.
+    pub async fn unsettled(&self, now: Timestamp, limit: usize) -> Result<Vec<Claimed>, StoreError> {
+        self.read(move |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "{SELECT_CLAIMED} WHERE a.state = 'unknown' AND a.due <= ?1 ORDER BY a.due, a.id LIMIT ?2"
+                ))?
+                .query_map(params![to_ms(now), limit as i64], |row| Ok(claimed(row)))?
+                .map(|row| row?)
+                .collect()
+        })
+        .await
+    }
+
+    /// When something is due next, after `now`: an action, the end of a wait, or an event that was put off.
+    pub async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |connection| {
+            let next: Option<i64> = connection
+                .prepare_cached(
+                    "SELECT min(at) FROM (
+                        SELECT min(due) AS at FROM action
+                         WHERE state IN ('waiting', 'ready', 'retry', 'unknown') AND due > ?1
+                        UNION ALL
+                        SELECT min(wait_until) FROM action WHERE state = 'waiting' AND open_after > 0 AND wait_until > ?1
+                        UNION ALL
+                        SELECT min(retry_at) FROM event WHERE state = 'new' AND retry_at > ?1)",
+                )?
+                .query_row([to_ms(now)], |row| row.get(0))?;
+            from_optional_ms(next)
+        })
+        .await
+    }
+
+    /// How many events and actions are not at their end yet, leaving out what only a person can move.
+    pub async fn unfinished(&self) -> Result<u64, StoreError> {
+        self.read(|connection| {
+            Ok(connection.query_row(
+                "SELECT (SELECT count(*) FROM event WHERE state = 'new')
+                      + (SELECT count(*) FROM action WHERE state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
+                [],
+                |row| row.get(0),
+            )?)
+        })
+        .await
+    }
+}
+
+fn commit_decision(connection: &Connection, decision: &Decision, now: Timestamp) -> Result<usize, StoreError> {
+    let (state, reason, retry_at) = match &decision.verdict {
+        EventVerdict::Decided => ("decided", None, None),
+        EventVerdict::Skipped(reason) => ("skipped", Some(reason), None),
+        EventVerdict::Superseded => ("superseded", None, None),
+        EventVerdict::Postponed { until, reason } => ("new", Some(reason), Some(to_ms(*until))),
+    };
+    let changed = connection
+        .prepare_cached(
+            "UPDATE event SET state = ?2, reason = ?3, retry_at = ?4, postponed = postponed + (?4 IS NOT NULL)
+             WHERE id = ?1 AND state = 'new'",
+        )?
+        .execute(params![decision.event.0, state, reason, retry_at])?;
+    if changed == 0 {
+        return Ok(0);
+    }
+    let mut written = 0;
+    for run in &decision.runs {
+        let inserted = connection
+            .prepare_cached(
+                "INSERT INTO run (event, playbook, mode, facts, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (event, playbook) DO NOTHING",
+            )?
+            .execute(params![
+                decision.event.0,
+                run.playbook,
+                if run.observe { "observe" } else { "enforce" },
+                run.facts,
+                to_ms(now)
+            ])?;
+        if inserted == 0 {
+            continue;
+        }
+        let id = RunId(connection.last_insert_rowid());
+        for action in &run.actions {
+            written += insert_action(connection, id, action, now)?;
+        }
+        count_open_after(connection, id)?;
+    }
+    Ok(written)
+}
+
+fn insert_action(connection: &Connection, run: RunId, action: &NewAction, now: Timestamp) -> Result<usize, StoreError> {
+    let state = match &action.preparation {
+        None => ActionState::Waiting,
+        Some(prepared) => ActionState::Waiting.after(prepared.happening)?,
+    };
+    let prepared = action.preparation.as_ref();
+    let inserted = connection
+        .prepare_cached(
+            "INSERT INTO action (run, step, kind, key, subject, lane, state, in_doubt, params, after, wait_until, due, reason,
+                                 error, created_at, updated_at, retry_from, finished_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?12, ?12, ?12, ?15)
+             ON CONFLICT (key) DO NOTHING",
+        )?
+        .execute(params![
+            run.0,
+            action.step,
+            action.kind,
+            action.key.as_str(),
+            action.subject,
+            action.lane,
+            state.as_str(),
+            action.in_doubt.as_str(),
+            prepared.and_then(|p| p.params.as_ref()),
+            serde_json::to_string(&action.after).unwrap_or_else(|_| "[]".to_owned()),
+            action.wait_until.map(to_ms),
+            to_ms(now),
+            prepared.and_then(|p| p.reason),
+            prepared.and_then(|p| p.error.as_ref()),
+            state.is_final().then(|| to_ms(now)),
+        ])?;
+    Ok(inserted)
+}
+
+fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Timestamp) -> Result<(), StoreError> {
+    if let Some(facts) = &looked_at.facts {
+        connection
+            .prepare_cached("UPDATE run SET facts = ?2 WHERE id = ?1")?
+            .execute(params![looked_at.run.0, facts])?;
+    }
+    if state_of(connection, looked_at.action)? != ActionState::Waiting {
+        return Ok(());
+    }
+    match &looked_at.result {
+        Err((until, reason)) => {
+            connection
+                .prepare_cached(
+                    "UPDATE action SET due = ?2, error = ?3, attempts = attempts + 1, updated_at = ?4 WHERE id = ?1",
+                )?
+                .execute(params![looked_at.action.0, to_ms(*until), reason, to_ms(now)])?;
+        }
+        Ok(prepared) => {
+            connection
+                .prepare_cached(
+                    "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5, attempts = 0 WHERE id = ?1",
+                )?
+                .execute(params![
+                    looked_at.action.0,
+                    prepared.params,
+                    prepared.lane,
+                    prepared.reason,
+                    prepared.error
+                ])?;
+            change_state(connection, looked_at.action, prepared.happening, now)?;
+        }
+    }
+    Ok(())
+}
+
+fn record_outcome(connection: &Connection, end: &AttemptEnd, now: Timestamp) -> Result<(), StoreError> {
+    if let Some(outcome) = end.outcome {
+        connection
+            .prepare_cached(
+                "UPDATE attempt SET ended_at = ?2, outcome = ?3, reason = ?4, detail = ?5
+                 WHERE action = ?1 AND outcome IS NULL",
+            )?
+            .execute(params![end.action.0, to_ms(now), outcome, end.reason, end.detail])?;
+    }
+    let receipt = end.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok());
+    connection
+        .prepare_cached(
+            "UPDATE action SET due = coalesce(?2, due), receipt = coalesce(?3, receipt), reason = ?4, error = ?5
+             WHERE id = ?1",
+        )?
+        .execute(params![end.action.0, end.due.map(to_ms), receipt, end.reason, end.detail])?;
+    if let Some(happening) = end.happening {
+        change_state(connection, end.action, happening, now)?;
+    }
+    Ok(())
+}
+
+/// The only way in which an action changes its state. Steps that wait for it learn when it has ended.
+pub(super) fn change_state(
+    connection: &Connection,
+    action: ActionId,
+    happening: Happening,
+    now: Timestamp,
+) -> Result<ActionState, StoreError> {
+    let before = state_of(connection, action)?;
+    let next = before.after(happening)?;
+    connection
+        .prepare_cached("UPDATE action SET state = ?2, updated_at = ?3, finished_at = ?4 WHERE id = ?1")?
+        .execute(params![action.0, next.as_str(), to_ms(now), next.is_final().then(|| to_ms(now))])?;
+    if next.is_final() != before.is_final() {
+        let run = connection
+            .prepare_cached("SELECT run FROM action WHERE id = ?1")?
+            .query_row([action.0], |row| Ok(RunId(row.get(0)?)))?;
+        count_open_after(connection, run)?;
+    }
+    Ok(next)
+}
+
+/// Counts, for the waiting actions of a run, how many of the steps they wait for have not ended.
+fn count_open_after(connection: &Connection, run: RunId) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE action SET open_after = (
+                SELECT count(*) FROM json_each(action.after) named JOIN action d ON d.run = action.run AND d.step = named.value
+                WHERE d.finished_at IS NULL)
+             WHERE run = ?1 AND state = 'waiting' AND after <> '[]'",
+        )?
+        .execute([run.0])?;
+    Ok(())
+}
+
+fn state_of(connection: &Connection, action: ActionId) -> Result<ActionState, StoreError> {
+    let word: String = connection
+        .prepare_cached("SELECT state FROM action WHERE id = ?1")?
+        .query_row([action.0], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| StoreError::Unreadable(format!("action {action} does not exist")))?;
+    parse_state(&word)
+}
+
+pub(super) fn parse_state(word: &str) -> Result<ActionState, StoreError> {
+    ActionState::parse(word).ok_or_else(|| StoreError::Unreadable(format!("action state `{word}`")))
+}
+
+pub(super) fn parse_receipt(json: Option<String>) -> Result<Receipt, StoreError> {
+    match json {
+        None => Ok(Receipt::default()),
+        Some(json) => serde_json::from_str(&json).map_err(|_| StoreError::Unreadable("a receipt".to_owned())),
+    }
+}
+
+fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
+    let state: String = row.get(1)?;
+    Ok(SiblingState {
+        step: row.get(0)?,
+        state: parse_state(&state)?,
+        receipt: parse_receipt(row.get(2)?)?,
+        error: row.get(3)?,
+    })
+}
+
+/// The number of the attempt is the next one; for an unknown action that is only read back it is not used.
+const SELECT_CLAIMED: &str = "SELECT a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, \
+                              a.retry_from FROM action a";
+
+fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
+    let in_doubt: String = row.get(7)?;
+    Ok(Claimed {
+        id: ActionId(row.get(0)?),
+        run: RunId(row.get(1)?),
+        step: row.get(2)?,
+        kind: row.get(3)?,
+        key: IdempotencyKey::from_stored(row.get(4)?),
+        params: row.get(5)?,
+        attempt: row.get(6)?,
+        in_doubt: InDoubt::parse(&in_doubt).ok_or_else(|| StoreError::Unreadable(format!("in_doubt `{in_doubt}`")))?,
+        retry_from: from_ms(row.get(8)?)?,
+    })
+}

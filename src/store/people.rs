@@ -1,0 +1,145 @@
+//! What people change from the command line, beside a running daemon.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+use thiserror::Error;
+
+use super::ledger::{change_state, parse_state};
+use super::{Store, StoreError, to_ms};
+use crate::model::action::{ActionState, Happening};
+use crate::model::ids::{ActionId, StreamId};
+
+/// What a person can do to an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PersonChange {
+    /// Try it again now.
+    Retry,
+    /// Take it back.
+    Cancel,
+    /// Allow it.
+    Approve,
+    /// Say that its effect is there.
+    Settle,
+}
+
+/// Why it was not done.
+#[derive(Debug, Error)]
+pub enum PersonError {
+    /// There is no such action.
+    #[error("there is no action {0}; `okta-responder actions list` shows them")]
+    NoSuchAction(ActionId),
+    /// It is not in a state in which this makes sense.
+    #[error("action {action} is {state}: it cannot be {done}; possible from: {possible}")]
+    WrongState {
+        /// The action.
+        action: ActionId,
+        /// Where it stands.
+        state: ActionState,
+        /// The participle of what was asked.
+        done: &'static str,
+        /// The states from which it can be done.
+        possible: String,
+    },
+    /// An action that never got its parameters has nothing to send.
+    #[error("action {0} failed before its parameters were known; mend the playbook, it cannot be tried again")]
+    NeverPrepared(ActionId),
+    /// The file could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PersonChange {
+    fn happening(self) -> Happening {
+        match self {
+            Self::Retry => Happening::RetriedByPerson,
+            Self::Cancel => Happening::CancelledByPerson,
+            Self::Approve => Happening::Approved,
+            Self::Settle => Happening::SettledByPerson,
+        }
+    }
+
+    fn participle(self) -> &'static str {
+        match self {
+            Self::Retry => "retried",
+            Self::Cancel => "cancelled",
+            Self::Approve => "approved",
+            Self::Settle => "settled",
+        }
+    }
+}
+
+impl Store {
+    /// Does what a person asks to one action. The daemon sees it within a second.
+    pub async fn change_by_person(
+        &self,
+        action: ActionId,
+        change: PersonChange,
+        now: Timestamp,
+    ) -> Result<ActionState, PersonError> {
+        self.write(move |connection| {
+            let found: Option<(String, bool)> = connection
+                .query_row("SELECT state, params IS NOT NULL FROM action WHERE id = ?1", [action.0], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            let Some((state, prepared)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
+            let state = parse_state(&state)?;
+            if state.after(change.happening()).is_err() {
+                let possible: Vec<&str> = ActionState::ALL
+                    .into_iter()
+                    .filter(|state| state.after(change.happening()).is_ok())
+                    .map(ActionState::as_str)
+                    .collect();
+                return Ok(Err(PersonError::WrongState {
+                    action,
+                    state,
+                    done: change.participle(),
+                    possible: possible.join(", "),
+                }));
+            }
+            if change == PersonChange::Retry && !prepared {
+                return Ok(Err(PersonError::NeverPrepared(action)));
+            }
+            connection.execute(
+                "UPDATE action SET due = ?2, reason = ?3, error = NULL,
+                            retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
+                params![action.0, to_ms(now), change.participle(), change == PersonChange::Retry],
+            )?;
+            Ok(Ok(change_state(connection, action, change.happening(), now)?))
+        })
+        .await?
+    }
+
+    /// Stops or starts dispatching; polling goes on. Returns whether that changed anything.
+    pub async fn set_paused(&self, paused: bool, now: Timestamp) -> Result<bool, StoreError> {
+        self.write(move |connection| {
+            let changed = if paused {
+                connection.execute(
+                    "INSERT INTO control (name, value, at) VALUES ('paused', '1', ?1) ON CONFLICT (name) DO NOTHING",
+                    [to_ms(now)],
+                )?
+            } else {
+                connection.execute("DELETE FROM control WHERE name = 'paused'", [])?
+            };
+            Ok(changed > 0)
+        })
+        .await
+    }
+
+    /// Ends a backfill. Returns whether it was active.
+    pub async fn cancel_backfill(&self, stream: StreamId, now: Timestamp) -> Result<bool, StoreError> {
+        self.write(move |connection| {
+            let changed = connection.execute(
+                "UPDATE stream SET state = 'cancelled', updated_at = ?2
+                 WHERE id = ?1 AND kind = 'backfill' AND state = 'active'",
+                params![stream.0, to_ms(now)],
+            )?;
+            connection.execute(
+                "UPDATE event SET state = 'skipped', reason = 'backfill cancelled' WHERE stream = ?1 AND state = 'held'",
+                [stream.0],
+            )?;
+            Ok(changed > 0)
+        })
+        .await
+    }
+}

@@ -1,0 +1,570 @@
+//! Read models: what people and scripts are shown.
+
+use jiff::Timestamp;
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, Row, params_from_iter};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
+
+/// How things stand.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusSnapshot {
+    /// Since when dispatching is paused.
+    pub paused_since: Option<Timestamp>,
+    /// The streams; the live one first, then backfills, newest first.
+    pub streams: Vec<StreamRow>,
+    /// Events by state.
+    pub events: Vec<(String, u64)>,
+    /// How many runs there are.
+    pub runs: u64,
+    /// Actions by state.
+    pub actions: Vec<(String, u64)>,
+    /// Records in quarantine.
+    pub quarantined: u64,
+    /// When the oldest event without a decision was received.
+    pub oldest_undecided: Option<Timestamp>,
+    /// When the oldest action that is not at its end was planned.
+    pub oldest_open_action: Option<Timestamp>,
+    /// Messages that may not have been sent, of the last day.
+    pub in_doubt_last_day: u64,
+    /// Actions that failed in the last day.
+    pub failed_last_day: u64,
+}
+
+/// A stream, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamRow {
+    /// Its row.
+    pub id: i64,
+    /// Such as `okta`.
+    pub source: String,
+    /// `live` or `backfill`.
+    pub kind: String,
+    /// `active`, `done` or `cancelled`.
+    pub state: String,
+    /// The server-side filter; empty when the filter is applied on our side.
+    pub query: String,
+    /// The verbatim `rel=next` URL.
+    pub next_url: Option<String>,
+    /// Where it began, or began again.
+    pub since: Timestamp,
+    /// Where a backfill ends.
+    pub until: Option<Timestamp>,
+    /// Whether a backfill acts.
+    pub execute: bool,
+    /// The source's clock at the last stored page.
+    pub last_good_poll: Option<Timestamp>,
+    /// The newest event it stored.
+    pub newest: Option<Timestamp>,
+    /// Pages stored.
+    pub pages: u64,
+    /// Events stored.
+    pub stored: u64,
+    /// Events that were known already.
+    pub duplicates: u64,
+    /// Events left out because no playbook wants their type.
+    pub unwanted: u64,
+    /// Records in quarantine.
+    pub quarantined: u64,
+    /// How often it began again.
+    pub restarts: u64,
+    /// What keeps it from going on.
+    pub problem: Option<String>,
+}
+
+/// Which events to list.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only this state.
+    pub state: Option<String>,
+    /// Only this type.
+    pub event_type: Option<String>,
+    /// Only this affected user (id).
+    pub user: Option<String>,
+    /// Only published at or after.
+    pub since: Option<Timestamp>,
+    /// At most so many, newest first.
+    pub limit: usize,
+}
+
+/// An event, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct EventRow {
+    /// Its row.
+    pub id: i64,
+    /// Such as `okta`.
+    pub source: String,
+    /// The source's id.
+    pub uuid: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// When it happened.
+    pub published: Timestamp,
+    /// When it was stored.
+    pub received_at: Timestamp,
+    /// The affected user.
+    pub user: Option<String>,
+    /// The level that a risk event tells.
+    pub risk: Option<String>,
+    /// `held`, `new`, `decided`, `skipped` or `superseded`.
+    pub state: String,
+    /// Why it was skipped or put off.
+    pub reason: Option<String>,
+    /// The stream that stored it.
+    pub stream: i64,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Only this playbook.
+    pub playbook: Option<String>,
+    /// Only this event (row or uuid).
+    pub event: Option<String>,
+    /// Only planned at or after.
+    pub since: Option<Timestamp>,
+    /// At most so many, newest first.
+    pub limit: usize,
+}
+
+/// A run, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunRow {
+    /// Its row.
+    pub id: i64,
+    /// The playbook.
+    pub playbook: String,
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// The event's row.
+    pub event: i64,
+    /// The event's uuid.
+    pub event_uuid: String,
+    /// The event's type.
+    pub event_type: String,
+    /// The affected user.
+    pub user: Option<String>,
+    /// When it was decided.
+    pub created_at: Timestamp,
+    /// Its actions by state, such as `2 succeeded, 1 failed`.
+    pub actions: String,
+}
+
+/// Which actions to list.
+#[derive(Debug, Clone, Default)]
+pub struct ActionFilter {
+    /// Only these states; empty for all.
+    pub states: Vec<String>,
+    /// Only this run.
+    pub run: Option<i64>,
+    /// Only this `connector.noun.verb`.
+    pub kind: Option<String>,
+    /// Only this affected user (id).
+    pub user: Option<String>,
+    /// Only planned at or after.
+    pub since: Option<Timestamp>,
+    /// Only this one.
+    pub id: Option<i64>,
+    /// At most so many, newest first.
+    pub limit: usize,
+}
+
+/// An action, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct ActionRow {
+    /// Its row.
+    pub id: i64,
+    /// Its run.
+    pub run: i64,
+    /// The playbook.
+    pub playbook: String,
+    /// The step.
+    pub step: String,
+    /// `connector.noun.verb`
+    pub action: String,
+    /// The affected user.
+    pub user: Option<String>,
+    /// Where it stands.
+    pub state: String,
+    /// A word from a closed list.
+    pub reason: Option<String>,
+    /// A sentence.
+    pub error: Option<String>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// When it is due, if it is not at its end.
+    pub due: Option<Timestamp>,
+    /// What the service called it.
+    pub receipt: Option<Value>,
+    /// The idempotency key.
+    pub key: String,
+    /// The lane.
+    pub lane: Option<String>,
+    /// Final parameters.
+    pub params: Option<Value>,
+    /// When it was planned.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// An attempt, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptRow {
+    /// 1 for the first.
+    pub number: u32,
+    /// When its row was written, just before the request.
+    pub started_at: Timestamp,
+    /// When its outcome was known.
+    pub ended_at: Option<Timestamp>,
+    /// How it ended.
+    pub outcome: Option<String>,
+    /// A word from a closed list.
+    pub reason: Option<String>,
+    /// A sentence.
+    pub detail: Option<String>,
+}
+
+/// A record in quarantine.
+#[derive(Debug, Clone, Serialize)]
+pub struct QuarantineRow {
+    /// Its row.
+    pub id: i64,
+    /// The stream that met it.
+    pub stream: i64,
+    /// When.
+    pub received_at: Timestamp,
+    /// Why it is no event.
+    pub error: String,
+    /// The record (its first 64 KiB).
+    pub raw: String,
+}
+
+impl Store {
+    /// How things stand.
+    pub async fn status(&self, now: Timestamp) -> Result<StatusSnapshot, StoreError> {
+        let day_ago = to_ms(now) - 24 * 3600 * 1000;
+        self.read(move |connection| {
+            let optional = |sql: &str| -> Result<Option<Timestamp>, StoreError> {
+                from_optional_ms(connection.query_row(sql, [], |row| row.get(0))?)
+            };
+            let count = |sql: &str| -> Result<u64, StoreError> { Ok(connection.query_row(sql, [], |row| row.get(0))?) };
+            Ok(StatusSnapshot {
+                paused_since: optional("SELECT max(at) FROM control WHERE name = 'paused'")?,
+                streams: list(connection, &format!("{STREAM} ORDER BY kind = 'live' DESC, id DESC LIMIT 20"), vec![], stream_row)?,
+                events: by_state(connection, "event")?,
+                runs: count("SELECT count(*) FROM run")?,
+                actions: by_state(connection, "action")?,
+                quarantined: count("SELECT count(*) FROM quarantine")?,
+                oldest_undecided: optional("SELECT min(received_at) FROM event WHERE state = 'new'")?,
+                oldest_open_action: optional("SELECT min(created_at) FROM action WHERE finished_at IS NULL")?,
+                in_doubt_last_day: count(&format!(
+                    "SELECT count(*) FROM action WHERE state = 'settled' AND reason = 'in_doubt' AND finished_at >= {day_ago}"
+                ))?,
+                failed_last_day: count(&format!(
+                    "SELECT count(*) FROM action WHERE state = 'failed' AND finished_at >= {day_ago}"
+                ))?,
+            })
+        })
+        .await
+    }
+
+    /// Events, newest first.
+    pub async fn list_events(&self, filter: EventFilter) -> Result<Vec<EventRow>, StoreError> {
+        self.read(move |connection| {
+            let mut query = Where::default();
+            query.equal("state", filter.state);
+            query.equal("type", filter.event_type);
+            query.equal("subject", filter.user);
+            query.since("published", filter.since);
+            list(
+                connection,
+                &format!("{EVENT} {} ORDER BY id DESC {}", query.text(), limit(filter.limit)),
+                query.values,
+                event_row,
+            )
+        })
+        .await
+    }
+
+    /// One event, by row or by uuid, with its record if that is still there.
+    pub async fn find_event(&self, id_or_uuid: &str) -> Result<Option<(EventRow, Option<Value>)>, StoreError> {
+        let wanted = Sql::Text(id_or_uuid.to_owned());
+        self.read(move |connection| {
+            let found = list(
+                connection,
+                &format!("{EVENT} WHERE uuid = ?1 OR id = CAST(?1 AS INTEGER) AND ?1 NOT GLOB '*[^0-9]*' LIMIT 1"),
+                vec![wanted],
+                event_row,
+            )?;
+            let Some(event) = found.into_iter().next() else { return Ok(None) };
+            let body: Vec<Option<Value>> = list(
+                connection,
+                "SELECT body FROM event_body WHERE event = ?1",
+                vec![Sql::Integer(event.id)],
+                |row| json(row.get(0)?),
+            )?;
+            Ok(Some((event, body.into_iter().next().flatten())))
+        })
+        .await
+    }
+
+    /// Runs, newest first.
+    pub async fn list_runs(&self, filter: RunFilter) -> Result<Vec<RunRow>, StoreError> {
+        self.read(move |connection| {
+            let mut query = Where::default();
+            query.equal("r.playbook", filter.playbook);
+            query.since("r.created_at", filter.since);
+            if let Some(event) = filter.event {
+                query.add("(e.uuid = ? OR CAST(e.id AS TEXT) = ?)", [Sql::Text(event.clone()), Sql::Text(event)]);
+            }
+            list(
+                connection,
+                &format!("{RUN} {} ORDER BY r.id DESC {}", query.text(), limit(filter.limit)),
+                query.values,
+                run_row,
+            )
+        })
+        .await
+    }
+
+    /// One run, with the facts that were fetched for it.
+    pub async fn find_run(&self, id: i64) -> Result<Option<(RunRow, Option<Value>)>, StoreError> {
+        self.read(move |connection| {
+            let runs = list(connection, &format!("{RUN} WHERE r.id = ?1"), vec![Sql::Integer(id)], run_row)?;
+            let facts = list(connection, "SELECT facts FROM run WHERE id = ?1", vec![Sql::Integer(id)], |row| {
+                json(row.get(0)?)
+            })?;
+            Ok(runs.into_iter().next().zip(facts.into_iter().next()))
+        })
+        .await
+    }
+
+    /// Actions, newest first.
+    pub async fn list_actions(&self, filter: ActionFilter) -> Result<Vec<ActionRow>, StoreError> {
+        self.read(move |connection| {
+            let mut query = Where::default();
+            if !filter.states.is_empty() {
+                let marks = vec!["?"; filter.states.len()].join(", ");
+                query.add(&format!("a.state IN ({marks})"), filter.states.into_iter().map(Sql::Text));
+            }
+            query.equal("a.kind", filter.kind);
+            query.equal("a.subject", filter.user);
+            query.since("a.created_at", filter.since);
+            if let Some(run) = filter.run {
+                query.add("a.run = ?", [Sql::Integer(run)]);
+            }
+            if let Some(id) = filter.id {
+                query.add("a.id = ?", [Sql::Integer(id)]);
+            }
+            list(
+                connection,
+                &format!("{ACTION} {} ORDER BY a.id DESC {}", query.text(), limit(filter.limit)),
+                query.values,
+                action_row,
+            )
+        })
+        .await
+    }
+
+    /// The attempts of an action, first one first.
+    pub async fn list_attempts(&self, action: i64) -> Result<Vec<AttemptRow>, StoreError> {
+        self.read(move |connection| {
+            list(
+                connection,
+                "SELECT number, started_at, ended_at, outcome, reason, detail FROM attempt WHERE action = ?1 ORDER BY number",
+                vec![Sql::Integer(action)],
+                |row| {
+                    Ok(AttemptRow {
+                        number: row.get(0)?,
+                        started_at: from_ms(row.get(1)?)?,
+                        ended_at: from_optional_ms(row.get(2)?)?,
+                        outcome: row.get(3)?,
+                        reason: row.get(4)?,
+                        detail: row.get(5)?,
+                    })
+                },
+            )
+        })
+        .await
+    }
+
+    /// Records in quarantine, newest first.
+    pub async fn list_quarantine(&self, most: usize) -> Result<Vec<QuarantineRow>, StoreError> {
+        self.read(move |connection| {
+            list(
+                connection,
+                &format!("SELECT id, stream, received_at, error, raw FROM quarantine ORDER BY id DESC {}", limit(most)),
+                vec![],
+                |row| {
+                    Ok(QuarantineRow {
+                        id: row.get(0)?,
+                        stream: row.get(1)?,
+                        received_at: from_ms(row.get(2)?)?,
+                        error: row.get(3)?,
+                        raw: row.get(4)?,
+                    })
+                },
+            )
+        })
+        .await
+    }
+
+    /// Every stream, for `cursor show`.
+    pub async fn list_streams(&self) -> Result<Vec<StreamRow>, StoreError> {
+        self.read(|connection| list(connection, &format!("{STREAM} ORDER BY id"), vec![], stream_row)).await
+    }
+}
+
+/// A WHERE clause under construction; values only ever travel as parameters.
+#[derive(Default)]
+struct Where {
+    terms: Vec<String>,
+    values: Vec<Sql>,
+}
+
+impl Where {
+    fn add(&mut self, term: &str, values: impl IntoIterator<Item = Sql>) {
+        self.terms.push(term.to_owned());
+        self.values.extend(values);
+    }
+
+    fn equal(&mut self, column: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.add(&format!("{column} = ?"), [Sql::Text(value)]);
+        }
+    }
+
+    fn since(&mut self, column: &str, since: Option<Timestamp>) {
+        if let Some(since) = since {
+            self.add(&format!("{column} >= ?"), [Sql::Integer(to_ms(since))]);
+        }
+    }
+
+    fn text(&self) -> String {
+        if self.terms.is_empty() { String::new() } else { format!("WHERE {}", self.terms.join(" AND ")) }
+    }
+}
+
+fn limit(most: usize) -> String {
+    format!("LIMIT {}", if most == 0 { i64::MAX } else { most as i64 })
+}
+
+fn list<T>(
+    connection: &Connection,
+    sql: &str,
+    values: Vec<Sql>,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn by_state(connection: &Connection, table: &str) -> Result<Vec<(String, u64)>, StoreError> {
+    list(connection, &format!("SELECT state, count(*) FROM {table} GROUP BY state ORDER BY state"), vec![], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+}
+
+fn json(text: Option<String>) -> Result<Option<Value>, StoreError> {
+    text.map(|text| serde_json::from_str(&text).map_err(|_| StoreError::Unreadable("JSON".to_owned()))).transpose()
+}
+
+const STREAM: &str = "SELECT id, source, kind, state, query, next_url, since, until, execute, last_good_poll, newest, pages, \
+                      stored, duplicates, unwanted, quarantined, restarts, problem FROM stream";
+
+fn stream_row(row: &Row<'_>) -> Result<StreamRow, StoreError> {
+    Ok(StreamRow {
+        id: row.get(0)?,
+        source: row.get(1)?,
+        kind: row.get(2)?,
+        state: row.get(3)?,
+        query: row.get(4)?,
+        next_url: row.get(5)?,
+        since: from_ms(row.get(6)?)?,
+        until: from_optional_ms(row.get(7)?)?,
+        execute: row.get(8)?,
+        last_good_poll: from_optional_ms(row.get(9)?)?,
+        newest: from_optional_ms(row.get(10)?)?,
+        pages: row.get(11)?,
+        stored: row.get(12)?,
+        duplicates: row.get(13)?,
+        unwanted: row.get(14)?,
+        quarantined: row.get(15)?,
+        restarts: row.get(16)?,
+        problem: row.get(17)?,
+    })
+}
+
+const EVENT: &str =
+    "SELECT id, source, uuid, type, published, received_at, subject, risk, state, reason, stream FROM event";
+
+fn event_row(row: &Row<'_>) -> Result<EventRow, StoreError> {
+    Ok(EventRow {
+        id: row.get(0)?,
+        source: row.get(1)?,
+        uuid: row.get(2)?,
+        event_type: row.get(3)?,
+        published: from_ms(row.get(4)?)?,
+        received_at: from_ms(row.get(5)?)?,
+        user: row.get(6)?,
+        risk: row.get(7)?,
+        state: row.get(8)?,
+        reason: row.get(9)?,
+        stream: row.get(10)?,
+    })
+}
+
+const RUN: &str = "SELECT r.id, r.playbook, r.mode, e.id, e.uuid, e.type, e.subject, r.created_at,
+    (SELECT group_concat(n || ' ' || state, ', ') FROM
+        (SELECT state, count(*) AS n FROM action WHERE run = r.id GROUP BY state ORDER BY n DESC))
+    FROM run r JOIN event e ON e.id = r.event";
+
+fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
+    Ok(RunRow {
+        id: row.get(0)?,
+        playbook: row.get(1)?,
+        mode: row.get(2)?,
+        event: row.get(3)?,
+        event_uuid: row.get(4)?,
+        event_type: row.get(5)?,
+        user: row.get(6)?,
+        created_at: from_ms(row.get(7)?)?,
+        actions: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
+    })
+}
+
+const ACTION: &str =
+    "SELECT a.id, a.run, r.playbook, a.step, a.kind, a.subject, a.state, a.reason, a.error, a.attempts,
+    iif(a.finished_at IS NULL, a.due, NULL), a.receipt, a.key, a.lane, a.params, a.created_at, a.finished_at
+    FROM action a JOIN run r ON r.id = a.run";
+
+fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
+    Ok(ActionRow {
+        id: row.get(0)?,
+        run: row.get(1)?,
+        playbook: row.get(2)?,
+        step: row.get(3)?,
+        action: row.get(4)?,
+        user: row.get(5)?,
+        state: row.get(6)?,
+        reason: row.get(7)?,
+        error: row.get(8)?,
+        attempts: row.get(9)?,
+        due: from_optional_ms(row.get(10)?)?,
+        receipt: json(row.get(11)?)?,
+        key: row.get(12)?,
+        lane: row.get(13)?,
+        params: json(row.get(14)?)?,
+        created_at: from_ms(row.get(15)?)?,
+        finished_at: from_optional_ms(row.get(16)?)?,
+    })
+}
