@@ -96,7 +96,9 @@ impl Guard {
     /// in the same minutes is no echo.
     pub fn is_echo(&self, event: &Event, risk: &Risk, last_reset: Option<Timestamp>) -> bool {
         let Some(reset) = last_reset else { return false };
-        let by_system = event.actor().is_none_or(|actor| actor.kind == "SystemPrincipal");
+        let nobody = ["", "unknown", "SystemPrincipal"];
+        let by_system =
+            event.actor().is_none_or(|actor| nobody.iter().any(|kind| actor.kind.eq_ignore_ascii_case(kind)));
         let since = event.published.duration_since(reset);
         risk.is_fall() && by_system && since >= -CLOCK_SKEW && since <= self.echo_window
     }
@@ -305,6 +307,7 @@ mod tests {
         for reset in ["2026-08-24T09:59:59Z", "2026-08-24T09:50:00Z", "2026-08-24T10:01:00Z"] {
             assert!(guard.is_echo(&system, &fall, at_reset(reset)), "{reset}");
             assert!(guard.is_echo(&event(Value::Null), &fall, at_reset(reset)), "{reset}");
+            assert!(guard.is_echo(&event(json!({"id": "x", "type": "Unknown"})), &fall, at_reset(reset)), "{reset}");
             assert!(!guard.is_echo(&system, &rise, at_reset(reset)), "{reset}");
             assert!(
                 !guard.is_echo(&event(json!({"id": "00uadmin", "type": "User"})), &fall, at_reset(reset)),

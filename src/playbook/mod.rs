@@ -1,10 +1,11 @@
 //! Playbooks: what the operator wants done about which event. Pure: no IO, no clock.
 //!
 //! [`parse`] turns configuration into [`Playbook`]s and tells every problem at once; [`facts`] holds what an event and the
-//! services say; [`condition`] and [`template`] read it; [`plan`] decides which step is to be done with which parameters.
+//! services say; [`condition`], [`template`] and [`params`] read it; [`plan`] decides which step is to be done with which parameters.
 
 pub mod condition;
 pub mod facts;
+pub mod params;
 pub mod parse;
 pub mod plan;
 pub mod template;
@@ -19,9 +20,10 @@ use crate::model::action::InDoubt;
 
 pub use condition::{Condition, ConditionError};
 pub use facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView};
+pub use params::{ParamError, ParamTemplates};
 pub use parse::Problem;
 pub use plan::{PlanError, Prepared};
-pub use template::{ParamError, ParamTemplates, Template, TemplateError};
+pub use template::{Template, TemplateError};
 
 /// A compiled playbook. Built by [`Playbook::compile`] only, so every reference in it holds.
 #[derive(Debug)]
@@ -97,6 +99,20 @@ impl Playbook {
         self.steps.iter().find(|step| step.name == name)
     }
 }
+
+impl Step {
+    /// The facts that its condition or its parameters name.
+    pub fn facts_named(&self) -> FactSet {
+        let when = self.when.as_ref().map_or(FactSet::EMPTY, Condition::facts_named);
+        when.union(self.with.facts_named())
+    }
+}
+
+// Tasks share playbooks.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Playbook>();
+};
 
 /// A condition or template that the operator has to change.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

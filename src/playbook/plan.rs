@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::facts::cut;
-use super::{ConditionError, FactSet, Facts, Playbook, Step};
+use super::{Condition, ConditionError, FactSet, Facts, Playbook, Step};
 use crate::connectors::{ActionKind, FromEvent};
 use crate::model::event::Event;
 
@@ -52,7 +52,7 @@ pub struct PlanError {
 
 /// The facts without which [`applies`] cannot answer.
 pub fn applying_facts(playbook: &Playbook) -> FactSet {
-    playbook.when.as_ref().map_or(FactSet::EMPTY, |when| when.facts_named())
+    playbook.when.as_ref().map_or(FactSet::EMPTY, Condition::facts_named)
 }
 
 /// The facts that have to be fetched before the decision commits: those that the playbook's condition names, and those
@@ -131,14 +131,6 @@ fn fill_from_event(kind: &ActionKind, params: &mut Map<String, Value>, event: &E
         params.insert((*name).to_owned(), Value::from(entity.id));
     }
     Ok(())
-}
-
-impl Step {
-    /// The facts that its condition or its parameters name.
-    pub fn facts_named(&self) -> FactSet {
-        let when = self.when.as_ref().map_or(FactSet::EMPTY, |when| when.facts_named());
-        when.union(self.with.facts_named())
-    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,10 @@ use std::io;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, filters, tests as builtin_tests};
-use serde_json::Value;
 use thiserror::Error;
 
 use super::CompileError;
 use super::facts::{Fact, FactSet, Facts, STEPS, cut};
-use crate::connectors::ActionKind;
 use crate::model::escape::Escape;
 
 /// The longest template, in bytes.
@@ -158,130 +156,6 @@ impl Template {
 impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Template").field(&self.text).finish()
-    }
-}
-
-/// The parameters of a step: every string at any depth is a template, everything else stays as it is.
-#[derive(Debug)]
-pub struct ParamTemplates(Vec<(String, Node)>);
-
-/// A parameter whose template gave no text.
-#[derive(Debug, Error)]
-#[error("the parameter `{parameter}` cannot be filled")]
-pub struct ParamError {
-    /// The parameter's name.
-    pub parameter: String,
-    /// Why.
-    #[source]
-    pub source: TemplateError,
-}
-
-#[derive(Debug)]
-enum Node {
-    Text(Template),
-    Fixed(Value),
-    List(Vec<Node>),
-    Table(Vec<(String, Node)>),
-}
-
-impl ParamTemplates {
-    /// Compiles the `with` table of a step. Every problem is returned, with the parameter it belongs to.
-    pub fn compile(kind: &ActionKind, with: &toml::Table) -> Result<Self, Vec<(String, CompileError)>> {
-        let mut problems = Vec::new();
-        let params = with
-            .iter()
-            .map(|(name, value)| {
-                let mut found = Vec::new();
-                let node = Node::compile(value, (kind.escape)(name), &mut found);
-                problems.extend(found.into_iter().map(|problem| (name.clone(), problem)));
-                (name.clone(), node)
-            })
-            .collect();
-        if problems.is_empty() { Ok(Self(params)) } else { Err(problems) }
-    }
-
-    /// The facts that any parameter names.
-    pub fn facts_named(&self) -> FactSet {
-        self.templates().fold(FactSet::EMPTY, |set, template| set.union(template.facts_named()))
-    }
-
-    /// The steps that any parameter reads, as identifiers.
-    pub fn steps_named(&self) -> BTreeSet<String> {
-        self.templates().flat_map(|template| template.steps_named().iter().cloned()).collect()
-    }
-
-    /// The parameters with their templates unrendered, as the typed check of an action takes them.
-    pub fn unrendered(&self) -> serde_json::Map<String, Value> {
-        self.0.iter().map(|(name, node)| (name.clone(), node.unrendered())).collect()
-    }
-
-    /// The parameters with their templates filled in.
-    pub fn render(&self, facts: &Facts) -> Result<serde_json::Map<String, Value>, ParamError> {
-        let mut params = serde_json::Map::new();
-        for (name, node) in &self.0 {
-            let value = node.render(facts).map_err(|source| ParamError { parameter: name.clone(), source })?;
-            params.insert(name.clone(), value);
-        }
-        Ok(params)
-    }
-
-    fn templates(&self) -> impl Iterator<Item = &Template> {
-        let mut open: Vec<&Node> = self.0.iter().map(|(_, node)| node).collect();
-        std::iter::from_fn(move || {
-            loop {
-                match open.pop()? {
-                    Node::Text(template) => return Some(template),
-                    Node::Fixed(_) => {}
-                    Node::List(list) => open.extend(list),
-                    Node::Table(table) => open.extend(table.iter().map(|(_, node)| node)),
-                }
-            }
-        })
-    }
-}
-
-impl Node {
-    fn compile(value: &toml::Value, escape: Escape, problems: &mut Vec<CompileError>) -> Self {
-        match value {
-            toml::Value::String(text) => match Template::compile(text, escape) {
-                Ok(template) => Self::Text(template),
-                Err(problem) => {
-                    problems.push(problem);
-                    Self::Fixed(Value::Null)
-                }
-            },
-            toml::Value::Integer(number) => Self::Fixed(Value::from(*number)),
-            toml::Value::Float(number) => Self::Fixed(Value::from(*number)),
-            toml::Value::Boolean(flag) => Self::Fixed(Value::from(*flag)),
-            toml::Value::Datetime(moment) => Self::Fixed(Value::from(moment.to_string())),
-            toml::Value::Array(list) => {
-                Self::List(list.iter().map(|item| Self::compile(item, escape, problems)).collect())
-            }
-            toml::Value::Table(table) => Self::Table(
-                table.iter().map(|(key, item)| (key.clone(), Self::compile(item, escape, problems))).collect(),
-            ),
-        }
-    }
-
-    fn unrendered(&self) -> Value {
-        match self {
-            Self::Text(template) => Value::from(template.text()),
-            Self::Fixed(value) => value.clone(),
-            Self::List(list) => list.iter().map(Self::unrendered).collect(),
-            Self::Table(table) => table.iter().map(|(key, node)| (key.clone(), node.unrendered())).collect(),
-        }
-    }
-
-    fn render(&self, facts: &Facts) -> Result<Value, TemplateError> {
-        Ok(match self {
-            Self::Text(template) => Value::from(template.render(facts)?),
-            Self::Fixed(value) => value.clone(),
-            Self::List(list) => Value::Array(list.iter().map(|node| node.render(facts)).collect::<Result<_, _>>()?),
-            Self::Table(table) => {
-                let fields = table.iter().map(|(key, node)| Ok((key.clone(), node.render(facts)?)));
-                Value::Object(fields.collect::<Result<_, TemplateError>>()?)
-            }
-        })
     }
 }
 
