@@ -1,23 +1,22 @@
 //! Everything that can be wrong with a configuration whose shape is right, told at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lettre::message::Mailbox;
 use tracing_subscriber::EnvFilter;
 
-use super::document::closest;
 use super::path::{KeyPath, Segment};
 use super::problem::{Problem, Sources};
-use super::secret::{SecretEnv, SecretSource};
+use super::secret::SecretEnv;
 use super::values::{self, ValueError};
 use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
+use crate::connectors::{self, Service};
+use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
 
-/// The most characters the name of a playbook or a step may have.
-const MAX_NAME: usize = 64;
-
-/// All problems, except those inside tables that had to be repaired: they may only be consequences.
-pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPath>) -> Vec<Problem> {
+/// The compiled playbooks and all problems, except those inside tables that had to be repaired: they may only be
+/// consequences.
+pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPath>) -> (Vec<Playbook>, Vec<Problem>) {
     let mut check = Check { sources, repaired, problems: Vec::new() };
     check.okta(config);
     check.numbers(config);
@@ -33,29 +32,27 @@ pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPat
     if let Some(email) = &config.email {
         check.email(email);
     }
-    check.playbooks(&config.playbooks);
-    check.problems
+    let playbooks = check.playbooks(config);
+    (playbooks, check.problems)
 }
 
 /// Every secret that cannot be had.
 pub(super) fn secrets(config: &Config, sources: &Sources, env: &SecretEnv) -> Vec<Problem> {
-    let mut named: Vec<(KeyPath, &SecretSource)> = vec![(KeyPath::of("okta").key("token"), &config.okta.token)];
     let (servicenow, slack, email) = (config.servicenow.as_ref(), config.slack.as_ref(), config.email.as_ref());
-    for (section, key, source) in [
+    let named = [
+        ("okta", "token", Some(&config.okta.token)),
         ("servicenow", "password", servicenow.and_then(|section| section.password.as_ref())),
         ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
         ("slack", "token", slack.and_then(|section| section.token.as_ref())),
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
         ("email", "password", email.and_then(|section| section.password.as_ref())),
-    ] {
-        named.extend(source.map(|source| (KeyPath::of(section).key(key), source)));
-    }
+    ];
     named
         .into_iter()
-        .filter_map(|(path, source)| {
-            let error = source.resolve(env).err()?;
+        .filter_map(|(section, key, source)| {
+            let error = source?.resolve(env).err()?;
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Some(sources.problem(&path, format!("{error}{cause}"), error.remedy()))
+            Some(sources.problem(&KeyPath::of(section).key(key), format!("{error}{cause}"), error.remedy()))
         })
         .collect()
 }
@@ -112,19 +109,6 @@ impl Check<'_> {
         if config.risk.high_group.is_some() && config.risk.high_group == config.risk.medium_group {
             let message = "the groups of high and of medium risk are the same one";
             self.say(&risk.key("medium_group"), message, "name two groups");
-        }
-        let missing: Vec<&str> = groups.iter().filter(|(_, group)| group.is_none()).map(|(key, _)| *key).collect();
-        if config.risk.source == RiskSource::Groups
-            && !missing.is_empty()
-            && let Some(playbook) = config.playbooks.iter().find(|playbook| names_user_risk(playbook))
-        {
-            let message = format!(
-                "playbook \"{}\" asks for user_risk, which comes from groups, and {} is not set",
-                playbook.name,
-                missing.join(" and ")
-            );
-            let remedy = "set high_group and medium_group in [risk], or another source: \"okta\" or \"ledger\"";
-            self.say(&risk, message, remedy);
         }
     }
 
@@ -233,84 +217,82 @@ impl Check<'_> {
         }
     }
 
-    fn playbooks(&mut self, playbooks: &[PlaybookConfig]) {
-        let mut names = BTreeMap::new();
-        for (index, playbook) in playbooks.iter().enumerate() {
+    fn playbooks(&mut self, config: &Config) -> Vec<Playbook> {
+        let mut names = BTreeSet::new();
+        let mut compiled = Vec::new();
+        for (index, playbook) in config.playbooks.iter().enumerate() {
             let here = KeyPath::of("playbook").element(index);
-            self.name(&here, &playbook.name);
-            if names.insert(&playbook.name, ()).is_some() {
-                let message = "another playbook has the same name, and events would be handled once for both";
+            if !names.insert(&playbook.name) {
+                let message = "another playbook has the same name, and their actions could not be told apart";
                 self.say(&here.key("name"), message, "give each playbook a name of its own");
             }
-            self.event_types(&here.key("on"), &playbook.on);
-            if playbook.steps.is_empty() {
-                self.say(&here, "the playbook has no step", "add [[playbook.step]], or take the playbook out");
-            }
-            self.steps(&here, playbook);
-        }
-    }
-
-    fn event_types(&mut self, on: &KeyPath, types: &[String]) {
-        if types.is_empty() {
-            self.say(on, "the playbook answers no event type", "name one, such as on = [\"user.risk.detect\"]");
-        }
-        let mut seen = BTreeSet::new();
-        for (index, kind) in types.iter().enumerate() {
-            let is_type = kind.contains('.')
-                && kind.split('.').all(|word| {
-                    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-                });
-            if !is_type {
-                let message = format!("\"{kind}\" is not an event type");
-                let remedy =
-                    "write it as Okta's catalogue does: words with dots between them, such as user.risk.detect";
-                self.say(&on.element(index), message, remedy);
-            } else if !seen.insert(kind) {
-                self.say(&on.element(index), format!("\"{kind}\" is there twice"), "take one out");
-            }
-        }
-    }
-
-    fn steps(&mut self, playbook: &KeyPath, config: &PlaybookConfig) {
-        let names: Vec<&str> = config.steps.iter().map(|step| step.name.as_str()).collect();
-        // When a step had to be repaired, its name may be what is missing.
-        let names_known = !self.repaired.iter().any(|table| table.is_within(playbook));
-        for (index, step) in config.steps.iter().enumerate() {
-            let here = playbook.key("step").element(index);
-            self.name(&here, &step.name);
-            if names.iter().take(index).any(|name| *name == step.name) {
-                let message = "another step of this playbook has the same name";
-                self.say(&here.key("name"), message, "give each step a name of its own");
-            }
-            for (key, others) in [("after", &step.after), ("needs", &step.needs)] {
-                for other in others.iter().filter(|other| names_known && !names.contains(&other.as_str())) {
-                    let remedy = match closest(other, &names) {
-                        Some(name) => format!("did you mean \"{name}\"?"),
-                        None => "name a step of the same playbook".to_owned(),
-                    };
-                    self.say(&here.key(key), format!("there is no step \"{other}\" in this playbook"), remedy);
+            match Playbook::compile(playbook, &connectors::kind) {
+                Ok(playbook) => {
+                    self.facts(config, &playbook, &here);
+                    compiled.push(playbook);
                 }
+                Err(problems) => self.uncompiled(&here, playbook, problems),
             }
+            self.steps(config, playbook, &here);
+        }
+        compiled
+    }
+
+    /// What the playbook's own compiler found, with the places of its keys.
+    fn uncompiled(&mut self, here: &KeyPath, playbook: &PlaybookConfig, problems: Vec<playbook::Problem>) {
+        // When a step had to be repaired, its name may be what is missing.
+        let names_known = !self.repaired.iter().any(|table| table.is_within(here));
+        for problem in problems {
+            let place = match problem.step {
+                None => here.clone(),
+                Some(name) => {
+                    let mut named = playbook.steps.iter().enumerate().filter(|(_, step)| step.name == name);
+                    // Of two steps with one name, the second is the one too many.
+                    let index = if problem.field == "name" { named.next_back() } else { named.next() };
+                    here.key("step").element(index.map_or(0, |(index, _)| index))
+                }
+            };
+            if names_known || !matches!(problem.field.as_str(), "after" | "needs" | "wait" | "when" | "with") {
+                let place = problem.field.split('.').fold(place, |place, key| place.key(key));
+                self.say(&place, problem.message, problem.remedy);
+            }
+        }
+    }
+
+    /// `user_risk` from groups needs the groups.
+    fn facts(&mut self, config: &Config, playbook: &Playbook, here: &KeyPath) {
+        let groups = [("high_group", &config.risk.high_group), ("medium_group", &config.risk.medium_group)];
+        let missing: Vec<&str> = groups.iter().filter(|(_, group)| group.is_none()).map(|(key, _)| *key).collect();
+        let named = playbook.steps.iter().map(Step::facts_named).fold(plan::applying_facts(playbook), FactSet::union);
+        let wanted = config.risk.source == RiskSource::Groups && named.contains(Fact::UserRisk);
+        if wanted && !missing.is_empty() && !self.repaired.contains(&KeyPath::of("risk")) {
+            let message =
+                format!("user_risk is asked for, it comes from groups, and {} is not set", missing.join(" and "));
+            let remedy = "set high_group and medium_group in [risk], or source = \"okta\" or \"ledger\" there";
+            self.say(here, message, remedy);
+        }
+    }
+
+    fn steps(&mut self, config: &Config, playbook: &PlaybookConfig, here: &KeyPath) {
+        for (index, step) in playbook.steps.iter().enumerate() {
+            let here = here.key("step").element(index);
             if let Some(wait) = step.wait {
                 self.positive(&here.key("wait"), wait);
-                if step.after.is_empty() {
-                    let message = "wait bounds the wait for the steps in after, and there are none";
-                    self.say(&here.key("wait"), message, "add after = [\"…\"], or take wait out");
-                }
             }
-        }
-        if let Some((first, cycle)) = cycle(config) {
-            let message = format!("the steps wait for each other: {cycle}");
-            self.say(&playbook.key("step").element(first), message, "take one of them out of after or needs");
-        }
-    }
-
-    fn name(&mut self, table: &KeyPath, name: &str) {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || name.chars().count() > MAX_NAME || !name.chars().all(allowed) {
-            let message = format!("\"{name}\" is not a name");
-            let remedy = format!("write 1 to {MAX_NAME} letters, digits, `-` or `_`");
-            self.say(&table.key("name"), message, remedy);
+            let Some(kind) = connectors::kind(&step.action) else {
+                continue;
+            };
+            let configured = match kind.service {
+                Service::Okta => true,
+                Service::ServiceNow => config.servicenow.is_some(),
+                Service::Slack => config.slack.is_some(),
+                Service::Email => config.email.is_some(),
+            };
+            if !configured {
+                let section = kind.service.section();
+                let message = format!("`{}` needs the section [{section}], and it is not there", kind.name);
+                self.say(&here.key("action"), message, format!("add [{section}] as in config.example.toml"));
+            }
         }
     }
 
@@ -346,42 +328,5 @@ impl Check<'_> {
         if !may_be_a_consequence {
             self.problems.push(self.sources.problem(path, message, remedy));
         }
-    }
-}
-
-/// Whether a condition or a template of the playbook speaks of `user_risk`.
-fn names_user_risk(playbook: &PlaybookConfig) -> bool {
-    let _ = playbook;
-    false
-}
-
-/// A circle among steps that wait for each other: the number of one of them, and the circle in words.
-fn cycle(playbook: &PlaybookConfig) -> Option<(usize, String)> {
-    let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for step in &playbook.steps {
-        waiting.entry(&step.name).or_default().extend(step.after.iter().chain(&step.needs).map(String::as_str));
-    }
-    // Steps that wait for nothing that still waits are done, again and again; what remains goes round in a circle, or
-    // waits for a circle.
-    loop {
-        let done: Vec<&str> = waiting
-            .iter()
-            .filter(|(_, others)| !others.iter().any(|other| waiting.contains_key(other)))
-            .map(|(name, _)| *name)
-            .collect();
-        if done.is_empty() {
-            break;
-        }
-        waiting.retain(|name, _| !done.contains(name));
-    }
-    let mut trail: Vec<&str> = vec![waiting.keys().next()?];
-    loop {
-        let next = *waiting.get(trail.last()?)?.iter().find(|other| waiting.contains_key(*other))?;
-        if let Some(start) = trail.iter().position(|name| *name == next) {
-            let circle: Vec<&str> = trail.iter().skip(start).copied().chain([next]).collect();
-            let first = playbook.steps.iter().position(|step| circle.contains(&step.name.as_str()))?;
-            return Some((first, circle.join(" → ")));
-        }
-        trail.push(next);
     }
 }

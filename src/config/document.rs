@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::path::{KeyPath, Segment};
 use super::problem::{Problem, Sources, Spot};
+use super::wording::{closest, excerpt, listed, missing_remedy, secret_words, syntax_remedy, words};
 
 /// The most mistakes of shape told about one file; who makes more has another problem.
 const MAX_MISTAKES: usize = 100;
@@ -137,30 +138,6 @@ impl<'i> Text<'i> {
     }
 }
 
-/// A line for people: bounded, without control characters, and without the values of keys that may hold secrets.
-fn excerpt(line: &str) -> Option<String> {
-    let lower = line.to_lowercase();
-    let suspicious = ["token", "password", "secret", "webhook", "xoxb"].iter().any(|word| lower.contains(word));
-    let shown = match line.split_once('=') {
-        Some((key, _)) if suspicious => format!("{}= …", key.trim_start()),
-        None if suspicious => return None,
-        _ => line.trim().to_owned(),
-    };
-    let shown: String = shown.chars().take(120).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    (!shown.is_empty()).then_some(shown)
-}
-
-fn syntax_remedy(message: &str, line: &str) -> &'static str {
-    if message.contains("duplicate key") {
-        "keep one of the two; a section or key stands in a file only once, playbooks and steps are [[playbook]] and \
-         [[playbook.step]] with two brackets"
-    } else if line.contains(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']) {
-        "replace the typographic quotes by plain ones"
-    } else {
-        "write key = value; strings, durations and addresses stand in quotes, conditions best in single quotes"
-    }
-}
-
 /// What a mistake is.
 enum Mistake<'e> {
     UnknownKey(&'e str),
@@ -227,7 +204,11 @@ impl Repair<'_> {
         let table = path.parent().unwrap_or_default();
         let known = listed(message);
         let remedy = match closest(key, &known) {
-            Some(known) => format!("did you mean `{known}`?"),
+            Some(known) => {
+                // Where the right key is missing, this one is why.
+                self.removed.insert(table.key(known));
+                format!("did you mean `{known}`?")
+            }
             None if known.is_empty() => "take it out".to_owned(),
             None => format!("take it out, or use one of: {}", known.join(", ")),
         };
@@ -240,16 +221,17 @@ impl Repair<'_> {
     }
 
     fn misshapen(&mut self, message: &str, span: &Range<usize>) -> bool {
-        let found = find(&self.tree, span, Part::Value).or_else(|| find(&self.tree, span, Part::Key));
-        let Some(path) = found else {
-            self.unplaced(message, span);
+        let at_value = find(&self.tree, span, Part::Value);
+        let at_key = at_value.is_none();
+        let Some(path) = at_value.or_else(|| find(&self.tree, span, Part::Key)) else {
+            self.unplaced("a value has the wrong type", span);
             return false;
         };
         let secret = path
             .segments()
             .iter()
             .any(|segment| matches!(segment, Segment::Key(key) if SECRET_KEYS.contains(&key.as_str())));
-        let (message, remedy) = if secret { secret_words(message) } else { words(message) };
+        let (message, remedy) = if secret { secret_words(message, at_key) } else { words(message) };
         let mut problem = self.sources.problem(&path, message, remedy);
         self.text.point(&mut problem, span.start);
         if secret {
@@ -299,93 +281,6 @@ fn placeholder<'i>(key: &str) -> DeValue<'i> {
         }
         _ => DeValue::String("".into()),
     }
-}
-
-fn missing_remedy(key: &str) -> String {
-    match key {
-        "org_url" => "write org_url = \"https://example.okta.com\" with your org".to_owned(),
-        "token" => "write token = { credential = \"okta-token\" }, { file = \"…\" } or { env = \"…\" }".to_owned(),
-        "url" => "write url = \"https://…\"".to_owned(),
-        "on" => "write on = [\"user.risk.detect\"] with the event types it answers".to_owned(),
-        "name" => "give it a name that stays the same: it is part of the idempotency key".to_owned(),
-        "action" => "write action = \"connector.noun.verb\", such as \"okta.group.add_user\"".to_owned(),
-        other => format!("write {other} = …, as in config.example.toml"),
-    }
-}
-
-fn secret_words(message: &str) -> (String, String) {
-    let what = if message.starts_with("unknown variant") {
-        message.split(',').next().unwrap_or_default().replace("unknown variant", "a secret does not come from")
-    } else if message.starts_with("wanted exactly") {
-        "a secret comes from exactly one place".to_owned()
-    } else {
-        "a secret never stands in the configuration itself".to_owned()
-    };
-    (what, "write { file = \"…\" }, { credential = \"…\" } or { env = \"…\" }".to_owned())
-}
-
-/// Serde's sentence in words of the file's writer, and what to do.
-fn words(message: &str) -> (String, String) {
-    if let Some(rest) = message.strip_prefix("unknown variant `") {
-        let word = rest.split('`').next().unwrap_or_default();
-        let known = listed(message);
-        let remedy = match closest(word, &known) {
-            Some(known) => format!("did you mean \"{known}\"?"),
-            None => {
-                format!("use one of: {}", known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", "))
-            }
-        };
-        return (format!("`{word}` is not one of the choices"), remedy);
-    }
-    if let Some(rest) = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))
-        && let Some((got, expected)) = rest.rsplit_once(", expected ")
-    {
-        let expected = match expected {
-            "a sequence" => "a list in brackets (sections that repeat have two: [[playbook]])",
-            other => other,
-        };
-        return (format!("this is {got}"), format!("write {expected}"));
-    }
-    match message.split_once("; ") {
-        Some((message, remedy)) => (message.to_owned(), remedy.to_owned()),
-        None if message.contains("is not a duration") => {
-            (message.to_owned(), "write a number and its unit: ms, s, m, h or d".to_owned())
-        }
-        None => (message.to_owned(), "compare it with config.example.toml".to_owned()),
-    }
-}
-
-/// The names behind `expected` in serde's sentence.
-fn listed(message: &str) -> Vec<&str> {
-    let expected = message.split_once("expected").map_or("", |(_, expected)| expected);
-    expected.split('`').skip(1).step_by(2).collect()
-}
-
-/// The candidate that differs from `word` by a few letters at most.
-pub(super) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    let allowed = (word.chars().count() / 3).max(1);
-    candidates
-        .iter()
-        .map(|candidate| (distance(word, candidate), *candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// How many letters have to be put in, taken out or changed (Levenshtein). Long words are not worth the work.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (above, letter) in left.chars().take(64).enumerate() {
-        let mut next = vec![above + 1];
-        for ((other, diagonal), upper) in right.iter().zip(&row).zip(row.iter().skip(1)) {
-            let changed = diagonal + usize::from(*other != letter);
-            let before = next.last().copied().unwrap_or_default();
-            next.push(changed.min(upper + 1).min(before + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

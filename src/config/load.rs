@@ -14,6 +14,7 @@ use super::path::KeyPath;
 use super::problem::{Problem, Sources};
 use super::secret::SecretEnv;
 use super::{Config, PlaybookConfig, check};
+use crate::playbook::Playbook;
 
 /// The file that is read when neither `--config` nor the environment names one.
 pub const DEFAULT_FILE: &str = "/etc/okta-responder/config.toml";
@@ -35,6 +36,8 @@ pub const MAX_PLAYBOOK_FILES: usize = 256;
 pub struct Loaded {
     /// The configuration, with the playbooks of every file.
     pub config: Config,
+    /// The same playbooks, compiled.
+    pub playbooks: Vec<Playbook>,
     /// Where each key stands.
     pub sources: Sources,
 }
@@ -70,9 +73,10 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
     }
     if let Some(mut config) = main {
         config.playbooks.extend(playbooks);
-        problems.extend(check::all(&config, &reading.sources, &reading.repaired));
+        let (playbooks, found) = check::all(&config, &reading.sources, &reading.repaired);
+        problems.extend(found);
         if problems.is_empty() {
-            return Ok(Loaded { config, sources: reading.sources });
+            return Ok(Loaded { config, playbooks, sources: reading.sources });
         }
     }
     // Files keep their order: the main one first.
@@ -191,4 +195,363 @@ fn read(path: &Path) -> Result<(String, Option<Problem>), Box<Problem>> {
         Problem::of_file(path, message, format!("chmod o-w {}", path.display()))
     });
     Ok((text, open))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const MINIMAL: &str = "[okta]\norg_url = \"https://example.okta.com\"\ntoken = { env = \"T\" }\n";
+
+    struct Room {
+        directory: tempfile::TempDir,
+    }
+
+    impl Room {
+        fn new(main: &str, playbooks: &[(&str, &str)]) -> Self {
+            let room = Self { directory: tempfile::tempdir().unwrap() };
+            fs::create_dir(room.path(PLAYBOOKS_DIRECTORY)).unwrap();
+            room.write("config.toml", main);
+            for (name, text) in playbooks {
+                room.write(&format!("{PLAYBOOKS_DIRECTORY}/{name}"), text);
+            }
+            room
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).unwrap();
+            fs::set_permissions(self.path(name), Permissions::from_mode(0o640)).unwrap();
+        }
+
+        fn load(&self) -> Result<Loaded, Vec<Problem>> {
+            load(&self.path("config.toml"))
+        }
+
+        /// Everything that is wrong, as people read it, with the directory left out.
+        fn problems(&self) -> String {
+            let problems = self.load().err().unwrap_or_default();
+            let text: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            text.join("\n").replace(&format!("{}/", self.directory.path().display()), "")
+        }
+    }
+
+    /// What is wrong with one file that stands alone.
+    fn check(text: &str) -> String {
+        Room::new(text, &[]).problems()
+    }
+
+    fn playbook(name: &str) -> String {
+        format!(
+            "[[playbook]]\nname = \"{name}\"\non = [\"user.risk.detect\"]\n[[playbook.step]]\nname = \"s\"\n\
+             action = \"okta.user.clear_sessions\"\n"
+        )
+    }
+
+    #[test]
+    fn the_file_is_named_by_the_argument_then_the_environment_then_by_convention() {
+        let argument = Some(Path::new("a.toml"));
+        assert_eq!(locate(argument, Some("e.toml".into())), Path::new("a.toml"));
+        assert_eq!(locate(None, Some("e.toml".into())), Path::new("e.toml"));
+        assert_eq!(locate(None, Some(OsString::new())), Path::new(DEFAULT_FILE));
+        assert_eq!(locate(None, None), Path::new(DEFAULT_FILE));
+    }
+
+    #[test]
+    fn playbooks_beside_the_file_are_added_in_the_order_of_their_names() {
+        let room = Room::new(
+            &format!("{MINIMAL}{}", playbook("first")),
+            &[
+                ("20-b.toml", &playbook("third")),
+                ("10-a.toml", &playbook("second")),
+                (".hidden.toml", "no"),
+                ("README", "no"),
+            ],
+        );
+        let loaded = room.load().unwrap();
+        let names: Vec<_> = loaded.config.playbooks.iter().map(|playbook| playbook.name.as_str()).collect();
+        assert_eq!(names, ["first", "second", "third"]);
+    }
+
+    #[test]
+    fn a_missing_playbooks_directory_is_an_empty_one() {
+        let room = Room::new(MINIMAL, &[]);
+        fs::remove_dir(room.path(PLAYBOOKS_DIRECTORY)).unwrap();
+        assert!(room.load().is_ok());
+    }
+
+    #[test]
+    fn problems_in_playbook_files_name_their_file_line_and_playbook() {
+        let room = Room::new(
+            &format!("{MINIMAL}{}", playbook("one")),
+            &[
+                ("a.toml", "[slack]\n"),
+                ("b.toml", &format!("{}after = [\"nobody\"]\n", playbook("two"))),
+                ("c.toml", &playbook("one")),
+            ],
+        );
+        insta::assert_snapshot!(room.problems());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_problem() {
+        let room = Room::new(MINIMAL, &[]);
+        fs::remove_file(room.path("config.toml")).unwrap();
+        assert!(room.problems().contains("the file cannot be read: No such file"));
+        fs::create_dir(room.path("config.toml")).unwrap();
+        assert!(room.problems().contains("this is not a regular file"));
+    }
+
+    #[test]
+    fn what_is_too_large_or_not_text_is_refused() {
+        let room = Room::new("", &[]);
+        fs::write(room.path("config.toml"), vec![b'#'; MAX_FILE_BYTES as usize + 1]).unwrap();
+        assert!(room.problems().contains("is larger than"));
+        fs::write(room.path("config.toml"), b"# \xff").unwrap();
+        assert!(room.problems().contains("not UTF-8"));
+    }
+
+    #[test]
+    fn a_file_that_everybody_may_write_is_a_problem_even_when_its_content_is_right() {
+        let room = Room::new(MINIMAL, &[]);
+        fs::set_permissions(room.path("config.toml"), Permissions::from_mode(0o666)).unwrap();
+        insta::assert_snapshot!(room.problems());
+    }
+
+    #[test]
+    fn every_secret_that_cannot_be_had_is_told() {
+        let room = Room::new(
+            "[okta]\norg_url = \"https://example.okta.com\"\ntoken = { env = \"MISSING\" }\n\n[servicenow]\n\
+             url = \"https://example.service-now.com\"\nclient_id = \"c\"\n\
+             client_secret = { credential = \"servicenow-secret\" }\n\n[slack]\nwebhook_url = { file = \"/nowhere/slack\" }\n",
+            &[],
+        );
+        let loaded = room.load().unwrap();
+        let problems = loaded.check_secrets(&SecretEnv::new(None, |_| None));
+        let text: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        insta::assert_snapshot!(text.join("\n").replace(&format!("{}/", room.directory.path().display()), ""));
+    }
+
+    #[test]
+    fn a_problem_is_one_json_object() {
+        let room = Room::new(&MINIMAL.replace("example.okta.com", "example-admin.okta.com"), &[]);
+        let problems = room.load().unwrap_err();
+        let json: serde_json::Value = serde_json::from_str(&problems[0].to_json()).unwrap();
+        assert_eq!(json["line"], 2);
+        assert_eq!(json["place"], "[okta] org_url");
+        assert_eq!(json["remedy"], "write \"https://example.okta.com\"");
+        assert!(!problems[0].to_json().contains('\n'));
+    }
+
+    #[test]
+    fn every_mistake_of_shape_is_told_at_once() {
+        insta::assert_snapshot!(check(
+            r##"
+            surprise = 1
+
+            [okta]
+            orgurl = "https://example.okta.com"
+            token = "00aVerySecretTokenValue"
+            timeout = "30 parsecs"
+            rate_share = "half"
+
+            [poll]
+            start_from = "yesterday"
+            interval = "0s"
+            page_size = -1
+
+            [riks]
+            source = "okta"
+
+            [risk]
+            source = "group"
+
+            [guard]
+            protected_users = ["00u1", 7]
+
+            [slack]
+            token = { fil = "/etc/okta-responder/slack-token" }
+
+            [email]
+            password = { file = "a", env = "b" }
+
+            [[playbook]]
+            on = ["user.risk.detect"]
+
+            [[playbook.step]]
+            nmae = "quarantine"
+            action = "okta.group.add_user"
+
+            [[playbook.step]]
+            name = "tell"
+            after = "quarantine"
+            wait = 30
+
+            [[playbook]]
+            name = "other"
+            on = "user.risk.detect"
+            mode = "watch"
+            "##
+        ));
+    }
+
+    #[test]
+    fn every_mistake_of_meaning_is_told_at_once() {
+        insta::assert_snapshot!(check(
+            r##"
+            [okta]
+            org_url = "https://example-admin.okta.com"
+            admin_url = "http://admin.example.com"
+            token = { env = "T" }
+            timeout = "0s"
+            rate_share = 1.5
+
+            [poll]
+            page_size = 1001
+
+            [dispatch]
+            concurrency = 0
+            retry_initial = "10s"
+            retry_max = "1s"
+
+            [risk]
+            high_group = "Risky"
+            medium_group = "Risky"
+
+            [guard]
+            protected_users = [""]
+            protected_apps = ["Payroll"]
+
+            [log]
+            level = "a=b=c"
+
+            [servicenow]
+            url = "https://me:hunter2@example.service-now.com"
+            username = "me"
+            client_secret = { env = "S" }
+            table = "Incidents"
+
+            [slack]
+            token = { env = "S" }
+            webhook_url = { env = "S" }
+
+            [email]
+            host = "smtp.example.com:25"
+            from = "nobody"
+            tls = "none"
+            username = "me"
+
+            [[playbook]]
+            name = "a playbook"
+            on = []
+
+            [[playbook]]
+            name = "p"
+            on = ["user.risk.detect ", "risk", "user.risk.change", "user.risk.change"]
+
+            [[playbook.step]]
+            name = "one"
+            action = "okta.user.clear_sessions"
+            after = ["two"]
+
+            [[playbook.step]]
+            name = "two"
+            action = "okta.user.clear_sessions"
+            needs = ["three"]
+
+            [[playbook.step]]
+            name = "three"
+            action = "okta.user.clear_sessions"
+            after = ["one", "tow"]
+            wait = "0s"
+
+            [[playbook.step]]
+            name = "three"
+            action = "okta.user.clear_sessions"
+            wait = "5s"
+
+            [[playbook]]
+            name = "p"
+            on = ["user.risk.detect"]
+            [[playbook.step]]
+            name = "itself"
+            action = "okta.user.clear_sessions"
+            needs = ["itself"]
+            "##
+        ));
+    }
+
+    #[test]
+    fn an_empty_file_names_what_has_to_be_there() {
+        insta::assert_snapshot!(check(""));
+    }
+
+    #[test]
+    fn sections_that_cannot_work_are_told() {
+        insta::assert_snapshot!(check(&format!(
+            "{MINIMAL}[servicenow]\nurl = \"example.service-now.com\"\n[slack]\n[email]\nhost = \"h\"\nfrom = \"a@b.c\"\n\
+             password = {{ env = \"P\" }}\n"
+        )));
+    }
+
+    #[test]
+    fn text_that_is_not_toml_shows_the_line_and_keeps_secrets_back() {
+        insta::assert_snapshot!(check(
+            "[okta]\norg_url = https://example.okta.com\ntoken = \"00aVerySecretTokenValue\n[poll]\npage_size = 1\npage_size = 2\n\
+             [slack]\nname = \u{201c}x\u{201d}\n"
+        ));
+    }
+
+    #[test]
+    fn a_repaired_table_makes_no_problems_of_its_own() {
+        let slack = check(&format!("{MINIMAL}[slack]\nwebhok_url = {{ env = \"S\" }}\n"));
+        assert_eq!(slack.matches("error:").count(), 1, "{slack}");
+        let step = check(&format!(
+            "{MINIMAL}[[playbook]]\nname = \"p\"\non = [\"a.b\"]\n[[playbook.step]]\nnmae = \"s\"\n\
+             action = \"okta.user.clear_sessions\"\n[[playbook.step]]\nname = \"t\"\n\
+             action = \"okta.user.clear_sessions\"\nafter = [\"s\"]\n"
+        ));
+        assert_eq!(step.matches("error:").count(), 1, "{step}");
+    }
+
+    #[test]
+    fn no_secret_written_into_the_file_is_ever_repeated() {
+        for text in [
+            "token = \"hunter2\"",
+            "token = { file = [\"hunter2\"] }",
+            "token = hunter2",
+            "token = \"hunter2",
+            "tokn = \"hunter2\"",
+            "token = [\"hunter2\"]",
+            "token = { env = \"T\" }\norg_url = \"https://me:hunter2@example.okta.com\"",
+            "token = { env = \"T\" }\n[email]\npassword = \"hunter2\"",
+            "token = { env = \"T\" }\n[slack]\nwebhook_url = \"https://hooks.slack.com/hunter2\"",
+            "token = { secret = \"hunter2\" }",
+        ] {
+            let problems = check(&format!("[okta]\n{text}\n"));
+            assert!(!problems.is_empty() && !problems.contains("hunter2"), "{text}: {problems}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_mistakes_told_is_bounded() {
+        let text: String = (0..1000).map(|number| format!("key{number} = 1\n")).collect();
+        let problems = check(&text);
+        assert!(problems.matches("error:").count() <= 101, "{problems}");
+    }
+
+    #[test]
+    fn the_state_file_is_the_configured_one_then_systemds_then_the_usual_one() {
+        let mut config = Room::new(MINIMAL, &[]).load().unwrap().config;
+        assert_eq!(config.state_path(None), Path::new("/var/lib/okta-responder/state.db"));
+        assert_eq!(config.state_path(Some("/var/lib/one:/var/lib/two".as_ref())), Path::new("/var/lib/one/state.db"));
+        config.state.path = Some("/srv/s.db".into());
+        assert_eq!(config.state_path(Some("/var/lib/one".as_ref())), Path::new("/srv/s.db"));
+    }
 }

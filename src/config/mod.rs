@@ -10,6 +10,7 @@ mod path;
 pub mod problem;
 pub mod secret;
 pub mod values;
+mod wording;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -150,7 +150,7 @@ impl SecretError {
                 "check that it is the right one: a secret is one short line of text".to_owned()
             }
             Self::NoCredentials { name } | Self::NoCredential { name } => format!(
-                "add LoadCredential={name}:/etc/okta-responder/{name} to the [Service] section of the unit and start \
+                "add LoadCredential={name}:/etc/okta-responder/credentials/{name} to the [Service] section of the unit and start \
                  the daemon with systemd, or use {{ file = \"…\" }}"
             ),
             Self::CredentialName { .. } => {
