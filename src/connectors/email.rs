@@ -203,12 +203,12 @@ impl Mailer {
 
     /// The error in words, bounded and without our password, should the server repeat it.
     fn said(&self, error: &transport::smtp::Error) -> String {
-        let said = cut(&Escape::Line.apply(&error.to_string()), 200);
+        let said = error.to_string();
         match &self.login {
             Some((_, password)) if said.contains(password.expose_secret()) => {
-                "an answer that is not repeated".to_owned()
+                "an answer that is not repeated here because it holds a secret".to_owned()
             }
-            _ => said,
+            _ => cut(&Escape::Line.apply(&said), 200),
         }
     }
 }

@@ -4,9 +4,13 @@
 //! an [`Outcome`] and returns. It never waits, never repeats, never touches the store. What it must not do: report
 //! `Transient` or `Permanent` when the changing request may have arrived — that is `Unknown`.
 
+#[cfg(test)]
+mod contract;
 mod email;
 mod servicenow;
 mod slack;
+#[cfg(test)]
+mod stage;
 mod wire;
 
 use std::collections::BTreeMap;
