@@ -12,6 +12,7 @@ use super::*;
 use crate::config::{ServiceNowConfig, SlackConfig};
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::Reason;
+use crate::okta::{Auth, OktaSettings};
 
 /// Long enough for an answer over loopback on a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -109,7 +110,88 @@ fn plugs() -> Vec<Plug> {
         secrets: &["hook_1"],
         ..bot.clone()
     };
-    vec![incident, incident_oauth, bot, webhook]
+    let add = Plug {
+        name: "okta, add to group",
+        build: |base, timeout| {
+            let okta = okta(base, timeout);
+            let debug = format!("{okta:?}");
+            (Arc::new(okta_group::AddUser::new(okta)), debug)
+        },
+        params: json!({"group": "Quarantine", "user": USER}),
+        read: |seen, changed| {
+            let group = json!({"id": GROUP, "type": "OKTA_GROUP", "profile": {"name": "Quarantine"}});
+            (seen.method == "GET").then(|| match seen.path() {
+                "/api/v1/groups" => Reply::json(200, &json!([group])),
+                path if path.ends_with("/groups") && changed.is_empty() => Reply::json(200, &json!([])),
+                path if path.ends_with("/groups") => Reply::json(200, &json!([group])),
+                _ => {
+                    Reply::json(200, &json!({"id": USER, "status": "ACTIVE", "profile": {"login": "ada@example.com"}}))
+                }
+            })
+        },
+        done: |_| Reply::text(204, "application/json", ""),
+        error: |text| json!({"errorCode": "E0000000", "errorSummary": text, "errorCauses": []}).to_string(),
+        reads_body: false,
+        takes_key: false,
+        exempt: &[],
+        secrets: &["okta_token_1"],
+    };
+    let remove = Plug {
+        name: "okta, remove from group",
+        build: |base, timeout| {
+            let okta = okta(base, timeout);
+            let debug = format!("{okta:?}");
+            (Arc::new(okta_group::RemoveUser::new(okta)), debug)
+        },
+        read: |seen, changed| {
+            let group = json!({"id": GROUP, "type": "OKTA_GROUP", "profile": {"name": "Quarantine"}});
+            (seen.method == "GET").then(|| match seen.path() {
+                "/api/v1/groups" => Reply::json(200, &json!([group])),
+                path if path.ends_with("/groups") && changed.is_empty() => Reply::json(200, &json!([group])),
+                path if path.ends_with("/groups") => Reply::json(200, &json!([])),
+                _ => {
+                    Reply::json(200, &json!({"id": USER, "status": "ACTIVE", "profile": {"login": "ada@example.com"}}))
+                }
+            })
+        },
+        ..add.clone()
+    };
+    let unassign = Plug {
+        name: "okta, unassign app",
+        build: |base, timeout| {
+            let okta = okta(base, timeout);
+            let debug = format!("{okta:?}");
+            (Arc::new(okta_app::UnassignUser::new(okta)), debug)
+        },
+        params: json!({"app": "0oaaaaaaaaaaaaaaaaa1", "user": USER}),
+        read: |seen, changed| {
+            (seen.method == "GET").then(|| match seen.path() {
+                path if path.starts_with("/api/v1/apps/") && changed.is_empty() => {
+                    Reply::json(200, &json!({"id": USER, "scope": "USER", "status": "ACTIVE"}))
+                }
+                path if path.starts_with("/api/v1/apps/") => {
+                    let error = json!({"errorCode": "E0000007", "errorSummary": "Not found: Resource not found"});
+                    Reply::json(404, &error)
+                }
+                _ => {
+                    Reply::json(200, &json!({"id": USER, "status": "ACTIVE", "profile": {"login": "ada@example.com"}}))
+                }
+            })
+        },
+        // Not assigned any more is what was wanted.
+        exempt: &[404],
+        ..add.clone()
+    };
+    vec![incident, incident_oauth, bot, webhook, add, remove, unassign]
+}
+
+const USER: &str = "00uaaaaaaaaaaaaaaaa1";
+const GROUP: &str = "00gaaaaaaaaaaaaaaaa1";
+
+fn okta(base: &str, timeout: Duration) -> Arc<OktaClient> {
+    let url: Url = base.parse().unwrap();
+    let settings = OktaSettings { org_url: url.clone(), admin_url: url, timeout };
+    Arc::new(OktaClient::new(&settings, Auth::ssws(&"okta_token_1".into()).unwrap()).unwrap())
 }
 
 fn servicenow_config(base: &str, timeout: Duration) -> ServiceNowConfig {
@@ -215,7 +297,7 @@ fn fits_a_change(status: u16, outcome: &Outcome) -> bool {
     match status {
         200..=299 => matches!(outcome, O::Done(_) | O::AlreadyDone(_) | O::Unknown(_)),
         300..=399 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::BadAnswer),
-        401 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Unauthorized),
+        401 => matches!(outcome, O::Transient(_)) && reason == Some(Reason::Unauthorized),
         403 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Forbidden),
         404 | 410 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::NotFound),
         408 | 423 | 425 => matches!(outcome, O::Transient(_)),

@@ -240,7 +240,7 @@ impl ServiceNow {
             200..=299 => {}
             // OAuth answers a wrong client or password with 400 or 401 (RFC 6749, section 5.2).
             status @ (400 | 401) => {
-                return Err(Outcome::Permanent(Failure::new(
+                return Err(wire::unauthorized(Failure::new(
                     Reason::Unauthorized,
                     format!("{what}: answered {status}; check `client_id`, `client_secret`, `username` and `password`"),
                 )));

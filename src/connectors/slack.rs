@@ -255,7 +255,7 @@ fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
     let failure = |reason, remedy: &str| Failure::new(reason, format!("{what}: Slack says `{error}`{remedy}"));
     match error {
         "not_authed" | "invalid_auth" | "account_inactive" | "token_revoked" | "token_expired" => {
-            Outcome::Permanent(failure(Reason::Unauthorized, "; check `slack.token`"))
+            wire::unauthorized(failure(Reason::Unauthorized, "; check `slack.token`"))
         }
         "missing_scope" => Outcome::Permanent(failure(Reason::Forbidden, "; give the bot the scope chat:write")),
         "not_in_channel" => Outcome::Permanent(failure(Reason::Forbidden, "; invite the bot to the channel")),

@@ -28,6 +28,10 @@ impl Seen {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
+    pub(super) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
     /// The decoded value of a query parameter.
     pub(super) fn query(&self, name: &str) -> Option<String> {
         let url = url::Url::parse("http://stage/").unwrap().join(&self.target).unwrap();

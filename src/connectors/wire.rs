@@ -94,5 +94,14 @@ pub(super) fn refusal(answer: &Answer, what: &str, said: &str, sends: Sends) -> 
         _ => "",
     };
     let failure = Failure::new(http::reason_of_status(status), format!("{what}: answered {status}{said}{remedy}"));
+    if status == 401 {
+        return unauthorized(failure);
+    }
     http::after_status(sends.is_changing(), status, http::retry_after(&answer.headers), failure)
+}
+
+/// Our credentials were refused: nothing was done, and an operator can put it right, so the action waits for him as long
+/// as its retries last.
+pub(super) fn unauthorized(failure: Failure) -> Outcome {
+    Outcome::Transient(Failure { reason: Reason::Unauthorized, ..failure })
 }

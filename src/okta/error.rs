@@ -12,7 +12,7 @@ use super::page::ForeignNext;
 use super::path::PathError;
 use super::rate::{RateHeaders, Wait};
 use crate::http::{self, BodyError};
-use crate::model::outcome::{Failure, Outcome, Reason};
+use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 
 /// The most characters kept of what Okta says.
 const MAX_SUMMARY: usize = 300;
@@ -69,6 +69,16 @@ pub enum OktaErrorKind {
     NoCredential,
     /// An id or a name of ours cannot be asked for; nothing was sent.
     BadParameters,
+}
+
+impl OktaErrorKind {
+    /// The wait that Okta asks for; `None` when it is no used-up rate limit.
+    pub fn wait(self) -> Option<Duration> {
+        match self {
+            Self::RateLimited(Wait::Until(wait)) => Some(wait),
+            _ => None,
+        }
+    }
 }
 
 /// What was asked, and what is known of the answer.
@@ -212,6 +222,17 @@ impl OktaError {
                 _ => Outcome::Transient(failure),
             },
             _ => Outcome::Permanent(failure),
+        }
+    }
+}
+
+impl OktaError {
+    /// What the error of a read means when it was made to settle a doubt: ask again, or, when asking will not help, let
+    /// a person look.
+    pub fn to_verdict(&self) -> Verdict {
+        match self.to_outcome(false) {
+            Outcome::Transient(failure) | Outcome::RetryAfter(_, failure) => Verdict::TryLater(failure),
+            _ => Verdict::CannotTell,
         }
     }
 }
@@ -378,16 +399,5 @@ impl fmt::Display for Needs<'_> {
             f,
             "it needs the scope okta.{area}.{verb} (an API token has its owner's rights) and an admin role that {role}"
         )
-    }
-}
-
-/// Bounds the wait that a caller of its own makes after a rate limit; `None` when it is not a rate limit.
-impl OktaErrorKind {
-    /// The wait that Okta asks for, if it is one.
-    pub fn wait(self) -> Option<Duration> {
-        match self {
-            Self::RateLimited(Wait::Until(wait)) => Some(wait),
-            _ => None,
-        }
     }
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::client::{OktaClient, found};
 use super::error::{OktaError, OktaErrorKind};
 use super::path::ApiPath;
+use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 
 /// The type of a group whose members can be changed here.
 pub const OKTA_GROUP: &str = "OKTA_GROUP";
@@ -65,6 +66,26 @@ pub enum GroupError {
         /// The group.
         group: GroupRef,
     },
+}
+
+impl GroupError {
+    /// What it means for an attempt; nothing was changed.
+    pub fn to_outcome(&self) -> Outcome {
+        match self {
+            Self::Okta { source, .. } => source.to_outcome(false),
+            Self::Missing { .. } => Outcome::Permanent(Failure::new(Reason::NotFound, self.to_string())),
+            Self::Ambiguous { .. } => Outcome::Permanent(Failure::new(Reason::BadParameters, self.to_string())),
+            Self::NotOurs { .. } => Outcome::Permanent(Failure::new(Reason::Rejected, self.to_string())),
+        }
+    }
+
+    /// What it means when it comes up while a doubt is settled.
+    pub fn to_verdict(&self) -> Verdict {
+        match self {
+            Self::Okta { source, .. } => source.to_verdict(),
+            _ => Verdict::CannotTell,
+        }
+    }
 }
 
 impl OktaClient {

@@ -51,6 +51,15 @@ impl OktaClient {
         answer.map(|answer| answer.json::<UserBody>().map(User::from)).transpose()
     }
 
+    /// The id of a user who may be named by id or by login; `None` when there is none. What looks like an id is not asked
+    /// for: whoever uses it finds out.
+    pub async fn user_id(&self, id_or_login: &str) -> Result<Option<String>, OktaError> {
+        if is_user_id(id_or_login) {
+            return Ok(Some(id_or_login.to_owned()));
+        }
+        Ok(self.user(id_or_login).await?.map(|user| user.id))
+    }
+
     /// The user that the credential belongs to.
     pub async fn me(&self) -> Result<User, OktaError> {
         let answer = self.get(&ApiPath::new(["api", "v1", "users", "me"])?, &[]).await?;
@@ -101,6 +110,11 @@ impl OktaClient {
         let path = ApiPath::new(["api", "v1", "users", id, "sessions"])?;
         self.send(Method::DELETE, &path, &query, None).await.map(drop)
     }
+}
+
+/// `00u` and 17 letters or digits.
+fn is_user_id(text: &str) -> bool {
+    text.len() == 20 && text.starts_with("00u") && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Okta looks a login with a slash up only by id (Okta API reference, "Retrieve a user"), and no name is that long.
