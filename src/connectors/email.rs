@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::{EmailConfig, MailTls};
 use crate::model::escape::Escape;
@@ -150,7 +151,7 @@ impl Mailer {
             connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(|error| {
                 let detail = format!("logging in at {}: {}", self.host, self.said(&error));
                 if error.is_permanent() || error.is_client() {
-                    Outcome::Permanent(Failure::new(Reason::Unauthorized, detail))
+                    unauthorized(Failure::new(Reason::Unauthorized, detail))
                 } else {
                     Outcome::Transient(Failure::new(reason_of(&error, false), detail))
                 }
@@ -203,12 +204,12 @@ impl Mailer {
 
     /// The error in words, bounded and without our password, should the server repeat it.
     fn said(&self, error: &transport::smtp::Error) -> String {
-        let said = cut(&Escape::Line.apply(&error.to_string()), 200);
+        let said = error.to_string();
         match &self.login {
             Some((_, password)) if said.contains(password.expose_secret()) => {
-                "an answer that is not repeated".to_owned()
+                "an answer that is not repeated here because it holds a secret".to_owned()
             }
-            _ => said,
+            _ => cut(&Escape::Line.apply(&said), 200),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! an [`Outcome`] and returns. It never waits, never repeats, never touches the store. What it must not do: report
 //! `Transient` or `Permanent` when the changing request may have arrived — that is `Unknown`.
 
+#[cfg(test)]
+mod contract;
 mod email;
 mod okta_app;
 mod okta_group;
@@ -11,6 +13,8 @@ mod okta_params;
 mod okta_session;
 mod servicenow;
 mod slack;
+#[cfg(test)]
+mod stage;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -36,21 +40,17 @@ pub use slack::Slack;
 
 /// Every action there is. A new one is a file of its own and one line here.
 pub static ACTIONS: &[Registration] = &[
-    Registration { kind: &okta_group::ADD_USER, build: |services| okta(services, okta_group::AddUser::new) },
-    Registration { kind: &okta_group::REMOVE_USER, build: |services| okta(services, okta_group::RemoveUser::new) },
-    Registration { kind: &okta_app::UNASSIGN_USER, build: |services| okta(services, okta_app::UnassignUser::new) },
+    Registration { kind: &okta_group::ADD_USER, build: |services| on_okta(services, okta_group::AddUser::new) },
+    Registration { kind: &okta_group::REMOVE_USER, build: |services| on_okta(services, okta_group::RemoveUser::new) },
+    Registration { kind: &okta_app::UNASSIGN_USER, build: |services| on_okta(services, okta_app::UnassignUser::new) },
     Registration {
         kind: &okta_session::CLEAR_SESSIONS,
-        build: |services| okta(services, okta_session::ClearSessions::new),
+        build: |services| on_okta(services, okta_session::ClearSessions::new),
     },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
 ];
-
-fn okta<C: Connector + 'static>(services: &Services, new: fn(Arc<OktaClient>) -> C) -> Option<Arc<dyn Connector>> {
-    Some(Arc::new(new(Arc::clone(&services.okta))))
-}
 
 /// The actions that Okta answers by lowering the user's risk.
 pub fn resetting_risk() -> impl Iterator<Item = &'static str> {
@@ -286,6 +286,10 @@ impl std::fmt::Debug for ActionKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ActionKind").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+fn on_okta<C: Connector + 'static>(services: &Services, new: fn(Arc<OktaClient>) -> C) -> Option<Arc<dyn Connector>> {
+    Some(Arc::new(new(Arc::clone(&services.okta))))
 }
 
 fn connector<C: Connector + 'static>(service: &Option<Arc<C>>) -> Option<Arc<dyn Connector>> {

@@ -240,7 +240,7 @@ impl ServiceNow {
             200..=299 => {}
             // OAuth answers a wrong client or password with 400 or 401 (RFC 6749, section 5.2).
             status @ (400 | 401) => {
-                return Err(Outcome::Permanent(Failure::new(
+                return Err(wire::unauthorized(Failure::new(
                     Reason::Unauthorized,
                     format!("{what}: answered {status}; check `client_id`, `client_secret`, `username` and `password`"),
                 )));
@@ -285,8 +285,11 @@ impl ServiceNow {
         let Ok(Body { error }) = serde_json::from_slice(&answer.body) else { return String::new() };
         let said: Vec<_> =
             [error.message, error.detail].into_iter().flatten().filter(|text| !text.is_empty()).collect();
-        let said = cut(&Escape::Line.apply(&said.join(": ")), 200);
-        if self.secrets().iter().any(|secret| said.contains(secret.expose_secret())) { String::new() } else { said }
+        let said = said.join(": ");
+        if answer.repeats_credential || self.secrets().iter().any(|secret| said.contains(secret.expose_secret())) {
+            return "an answer that is not repeated here because it holds a secret".to_owned();
+        }
+        cut(&Escape::Line.apply(&said), 200)
     }
 
     fn secrets(&self) -> Vec<&SecretString> {

@@ -40,6 +40,8 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
 const MAX_TEXT: usize = 4000;
 /// The most blocks of one message (Slack, Block Kit).
 const MAX_BLOCKS: usize = 50;
+/// Stands for an error of Slack's that is not one of its words.
+const NO_WORD: &str = "an error that is not repeated here";
 /// How the message's metadata is called.
 const EVENT_TYPE: &str = "okta_responder_action";
 
@@ -112,7 +114,9 @@ impl Slack {
         if posted.ok {
             return Outcome::Done(posted.receipt());
         }
-        refused_with(WHAT, &word(posted.error.as_deref().unwrap_or_default().as_bytes()), &answer)
+        let error = posted.error.as_deref().unwrap_or_default();
+        let error = if answer.repeats_credential { NO_WORD.to_owned() } else { word(error.as_bytes()) };
+        refused_with(WHAT, &error, &answer)
     }
 
     async fn post_to_webhook(&self, url: &SecretString, message: Map<String, Value>) -> Outcome {
@@ -122,7 +126,9 @@ impl Slack {
             Err(outcome) => return outcome,
         };
         if !answer.status.is_success() {
-            return wire::refusal(&answer, WHAT, &word(&answer.body), Sends::Changing);
+            let said = word(&answer.body);
+            let said = if !said.is_empty() && url.expose_secret().contains(&said) { NO_WORD } else { &said };
+            return wire::refusal(&answer, WHAT, said, Sends::Changing);
         }
         if answer.body.trim_ascii() == b"ok" {
             Outcome::Done(Receipt::note("posted through the webhook"))
@@ -249,7 +255,7 @@ fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
     let failure = |reason, remedy: &str| Failure::new(reason, format!("{what}: Slack says `{error}`{remedy}"));
     match error {
         "not_authed" | "invalid_auth" | "account_inactive" | "token_revoked" | "token_expired" => {
-            Outcome::Permanent(failure(Reason::Unauthorized, "; check `slack.token`"))
+            wire::unauthorized(failure(Reason::Unauthorized, "; check `slack.token`"))
         }
         "missing_scope" => Outcome::Permanent(failure(Reason::Forbidden, "; give the bot the scope chat:write")),
         "not_in_channel" => Outcome::Permanent(failure(Reason::Forbidden, "; invite the bot to the channel")),
@@ -282,5 +288,5 @@ fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
 fn word(text: &[u8]) -> String {
     let text = text.trim_ascii();
     let is_word = text.len() <= 64 && text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-    if is_word { String::from_utf8_lossy(text).into_owned() } else { "an error that is no word".to_owned() }
+    if is_word { String::from_utf8_lossy(text).into_owned() } else { NO_WORD.to_owned() }
 }

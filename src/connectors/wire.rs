@@ -1,6 +1,6 @@
 //! One exchange with a service that is not Okta, and what its failure means for the attempt.
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use reqwest::{RequestBuilder, StatusCode};
 
 use crate::http;
@@ -37,6 +37,8 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     /// Its body; empty when that of a refusal could not be read, because the status says enough.
     pub(super) body: Vec<u8>,
+    /// Whether the body repeats the credential of the request; then nothing of it may be quoted.
+    pub(super) repeats_credential: bool,
 }
 
 impl Answer {
@@ -50,7 +52,7 @@ impl Answer {
 /// Sends one request and reads its answer. `what` names it in failures, such as "creating an incident at HOST". The
 /// error of the client is not quoted: it holds the URL, which can be a secret.
 pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) -> Result<Answer, Outcome> {
-    let response = request.send().await.map_err(|error| {
+    let failed = |error: reqwest::Error| {
         let reason = http::classify_send_error(&error);
         let happened = match reason {
             Reason::Connect => "no connection could be made; look at the address, the name service and the firewall",
@@ -59,13 +61,25 @@ pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) 
             _ => "the connection broke before an answer came",
         };
         sends.lost(reason, format!("{what}: {happened}"))
-    })?;
+    };
+    let (client, request) = request.build_split();
+    let request = request.map_err(failed)?;
+    let credential = request.headers().get(AUTHORIZATION).cloned();
+    let response = client.execute(request).await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
-    match http::read_bounded(response, MAX_ANSWER).await {
-        Ok(body) => Ok(Answer { status, headers, body }),
-        Err(_) if !status.is_success() => Ok(Answer { status, headers, body: Vec::new() }),
-        Err(error) => Err(sends.lost(error.reason(), format!("{what}: {error}"))),
-    }
+    let body = match http::read_bounded(response, MAX_ANSWER).await {
+        Ok(body) => body,
+        Err(_) if !status.is_success() => Vec::new(),
+        Err(error) => return Err(sends.lost(error.reason(), format!("{what}: {error}"))),
+    };
+    // The word after the scheme, as in `Bearer WORD`.
+    let credential = credential.as_ref().and_then(|value| value.as_bytes().split(|byte| *byte == b' ').next_back());
+    let repeats_credential = credential.is_some_and(|word| contains(&body, word));
+    Ok(Answer { status, headers, body, repeats_credential })
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    !word.is_empty() && text.windows(word.len()).any(|window| window == word)
 }
 
 /// What an answer other than 2xx means. `said` is the service's own word for it, already cleared of secrets.
@@ -80,5 +94,14 @@ pub(super) fn refusal(answer: &Answer, what: &str, said: &str, sends: Sends) -> 
         _ => "",
     };
     let failure = Failure::new(http::reason_of_status(status), format!("{what}: answered {status}{said}{remedy}"));
+    if status == 401 {
+        return unauthorized(failure);
+    }
     http::after_status(sends.is_changing(), status, http::retry_after(&answer.headers), failure)
+}
+
+/// Our credentials were refused: nothing was done, and an operator can put it right, so the action waits for him as long
+/// as its retries last.
+pub(super) fn unauthorized(failure: Failure) -> Outcome {
+    Outcome::Transient(Failure { reason: Reason::Unauthorized, ..failure })
 }

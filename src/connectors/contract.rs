@@ -1,0 +1,540 @@
+//! What every connector that speaks HTTP must do, whatever its service: one suite, into which each plugs with a [`Plug`].
+//!
+//! The heart of it: an outcome may say that nothing was changed only where that is certain.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::stage::{Reply, Seen, Stage};
+use super::*;
+use crate::config::{ServiceNowConfig, SlackConfig};
+use crate::model::ids::IdempotencyKey;
+use crate::model::outcome::Reason;
+use crate::okta::{Auth, OktaSettings};
+
+/// Long enough for an answer over loopback on a busy machine.
+const PATIENT: Duration = Duration::from_secs(20);
+/// Short enough to wait for.
+const HURRIED: Duration = Duration::from_millis(250);
+
+/// How one connector plugs into the suite.
+#[derive(Clone)]
+struct Plug {
+    name: &'static str,
+    /// Builds it against a base URL; the string is the `Debug` text of everything it is built from.
+    build: fn(&str, Duration) -> (Arc<dyn Connector>, String),
+    params: Value,
+    /// The answer to a request that changes nothing, given what was changed so far; `None` when this is the one that does.
+    read: fn(&Seen, &[Seen]) -> Option<Reply>,
+    /// The answer of success to the request that changes something.
+    done: fn(&Seen) -> Reply,
+    /// An error in the service's own shape that holds this text.
+    error: fn(&str) -> String,
+    /// Whether the body of a success is read at all.
+    reads_body: bool,
+    /// Whether the service has a place for the idempotency key.
+    takes_key: bool,
+    /// Statuses of the changing request that this service also uses for something other than the table says.
+    exempt: &'static [u16],
+    /// What must never be seen.
+    secrets: &'static [&'static str],
+}
+
+fn plugs() -> Vec<Plug> {
+    let incident = Plug {
+        name: "servicenow, basic",
+        build: |base, timeout| {
+            let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base, timeout) };
+            let service = ServiceNow::new(&config, Some("pass_word_1".into()), None).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(service), debug)
+        },
+        params: json!({"short_description": "User risk HIGH", "urgency": 1}),
+        read: |seen, changed| {
+            let rows: Vec<_> = changed.iter().map(incident_row).collect();
+            (seen.method == "GET").then(|| Reply::json(200, &json!({"result": rows})))
+        },
+        done: |seen| Reply::json(201, &json!({"result": incident_row(seen)})),
+        error: |text| json!({"error": {"message": text, "detail": null}, "status": "failure"}).to_string(),
+        reads_body: true,
+        takes_key: true,
+        exempt: &[],
+        secrets: &["pass_word_1", "ZGFlbW9uOnBhc3Nfd29yZF8x"],
+    };
+    let incident_oauth = Plug {
+        name: "servicenow, oauth",
+        build: |base, timeout| {
+            let config = ServiceNowConfig { client_id: Some("client".to_owned()), ..servicenow_config(base, timeout) };
+            let service = ServiceNow::new(&config, None, Some("client_secret_1".into())).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(service), debug)
+        },
+        read: |seen, changed| match seen.target.as_str() {
+            "/oauth_token.do" => Some(Reply::json(200, &json!({"access_token": "token_1", "expires_in": 1799}))),
+            _ => (plugs()[0].read)(seen, changed),
+        },
+        secrets: &["client_secret_1", "token_1"],
+        ..incident.clone()
+    };
+    let bot = Plug {
+        name: "slack, bot",
+        build: |base, timeout| {
+            let config = slack_config(base, timeout);
+            let service = Slack::new(&config, Some("xoxb_1".into()), None).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(service), debug)
+        },
+        params: json!({"channel": "#security", "text": "User risk HIGH"}),
+        read: |_, _| None,
+        done: |_| Reply::json(200, &json!({"ok": true, "channel": "C1", "ts": "1700000000.000100"})),
+        error: |text| json!({"ok": false, "error": text}).to_string(),
+        reads_body: true,
+        takes_key: true,
+        exempt: &[],
+        secrets: &["xoxb_1"],
+    };
+    let webhook = Plug {
+        name: "slack, webhook",
+        build: |base, timeout| {
+            let config = slack_config(base, timeout);
+            let url = format!("{base}/services/hook_1");
+            let service = Slack::new(&config, None, Some(url.into())).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(service), debug)
+        },
+        done: |_| Reply::text(200, "text/html", "ok"),
+        error: str::to_owned,
+        takes_key: false,
+        secrets: &["hook_1"],
+        ..bot.clone()
+    };
+    let add = Plug {
+        name: "okta, add to group",
+        build: |base, timeout| {
+            let okta = okta(base, timeout);
+            let debug = format!("{okta:?}");
+            (Arc::new(okta_group::AddUser::new(okta)), debug)
+        },
+        params: json!({"group": "Quarantine", "user": USER}),
+        read: |seen, changed| {
+            let group = json!({"id": GROUP, "type": "OKTA_GROUP", "profile": {"name": "Quarantine"}});
+            (seen.method == "GET").then(|| match seen.path() {
+                "/api/v1/groups" => Reply::json(200, &json!([group])),
+                path if path.ends_with("/groups") && changed.is_empty() => Reply::json(200, &json!([])),
+                path if path.ends_with("/groups") => Reply::json(200, &json!([group])),
+                _ => {
+                    Reply::json(200, &json!({"id": USER, "status": "ACTIVE", "profile": {"login": "ada@example.com"}}))
+                }
+            })
+        },
+        done: |_| Reply::text(204, "application/json", ""),
+        error: |text| json!({"errorCode": "E0000000", "errorSummary": text, "errorCauses": []}).to_string(),
+        reads_body: false,
+        takes_key: false,
+        exempt: &[],
+        secrets: &["okta_token_1"],
+    };
+    let remove = Plug {
+        name: "okta, remove from group",
+        build: |base, timeout| {
+            let okta = okta(base, timeout);
+            let debug = format!("{okta:?}");
+            (Arc::new(okta_group::RemoveUser::new(okta)), debug)
+        },
+        read: |seen, changed| {
+            let group = json!({"id": GROUP, "type": "OKTA_GROUP", "profile": {"name": "Quarantine"}});
+            (seen.method == "GET").then(|| match seen.path() {
+                "/api/v1/groups" => Reply::json(200, &json!([group])),
+                path if path.ends_with("/groups") && changed.is_empty() => Reply::json(200, &json!([group])),
+                path if path.ends_with("/groups") => Reply::json(200, &json!([])),
+                _ => {
+                    Reply::json(200, &json!({"id": USER, "status": "ACTIVE", "profile": {"login": "ada@example.com"}}))
+                }
+            })
+        },
+        ..add.clone()
+    };
+    let unassign = Plug {
+        name: "okta, unassign app",
+        build: |base, timeout| {
+            let okta = okta(base, timeout);
+            let debug = format!("{okta:?}");
+            (Arc::new(okta_app::UnassignUser::new(okta)), debug)
+        },
+        params: json!({"app": "0oaaaaaaaaaaaaaaaaa1", "user": USER}),
+        read: |seen, changed| {
+            (seen.method == "GET").then(|| match seen.path() {
+                path if path.starts_with("/api/v1/apps/") && changed.is_empty() => {
+                    Reply::json(200, &json!({"id": USER, "scope": "USER", "status": "ACTIVE"}))
+                }
+                path if path.starts_with("/api/v1/apps/") => {
+                    let error = json!({"errorCode": "E0000007", "errorSummary": "Not found: Resource not found"});
+                    Reply::json(404, &error)
+                }
+                _ => {
+                    Reply::json(200, &json!({"id": USER, "status": "ACTIVE", "profile": {"login": "ada@example.com"}}))
+                }
+            })
+        },
+        // Not assigned any more is what was wanted.
+        exempt: &[404],
+        ..add.clone()
+    };
+    vec![incident, incident_oauth, bot, webhook, add, remove, unassign]
+}
+
+const USER: &str = "00uaaaaaaaaaaaaaaaa1";
+const GROUP: &str = "00gaaaaaaaaaaaaaaaa1";
+
+fn okta(base: &str, timeout: Duration) -> Arc<OktaClient> {
+    let url: Url = base.parse().unwrap();
+    let settings = OktaSettings { org_url: url.clone(), admin_url: url, timeout };
+    Arc::new(OktaClient::new(&settings, Auth::ssws(&"okta_token_1".into()).unwrap()).unwrap())
+}
+
+fn servicenow_config(base: &str, timeout: Duration) -> ServiceNowConfig {
+    ServiceNowConfig {
+        url: base.to_owned(),
+        username: None,
+        password: None,
+        client_id: None,
+        client_secret: None,
+        table: "incident".to_owned(),
+        timeout,
+    }
+}
+
+fn slack_config(base: &str, timeout: Duration) -> SlackConfig {
+    SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout }
+}
+
+fn incident_row(created: &Seen) -> Value {
+    let sent = created.json();
+    json!({
+        "sys_id": "9d385017c611228701d22104cc95c371",
+        "number": "INC0010002",
+        "state": "1",
+        "active": "true",
+        "correlation_id": sent["correlation_id"],
+        "correlation_display": sent["correlation_display"],
+    })
+}
+
+/// Where a fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum At {
+    Reading,
+    Changing,
+}
+
+/// A service that works, except for one kind of request.
+struct Scene {
+    stage: Stage,
+    changed: Arc<Mutex<Vec<Seen>>>,
+    connector: Arc<dyn Connector>,
+    call: Call,
+}
+
+impl Scene {
+    async fn sound(plug: &Plug) -> Self {
+        Self::set(plug, PATIENT, |_, _| None).await
+    }
+
+    async fn faulty(plug: &Plug, timeout: Duration, at: At, reply: Reply) -> Self {
+        Self::set(plug, timeout, move |place, _| (place == at).then(|| reply.clone())).await
+    }
+
+    async fn set(plug: &Plug, timeout: Duration, fault: impl Fn(At, &Seen) -> Option<Reply> + Send + 'static) -> Self {
+        let changed = Arc::new(Mutex::new(Vec::new()));
+        let (log, read, done) = (Arc::clone(&changed), plug.read, plug.done);
+        let stage = Stage::open(move |seen| {
+            let mut log = log.lock().unwrap();
+            match read(seen, &log) {
+                Some(reply) => fault(At::Reading, seen).unwrap_or(reply),
+                None => {
+                    log.push(seen.clone());
+                    fault(At::Changing, seen).unwrap_or_else(|| done(seen))
+                }
+            }
+        })
+        .await;
+        let (connector, _) = (plug.build)(&stage.base, timeout);
+        Self { connector, stage, changed, call: call(plug) }
+    }
+
+    fn changes(&self) -> usize {
+        self.changed.lock().unwrap().len()
+    }
+
+    async fn perform(&self) -> Outcome {
+        self.connector.perform(&self.call).await
+    }
+}
+
+fn call(plug: &Plug) -> Call {
+    let key = IdempotencyKey::derive("okta", "b3c1e8d2", "user-risk-changed", plug.name);
+    Call { key, params: plug.params.clone(), attempt: 1 }
+}
+
+fn has_reads(plug: &Plug) -> bool {
+    let seen = Seen { method: "GET".to_owned(), target: "/".to_owned(), headers: Vec::new(), body: String::new() };
+    (plug.read)(&seen, &[]).is_some()
+}
+
+fn is_done(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Done(_) | Outcome::AlreadyDone(_))
+}
+
+/// What the whole table of statuses means for the request that changes something.
+fn fits_a_change(status: u16, outcome: &Outcome) -> bool {
+    use Outcome as O;
+    let reason = match outcome {
+        O::RetryAfter(_, f) | O::Transient(f) | O::Permanent(f) | O::Unknown(f) => Some(f.reason),
+        O::Done(_) | O::AlreadyDone(_) => None,
+    };
+    match status {
+        200..=299 => matches!(outcome, O::Done(_) | O::AlreadyDone(_) | O::Unknown(_)),
+        300..=399 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::BadAnswer),
+        401 => matches!(outcome, O::Transient(_)) && reason == Some(Reason::Unauthorized),
+        403 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Forbidden),
+        404 | 410 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::NotFound),
+        408 | 423 | 425 => matches!(outcome, O::Transient(_)),
+        409 | 412 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Conflict),
+        429 => matches!(outcome, O::Transient(_) | O::RetryAfter(..)) && reason == Some(Reason::RateLimited),
+        400..=499 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Rejected),
+        503 => matches!(outcome, O::Transient(_) | O::RetryAfter(..)) && reason == Some(Reason::ServiceError),
+        _ => matches!(outcome, O::Unknown(_)),
+    }
+}
+
+#[track_caller]
+fn check_no_secret(plug: &Plug, text: &str) {
+    for secret in plug.secrets {
+        assert!(!text.contains(secret), "{}: a secret shows in {text}", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn a_sound_service_is_changed_once_and_the_key_travels() {
+    for plug in plugs() {
+        let scene = Scene::sound(&plug).await;
+        let outcome = scene.perform().await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{}: {outcome:?}", plug.name);
+        let [change] = &scene.changed.lock().unwrap()[..] else { panic!("{}: not one change", plug.name) };
+        assert_eq!(change.body.contains(scene.call.key.as_str()), plug.takes_key, "{}", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn running_a_keyed_or_set_like_action_twice_has_one_effect() {
+    for plug in plugs().into_iter().filter(has_reads) {
+        let scene = Scene::sound(&plug).await;
+        scene.perform().await;
+        let again = scene.perform().await;
+        assert!(matches!(again, Outcome::AlreadyDone(_)), "{}: {again:?}", plug.name);
+        assert_eq!(scene.changes(), 1, "{}", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn every_status_of_a_change_has_its_outcome() {
+    for plug in plugs() {
+        let statuses = (200..=599).chain([600, 999]).filter(|status| !plug.exempt.contains(status));
+        let answered = Arc::new(Mutex::new(200));
+        let (told, error) = (Arc::clone(&answered), (plug.error)("no_such_luck"));
+        let scene = Scene::set(&plug, PATIENT, move |place, _| {
+            let reply = Reply::text(*told.lock().unwrap(), "application/json", error.clone());
+            (place == At::Changing).then(|| reply.with("Location", "/elsewhere"))
+        })
+        .await;
+        for status in statuses {
+            // The look-up must not find what the attempt before may have left.
+            scene.changed.lock().unwrap().clear();
+            *answered.lock().unwrap() = status;
+            let outcome = scene.perform().await;
+            let is_slack_word = status < 300 && plug.name == "slack, bot";
+            assert!(is_slack_word || fits_a_change(status, &outcome), "{}: {status} gave {outcome:?}", plug.name);
+        }
+        assert!(scene.stage.seen().iter().all(|seen| seen.target != "/elsewhere"), "{}: followed", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_look_up_changes_nothing_and_is_never_in_doubt() {
+    for plug in plugs().into_iter().filter(has_reads) {
+        let answered = Arc::new(Mutex::new(300));
+        let (told, error) = (Arc::clone(&answered), (plug.error)("no_such_luck"));
+        let scene = Scene::set(&plug, PATIENT, move |place, _| {
+            (place == At::Reading).then(|| Reply::text(*told.lock().unwrap(), "application/json", error.clone()))
+        })
+        .await;
+        for status in 300..=599 {
+            *answered.lock().unwrap() = status;
+            let outcome = scene.perform().await;
+            let fits = matches!(outcome, Outcome::RetryAfter(..) | Outcome::Transient(_) | Outcome::Permanent(_));
+            assert!(fits || plug.exempt.contains(&status), "{}: {status} gave {outcome:?}", plug.name);
+            if status >= 500 {
+                assert!(!matches!(outcome, Outcome::Permanent(_)), "{}: {status} gave {outcome:?}", plug.name);
+            }
+            let verdict = scene.connector.verify(&scene.call).await;
+            let fits = matches!(verdict, Verdict::TryLater(_) | Verdict::CannotTell);
+            assert!(fits || plug.exempt.contains(&status), "{}: {status} gave {verdict:?}", plug.name);
+        }
+        assert_eq!(scene.changes(), 0, "{}", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_is_asked_for_is_passed_on_within_bounds() {
+    for plug in plugs() {
+        for (asked, given) in [("17", 17), ("0", 1), ("999999999", 3600)] {
+            let reply = Reply::text(429, "application/json", (plug.error)("ratelimited")).with("Retry-After", asked);
+            let outcome = Scene::faulty(&plug, PATIENT, At::Changing, reply).await.perform().await;
+            let Outcome::RetryAfter(pause, failure) = &outcome else { panic!("{}: {outcome:?}", plug.name) };
+            assert_eq!((pause.as_secs(), failure.reason), (given, Reason::RateLimited), "{}", plug.name);
+        }
+        for senseless in ["", "-5", "soon", "1e3"] {
+            let reply =
+                Reply::text(429, "application/json", (plug.error)("ratelimited")).with("Retry-After", senseless);
+            let outcome = Scene::faulty(&plug, PATIENT, At::Changing, reply).await.perform().await;
+            assert!(fits_a_change(429, &outcome), "{}: {outcome:?}", plug.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_never_comes_whole_is_unknown() {
+    for plug in plugs() {
+        for (reply, reasons) in [
+            (Reply::Silence, &[Reason::Timeout][..]),
+            (Reply::Close, &[Reason::ConnectionLost]),
+            (Reply::Truncated(200), &[Reason::ConnectionLost]),
+            (Reply::Endless(200), &[Reason::BadAnswer, Reason::Timeout]),
+            (Reply::Drip(200), &[Reason::Timeout]),
+        ] {
+            if !plug.reads_body && !matches!(reply, Reply::Silence | Reply::Close) {
+                continue;
+            }
+            let scene = Scene::faulty(&plug, HURRIED, At::Changing, reply.clone()).await;
+            let outcome = scene.perform().await;
+            let Outcome::Unknown(failure) = &outcome else { panic!("{}: {reply:?} gave {outcome:?}", plug.name) };
+            assert!(reasons.contains(&failure.reason), "{}: {reply:?} gave {outcome:?}", plug.name);
+            assert_eq!(scene.changes(), 1, "{}: sent again after {reply:?}", plug.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_whose_body_breaks_off_is_still_a_refusal() {
+    for plug in plugs().into_iter().filter(|plug| !plug.exempt.contains(&403)) {
+        for reply in [Reply::Truncated(403), Reply::Endless(403), Reply::Drip(403)] {
+            let outcome = Scene::faulty(&plug, HURRIED, At::Changing, reply.clone()).await.perform().await;
+            assert!(fits_a_change(403, &outcome), "{}: {reply:?} gave {outcome:?}", plug.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_whose_answer_never_comes_whole_may_be_repeated() {
+    for plug in plugs().into_iter().filter(has_reads) {
+        for reply in [Reply::Silence, Reply::Close, Reply::Truncated(200), Reply::Endless(200), Reply::Drip(200)] {
+            let scene = Scene::faulty(&plug, HURRIED, At::Reading, reply.clone()).await;
+            let outcome = scene.perform().await;
+            assert!(matches!(outcome, Outcome::Transient(_)), "{}: {reply:?} gave {outcome:?}", plug.name);
+            let verdict = scene.connector.verify(&scene.call).await;
+            assert!(matches!(verdict, Verdict::TryLater(_)), "{}: {reply:?} gave {verdict:?}", plug.name);
+            assert_eq!(scene.changes(), 0, "{}", plug.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_cannot_be_read_is_unknown() {
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for plug in plugs().into_iter().filter(|plug| plug.reads_body) {
+        for body in ["", "null", "[]", "{}", "<html>Sign in</html>", "{\"result\":null}", "\u{0}", nested.as_str()] {
+            let reply = Reply::text(200, "application/json", body);
+            let outcome = Scene::faulty(&plug, PATIENT, At::Changing, reply).await.perform().await;
+            let start: String = body.chars().take(20).collect();
+            assert!(matches!(outcome, Outcome::Unknown(_)), "{}: {start} gave {outcome:?}", plug.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_tried_again() {
+    for plug in plugs() {
+        let (connector, _) = (plug.build)(&Stage::nobody().await, PATIENT);
+        let outcome = connector.perform(&call(&plug)).await;
+        let Outcome::Transient(failure) = &outcome else { panic!("{}: {outcome:?}", plug.name) };
+        assert_eq!(failure.reason, Reason::Connect, "{}", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_dropped_leaves_a_connector_that_works() {
+    for plug in plugs() {
+        let silent = Arc::new(Mutex::new(true));
+        let told = Arc::clone(&silent);
+        let scene = Scene::set(&plug, PATIENT, move |_, _| told.lock().unwrap().then_some(Reply::Silence)).await;
+        let (connector, call) = (Arc::clone(&scene.connector), scene.call.clone());
+        let attempt = tokio::spawn(async move { connector.perform(&call).await });
+        scene.stage.requests(1).await;
+        attempt.abort();
+        assert!(attempt.await.unwrap_err().is_cancelled(), "{}", plug.name);
+
+        *silent.lock().unwrap() = false;
+        let outcome = scene.perform().await;
+        assert!(is_done(&outcome), "{}: {outcome:?}", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn reading_back_changes_nothing() {
+    for plug in plugs() {
+        let scene = Scene::sound(&plug).await;
+        let before = scene.connector.verify(&scene.call).await;
+        assert!(matches!(before, Verdict::NotDone | Verdict::CannotTell), "{}: {before:?}", plug.name);
+        assert_eq!(scene.changes(), 0, "{}", plug.name);
+        scene.perform().await;
+        let after = scene.connector.verify(&scene.call).await;
+        assert!(matches!(after, Verdict::Done(_) | Verdict::CannotTell), "{}: {after:?}", plug.name);
+        assert_eq!(scene.changes(), 1, "{}", plug.name);
+    }
+}
+
+#[tokio::test]
+async fn no_secret_shows_even_if_the_service_repeats_it() {
+    for plug in plugs() {
+        let (_, debug) = (plug.build)("http://127.0.0.1:1", PATIENT);
+        check_no_secret(&plug, &debug);
+        for status in [200, 302, 400, 401, 403, 404, 429, 500, 503] {
+            for secret in plug.secrets {
+                let reply = Reply::text(status, "application/json", (plug.error)(secret)).with("Location", *secret);
+                let scene = Scene::faulty(&plug, PATIENT, At::Changing, reply.clone()).await;
+                check_no_secret(&plug, &format!("{:?}", scene.perform().await));
+                let scene = Scene::faulty(&plug, PATIENT, At::Reading, reply).await;
+                check_no_secret(&plug, &format!("{:?}", scene.perform().await));
+                check_no_secret(&plug, &format!("{:?}", scene.connector.verify(&scene.call).await));
+            }
+        }
+        let (connector, _) = (plug.build)(&Stage::nobody().await, PATIENT);
+        check_no_secret(&plug, &format!("{:?}", connector.perform(&call(&plug)).await));
+    }
+}
+
+#[tokio::test]
+async fn parameters_of_any_shape_are_refused_before_anything_is_sent() {
+    for plug in plugs() {
+        let mut scene = Scene::sound(&plug).await;
+        for params in [json!(null), json!([]), json!("text"), json!({}), json!({"no_such_parameter": 1})] {
+            scene.call.params = params.clone();
+            let outcome = scene.perform().await;
+            let Outcome::Permanent(failure) = &outcome else { panic!("{}: {params} gave {outcome:?}", plug.name) };
+            assert_eq!(failure.reason, Reason::BadParameters, "{}", plug.name);
+        }
+        assert_eq!(scene.stage.seen().len(), 0, "{}", plug.name);
+    }
+}
