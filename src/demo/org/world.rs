@@ -1,0 +1,126 @@
+//! What all the services share: one state under one lock, the clock, and a signal whenever something changed.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::OrgOptions;
+use super::clock::Clock;
+use super::directory::{Directory, User};
+use super::effects::{Effect, Journal, Service};
+use super::events;
+use super::faults::Faults;
+use super::log::Log;
+use super::rate::Buckets;
+use super::servicenow::Tables;
+use super::slack::Posts;
+use super::smtp::Mail;
+
+/// The shared world.
+pub(super) struct World {
+    pub(super) options: OrgOptions,
+    pub(super) clock: Clock,
+    pub(super) addresses: Addresses,
+    inside: Mutex<Inside>,
+    version: watch::Sender<u64>,
+}
+
+/// Where the services listen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Addresses {
+    /// Origins, without a slash at the end.
+    pub(super) okta: String,
+    pub(super) servicenow: String,
+    pub(super) slack: String,
+    pub(super) smtp_port: u16,
+}
+
+/// The state.
+pub(super) struct Inside {
+    pub(super) log: Log,
+    pub(super) directory: Directory,
+    pub(super) journal: Journal,
+    pub(super) faults: Faults,
+    pub(super) buckets: Buckets,
+    pub(super) tables: Tables,
+    pub(super) posts: Posts,
+    pub(super) mails: Vec<Mail>,
+}
+
+impl World {
+    pub(super) fn new(options: OrgOptions, clock: Clock, addresses: Addresses, inside: Inside) -> Self {
+        Self { options, clock, addresses, inside: Mutex::new(inside), version: watch::Sender::new(0) }
+    }
+
+    /// Works on the state without anybody having to hear of it.
+    pub(super) fn read<T>(&self, work: impl FnOnce(&mut Inside) -> T) -> T {
+        work(&mut self.lock())
+    }
+
+    /// Works on the state and wakes whoever waits for something to happen.
+    pub(super) fn change<T>(&self, work: impl FnOnce(&mut Inside) -> T) -> T {
+        let result = work(&mut self.lock());
+        self.version.send_modify(|version| *version += 1);
+        result
+    }
+
+    /// Hears of every change.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub(super) fn at_ms(&self) -> u64 {
+        u64::try_from(self.clock.running().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// An effect that happens now.
+    pub(super) fn effect(&self, service: Service, kind: &'static str, target: String, body: Value) -> Effect {
+        Effect { at_ms: self.at_ms(), service, kind, target, key: None, changed: true, body }
+    }
+
+    /// The user to whom the API token belongs.
+    pub(super) fn token_owner(&self) -> User {
+        User {
+            id: self.options.token_owner.clone(),
+            login: "svc-responder@example.com".to_owned(),
+            email: "svc-responder@example.com".to_owned(),
+            first: "Responder".to_owned(),
+            last: "Service".to_owned(),
+            ..User::default()
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inside {
+    /// Puts an event into the log. A risk event is not only told but so: the user has that level afterwards.
+    pub(super) fn record(&mut self, event: Value, now_ms: i64) -> String {
+        if let Some((user, level)) = risk_told(&event) {
+            self.directory.set_risk(&user, &level, "Detected by the simulated org");
+        }
+        self.log.push(event, now_ms)
+    }
+}
+
+/// The user and the new level of a risk event.
+fn risk_told(event: &Value) -> Option<(String, String)> {
+    let event_type = event.get("eventType")?.as_str()?;
+    if !matches!(event_type, "user.risk.detect" | "user.risk.change") {
+        return None;
+    }
+    let user =
+        event.get("target")?.as_array()?.iter().find(|target| target.get("type") == Some(&Value::from("User")))?;
+    let structured = event.pointer("/securityContext/risk/level").and_then(Value::as_str);
+    let told = event.pointer("/debugContext/debugData/risk").and_then(Value::as_str).unwrap_or_default();
+    let from_text = told.split([',', '{', '}']).find_map(|part| part.trim().strip_prefix("level="));
+    Some((user.get("id")?.as_str()?.to_owned(), structured.or(from_text)?.to_owned()))
+}
+
+/// The actor of everything the daemon does through the API.
+pub(super) fn acting(world: &World) -> Value {
+    events::principal(&world.token_owner())
+}
