@@ -23,7 +23,6 @@ mod synthetic;
 mod wire;
 mod world;
 
-
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
