@@ -1,0 +1,107 @@
+//! The command line. One file per command; this one holds the arguments and what commands share.
+
+mod exit;
+mod run;
+pub mod terminal;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::app;
+use crate::config::load::{self, Loaded};
+use crate::config::problem::Problem;
+use crate::store::Store;
+
+pub use exit::Exit;
+
+/// Answers identity threats in Okta from inside your own network.
+///
+/// Polls the Okta System Log outward (no inbound webhook), keeps its cursor and a record of every intended change in one
+/// SQLite file, and carries out the playbooks of the configuration, each change once.
+#[derive(Debug, Parser)]
+#[command(name = "okta-responder", version, max_term_width = 110, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration file [default: /etc/okta-responder/config.toml]
+    #[arg(long, short, global = true, value_name = "FILE", env = load::FILE_VARIABLE)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: poll, decide, dispatch, until it is told to stop
+    Run(run::Arguments),
+}
+
+/// Runs the program and says how it ended.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            // A closed pipe is all that can go wrong here.
+            let _ = error.print();
+            return if wrong { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match dispatch(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            terminal::note(format!("okta-responder: {}", told(&error)));
+            Exit::of(&error).into()
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
+    let config = load::locate(arguments.config.as_deref(), None);
+    match arguments.command {
+        Command::Run(arguments) => run::run(&config, arguments),
+    }
+}
+
+/// The error and its causes in one line; exit codes, which travel as causes, are left out.
+fn told(error: &anyhow::Error) -> String {
+    let words: Vec<String> =
+        error.chain().filter(|cause| cause.downcast_ref::<Exit>().is_none()).map(ToString::to_string).collect();
+    words.join(": ")
+}
+
+/// Reads the configuration, or prints every problem and fails with [`Exit::Configuration`].
+fn load_config(file: &std::path::Path) -> anyhow::Result<Loaded> {
+    load::load(file).map_err(|problems| {
+        tell_problems(&problems);
+        let count = problems.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        anyhow::anyhow!("the configuration has {count} {noun}; nothing was started").context(Exit::Configuration)
+    })
+}
+
+fn tell_problems(problems: &[Problem]) {
+    for problem in problems {
+        terminal::note(problem.to_string());
+    }
+}
+
+/// The state file of an existing installation, for a command that runs beside the daemon.
+fn open_store(loaded: &Loaded) -> anyhow::Result<Store> {
+    let path = app::state_path(&loaded.config);
+    Store::open_existing(&path).with_context(|| format!("state file {}", path.display()))
+}
+
+/// A runtime for one command.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .thread_name("okta-responder")
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")
+}

@@ -1,0 +1,64 @@
+//! `okta-responder run`
+
+use std::path::Path;
+
+use anyhow::Context;
+use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use super::{Exit, load_config, runtime, tell_problems};
+use crate::app::{self, App, Signal, Work};
+use crate::config::load::{self, Loaded};
+use crate::config::secret::SecretEnv;
+use crate::telemetry::log;
+
+/// SIGTERM and SIGINT finish what is under way and stop; a second one stops at once. SIGHUP checks the configuration and
+/// goes on with the new one, or keeps the old one when the new one is wrong.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {}
+
+pub(super) fn run(file: &Path, _: Arguments) -> anyhow::Result<Exit> {
+    let loaded = load_config(file)?;
+    log::start(&loaded.config.log)?;
+    let state = app::state_path(&loaded.config);
+    info!(version = env!("CARGO_PKG_VERSION"), config = %file.display(), state = %state.display(), "okta-responder starts");
+    let app = App::open(loaded.config, SecretEnv::of_process(), &state, "run")?;
+    let signals = watch_signals()?;
+    let file = file.to_owned();
+    runtime()?.block_on(app.run(Work::Daemon, signals, move || reload(&file)))?;
+    info!("okta-responder has stopped");
+    Ok(Exit::Done)
+}
+
+/// Signals of the process, as the daemon understands them.
+pub(super) fn watch_signals() -> anyhow::Result<mpsc::Receiver<Signal>> {
+    let (sender, receiver) = mpsc::channel(4);
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be watched")?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let meaning = if signal == SIGHUP { Signal::Reload } else { Signal::Stop };
+            if sender.blocking_send(meaning).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+fn reload(file: &Path) -> Option<Loaded> {
+    match load::load(file) {
+        Ok(loaded) => {
+            let missing = loaded.check_secrets(&SecretEnv::of_process());
+            if missing.is_empty() {
+                return Some(loaded);
+            }
+            tell_problems(&missing);
+        }
+        Err(problems) => tell_problems(&problems),
+    }
+    error!("the new configuration is wrong; the old one stays in force");
+    None
+}

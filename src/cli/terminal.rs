@@ -1,0 +1,41 @@
+//! Writing to people. Text from outside can carry control characters that move the cursor, recolour or hide what is shown;
+//! on a terminal they are taken out.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::model::escape::is_bidi_control;
+
+/// Writes a line to standard output. A reader that went away (`| head`) is no error.
+pub fn line(text: impl AsRef<str>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let text = text.as_ref();
+    let result =
+        if out.is_terminal() { writeln!(out, "{}", printable(text)) } else { writeln!(out, "{text}") };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a line to standard error.
+pub fn note(text: impl AsRef<str>) {
+    let mut err = io::stderr().lock();
+    let text = printable(text.as_ref());
+    // Nobody is left to tell when standard error is gone.
+    let _ = writeln!(err, "{text}");
+}
+
+/// The text without control characters (other than line breaks and tabs) and without characters that reorder text.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || is_bidi_control(*c))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_and_reordering_are_taken_out() {
+        assert_eq!(printable("a\u{1b}[31mb\u{7}\u{202E}c\n\td"), "a[31mbc\n\td");
+    }
+}
