@@ -39,7 +39,10 @@ pub static ACTIONS: &[Registration] = &[
     Registration { kind: &okta_group::ADD_USER, build: |services| okta(services, okta_group::AddUser::new) },
     Registration { kind: &okta_group::REMOVE_USER, build: |services| okta(services, okta_group::RemoveUser::new) },
     Registration { kind: &okta_app::UNASSIGN_USER, build: |services| okta(services, okta_app::UnassignUser::new) },
-    Registration { kind: &okta_session::CLEAR_SESSIONS, build: |services| okta(services, okta_session::ClearSessions::new) },
+    Registration {
+        kind: &okta_session::CLEAR_SESSIONS,
+        build: |services| okta(services, okta_session::ClearSessions::new),
+    },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },

@@ -83,7 +83,10 @@ impl Decider {
         Ok(())
     }
 
-    fn fetched(&mut self, done: Result<(EventId, Result<(), StoreError>), tokio::task::JoinError>) -> Result<(), TaskError> {
+    fn fetched(
+        &mut self,
+        done: Result<(EventId, Result<(), StoreError>), tokio::task::JoinError>,
+    ) -> Result<(), TaskError> {
         match done {
             Ok((event, result)) => {
                 self.under_way.remove(&event);
@@ -117,7 +120,8 @@ impl Decider {
         let mut busy: HashSet<String> = self.under_way.values().flatten().cloned().collect();
         let mut decisions = Vec::new();
         for event in pending {
-            if self.under_way.contains_key(&event.id) || event.subject.as_ref().is_some_and(|user| busy.contains(user)) {
+            if self.under_way.contains_key(&event.id) || event.subject.as_ref().is_some_and(|user| busy.contains(user))
+            {
                 continue;
             }
             let case = match Case::open(&self.engine, event) {
@@ -213,7 +217,8 @@ impl Case {
             return Err(end(EventVerdict::Superseded));
         }
         let wants = |playbook: &Playbook| playbook.wants(&event.event_type);
-        let playbooks = (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
+        let playbooks =
+            (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
         let facts = Facts::from_event(&event, &engine.links);
         let may_be_echo = pending.subject.is_some() && Risk::of(&event).is_fall();
         Ok(Self { pending, event, facts, playbooks, may_be_echo, echo: false })
@@ -294,7 +299,12 @@ impl Case {
         }
         let runs: Vec<PlannedRun> =
             self.wanting(engine).filter_map(|playbook| self.plan_run(engine, playbook, now)).collect();
-        debug!(event.uuid = self.event.uuid, event.kind = self.event.event_type, runs = runs.len(), "an event is decided");
+        debug!(
+            event.uuid = self.event.uuid,
+            event.kind = self.event.event_type,
+            runs = runs.len(),
+            "an event is decided"
+        );
         Decision { event: self.pending.id, verdict: EventVerdict::Decided, runs }
     }
 

@@ -186,11 +186,16 @@ async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
             // A panic must not take the daemon down, and whether the request had left by then is not known.
             let performed = std::panic::AssertUnwindSafe(connector.perform(&call)).catch_unwind().await;
             performed.unwrap_or_else(|_| {
-                Outcome::Unknown(Failure::new(Reason::Interrupted, "the connector failed in itself; please report this"))
+                Outcome::Unknown(Failure::new(
+                    Reason::Interrupted,
+                    "the connector failed in itself; please report this",
+                ))
             })
         }
         (None, _) => Outcome::Permanent(no_connector(&action.kind)),
-        (_, Err(error)) => Outcome::Permanent(Failure::new(Reason::BadParameters, format!("stored parameters: {error}"))),
+        (_, Err(error)) => {
+            Outcome::Permanent(Failure::new(Reason::BadParameters, format!("stored parameters: {error}")))
+        }
     };
     halt::point(Point::Answered);
     let took = engine.clock.elapsed().saturating_sub(began);
@@ -259,7 +264,15 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
         }
         _ => {
             let attempt = action.attempt;
-            warn!(action.id = id, action.kind = kind, action.step = step, outcome, attempt, took_ms, "{kind} did not succeed yet: {detail}");
+            warn!(
+                action.id = id,
+                action.kind = kind,
+                action.step = step,
+                outcome,
+                attempt,
+                took_ms,
+                "{kind} did not succeed yet: {detail}"
+            );
         }
     }
 }
@@ -269,7 +282,10 @@ fn policy(engine: &Engine) -> RetryPolicy {
 }
 
 fn no_connector(kind: &str) -> Failure {
-    Failure::new(Reason::BadParameters, format!("`{kind}` is not configured (any more); add its section or cancel the action"))
+    Failure::new(
+        Reason::BadParameters,
+        format!("`{kind}` is not configured (any more); add its section or cancel the action"),
+    )
 }
 
 /// Prepares a waiting action: fetches the facts it names, asks its condition, renders its parameters.
@@ -332,9 +348,10 @@ async fn look(
             context.playbook, action.step
         )));
     };
-    let unmet = step.needs.iter().find(|needed| {
-        !context.siblings.iter().any(|sibling| sibling.step == **needed && sibling.state.is_success())
-    });
+    let unmet = step
+        .needs
+        .iter()
+        .find(|needed| !context.siblings.iter().any(|sibling| sibling.step == **needed && sibling.state.is_success()));
     if let Some(needed) = unmet {
         return Ok(prepare::not_called_for("needs", format!("it needs the step `{needed}`, which did not succeed")));
     }

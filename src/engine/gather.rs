@@ -61,7 +61,9 @@ pub(super) async fn fetch(
                 .await
             }
             Fact::UserRisk => match engine.settings.risk.source {
-                RiskSource::Groups => of_groups(engine, &mut groups, user_id, |groups| risk_by_groups(engine, groups)).await,
+                RiskSource::Groups => {
+                    of_groups(engine, &mut groups, user_id, |groups| risk_by_groups(engine, groups)).await
+                }
                 RiskSource::Okta => engine.okta.user_risk(user_id).await.map(|level| known(level_word(&level))),
                 RiskSource::Ledger => {
                     let newest = engine.store.newest_risk(user_id).await?;

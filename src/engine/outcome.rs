@@ -35,7 +35,9 @@ pub(super) fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy
         Outcome::AlreadyDone(receipt) => {
             AttemptEnd { receipt: Some(receipt), ..end("already_done", Happening::Succeeded, None) }
         }
-        Outcome::RetryAfter(pause, failure) => retry(end("retry_after", Happening::MayPass, Some(failure)), action, pause, policy, now),
+        Outcome::RetryAfter(pause, failure) => {
+            retry(end("retry_after", Happening::MayPass, Some(failure)), action, pause, policy, now)
+        }
         Outcome::Transient(failure) => {
             let pause = policy.schedule.pause(action.attempt, action.key.as_str());
             retry(end("transient", Happening::MayPass, Some(failure)), action, pause, policy, now)
@@ -60,11 +62,9 @@ pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy
         due: None,
     };
     match verdict {
-        Verdict::Done(receipt) => AttemptEnd {
-            receipt: Some(receipt),
-            detail: None,
-            ..end(Happening::FoundDone, "found_done", "")
-        },
+        Verdict::Done(receipt) => {
+            AttemptEnd { receipt: Some(receipt), detail: None, ..end(Happening::FoundDone, "found_done", "") }
+        }
         Verdict::NotDone => AttemptEnd {
             due: Some(after(now, pause_before_resending(action, policy))),
             ..end(Happening::FoundUndone, "found_undone", "the request did not arrive; it is sent again")
@@ -77,7 +77,11 @@ pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy
             ),
             InDoubt::Resend => AttemptEnd {
                 due: Some(after(now, pause_before_resending(action, policy))),
-                ..end(Happening::FoundUndone, "resent", "nobody can tell whether it was sent; it is sent again (in_doubt = \"resend\")")
+                ..end(
+                    Happening::FoundUndone,
+                    "resent",
+                    "nobody can tell whether it was sent; it is sent again (in_doubt = \"resend\")",
+                )
             },
             InDoubt::Ask => end(
                 Happening::CannotTell,

@@ -22,7 +22,7 @@ use crate::model::ids::StreamId;
 use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::logs::{LogQuery, PageHead, clamp_since};
 use crate::okta::rate::{Pace, Wait};
-use crate::store::{NewStream, PageCommit, PageCounts, Stream, StreamKind, StreamState, StoreError};
+use crate::store::{NewStream, PageCommit, PageCounts, StoreError, Stream, StreamKind, StreamState};
 
 /// How long a poller waits before it asks again after an error that passes by itself.
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
@@ -309,7 +309,11 @@ impl Poller {
                 self.restart(String::new()).await?;
             }
             OktaErrorKind::RateLimited(Wait::Until(wait)) => {
-                warn!(stream.id = self.id.0, wait_ms = wait.as_millis() as u64, "Okta's rate limit is reached: {error}");
+                warn!(
+                    stream.id = self.id.0,
+                    wait_ms = wait.as_millis() as u64,
+                    "Okta's rate limit is reached: {error}"
+                );
                 self.full = false;
                 self.sleep(wait).await;
             }
@@ -329,7 +333,8 @@ impl Poller {
         match error {
             StoreError::CursorMoved => {
                 // Somebody else moved the stream, or ended it: go on from what is stored.
-                let stored = self.engine.store.stream(self.id).await?.filter(|stream| stream.state == StreamState::Active);
+                let stored =
+                    self.engine.store.stream(self.id).await?.filter(|stream| stream.state == StreamState::Active);
                 let Some(stored) = stored else {
                     self.stop.cancel();
                     return Ok(());
@@ -356,7 +361,9 @@ impl Poller {
     async fn restart(&mut self, query: String) -> Result<(), TaskError> {
         let overlap = SignedDuration::try_from(self.engine.settings.overlap).unwrap_or(SignedDuration::from_hours(1));
         let since = match (self.kind, self.last_good_poll) {
-            (StreamKind::Live, Some(last)) => last.checked_sub(overlap).unwrap_or(self.since).max(Timestamp::UNIX_EPOCH),
+            (StreamKind::Live, Some(last)) => {
+                last.checked_sub(overlap).unwrap_or(self.since).max(Timestamp::UNIX_EPOCH)
+            }
             // A backfill reads by the time of the events, of which the newest stored one says how far it is.
             (StreamKind::Backfill, _) => {
                 let newest = self.engine.store.stream(self.id).await?.and_then(|stream| stream.newest);
@@ -378,7 +385,8 @@ impl Poller {
     async fn pause_for(&mut self, problem: String, schedule: Schedule) -> Result<(), TaskError> {
         if self.problem.as_ref() != Some(&problem) {
             warn!(stream.id = self.id.0, "reading the log does not go on: {problem}");
-            let told = self.engine.store.set_stream_problem(self.id, Some(problem.clone()), self.engine.clock.now()).await;
+            let told =
+                self.engine.store.set_stream_problem(self.id, Some(problem.clone()), self.engine.clock.now()).await;
             if let Err(error) = told {
                 warn!("{error}");
             }
@@ -459,7 +467,9 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             Ok(head) => return Some(head.date),
             Err(error) => error,
         };
-        if let (OktaErrorKind::BadRequest | OktaErrorKind::FilterRefused, Some(date)) = (error.kind, error.exchange.date) {
+        if let (OktaErrorKind::BadRequest | OktaErrorKind::FilterRefused, Some(date)) =
+            (error.kind, error.exchange.date)
+        {
             return Some(date);
         }
         attempt += 1;

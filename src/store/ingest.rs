@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
-use crate::engine::halt::{self, Point};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
+use crate::engine::halt::{self, Point};
 use crate::model::ids::StreamId;
 
 /// The most characters of a quarantined record that are kept.

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::engine::halt::{self, Point};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
+use crate::engine::halt::{self, Point};
 use crate::model::action::{ActionState, Happening, InDoubt};
 use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId};
 use crate::model::outcome::Receipt;
