@@ -1,6 +1,6 @@
 //! Puts the daemon together, starts its tasks by name, and stops them in order.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tracing::{error, info, warn};
 use crate::config::load::Loaded;
 use crate::config::secret::{SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
-use crate::config::{Config, values};
-use crate::connectors::{self, Registry, ServiceSecrets, Services, SetupError};
+use crate::config::Config;
+use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
 use crate::engine::retry::Schedule;
 use crate::engine::{Decider, Dispatcher, Engine, Parts, Poller, Settings, TaskError};
@@ -24,7 +24,6 @@ use crate::okta::auth::AuthError;
 use crate::okta::client::OktaSetupError;
 use crate::okta::{Auth, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
-use crate::playbook::{Playbook, Problem};
 use crate::store::{InstanceLock, LockError, Store, StoreError};
 use crate::telemetry::systemd;
 
@@ -81,14 +80,6 @@ pub enum AppError {
     /// A value is wrong; `check` would have told.
     #[error(transparent)]
     Value(#[from] ValueError),
-    /// A playbook is wrong; `check` would have told.
-    #[error("playbook `{playbook}` is wrong: {}", .first.message)]
-    Playbook {
-        /// Its name.
-        playbook: String,
-        /// The first problem.
-        first: Box<Problem>,
-    },
     /// A task cannot go on.
     #[error("the task `{task}` cannot go on")]
     Task {
@@ -105,7 +96,7 @@ pub enum AppError {
 
 /// The daemon, put together but not started.
 pub struct App {
-    config: Config,
+    loaded: Loaded,
     env: SecretEnv,
     clock: Clock,
     store: Store,
@@ -114,10 +105,11 @@ pub struct App {
 
 impl App {
     /// Takes the state file for this process. Nothing is asked of any service yet.
-    pub fn open(config: Config, env: SecretEnv, state: &Path, purpose: &str) -> Result<Self, AppError> {
-        let lock = InstanceLock::take(state, purpose)?;
-        let store = Store::open(state)?;
-        Ok(Self { config, env, clock: Clock::start(), store, _lock: lock })
+    pub fn open(loaded: Loaded, env: SecretEnv, purpose: &str) -> Result<Self, AppError> {
+        let state = state_path(&loaded.config);
+        let lock = InstanceLock::take(&state, purpose)?;
+        let store = Store::open(&state)?;
+        Ok(Self { loaded, env, clock: Clock::start(), store, _lock: lock })
     }
 
     /// The state file, for a command that watches its own work.
@@ -137,8 +129,8 @@ impl App {
             let Some(engine) = self.assemble(&mut signals).await? else { return Ok(()) };
             match serve(Arc::new(engine), work, &mut signals, &reload).await? {
                 Ended::Stopped => return Ok(()),
-                Ended::Reload(config) => {
-                    self.config = *config;
+                Ended::Reload(loaded) => {
+                    self.loaded = *loaded;
                     info!("the configuration is read again");
                 }
             }
@@ -146,11 +138,10 @@ impl App {
     }
 
     /// Builds the engine; asks Okta who we are, until it answers. `None` when the daemon is told to stop meanwhile.
-    async fn assemble(&self, signals: &mut mpsc::Receiver<Signal>) -> Result<Option<Engine>, AppError> {
-        let config = &self.config;
+    async fn assemble(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Result<Option<Engine>, AppError> {
+        let config = &self.loaded.config;
         let okta = Arc::new(okta_client(config, &self.env)?);
         let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
-        let playbooks = compile(config)?;
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             () = stopped(signals) => return Ok(None),
@@ -159,10 +150,10 @@ impl App {
             clock: self.clock,
             store: self.store.clone(),
             okta,
-            playbooks,
+            playbooks: std::mem::take(&mut self.loaded.playbooks),
             connectors: Registry::new(&services),
             guard: Guard::new(&config.guard, [own_id]),
-            links: LinkBase::new(&config.okta.org_url, config.okta.admin_url.as_deref()),
+            links: links(config)?,
             settings: Settings::of(config),
             rate_share: config.okta.rate_share,
         })))
@@ -171,38 +162,19 @@ impl App {
 
 /// The client of the org that a configuration names.
 pub fn okta_client(config: &Config, env: &SecretEnv) -> Result<OktaClient, AppError> {
-    let org_url = values::org_url(&config.okta.org_url)?;
-    let admin_url = match &config.okta.admin_url {
-        Some(url) => values::service_url(url)?,
-        None => values::admin_url_of(&org_url),
-    };
     let token = secret("okta.token", &config.okta.token, env)?;
+    let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
     Ok(OktaClient::new(&OktaSettings { org_url, admin_url, timeout: config.okta.timeout }, Auth::ssws(&token)?)?)
 }
 
-/// The compiled playbooks of a configuration, in its order.
-pub fn compile(config: &Config) -> Result<Vec<Playbook>, AppError> {
-    let compiled = config.playbooks.iter().map(|playbook| {
-        Playbook::compile(playbook, &connectors::kind).map_err(|mut problems| {
-            let first = Box::new(problems.remove(0));
-            AppError::Playbook { playbook: playbook.name.clone(), first }
-        })
-    });
-    compiled.collect()
+/// Where the links in messages lead.
+pub fn links(config: &Config) -> Result<LinkBase, AppError> {
+    Ok(LinkBase::new(config.org_url()?.as_str(), Some(config.admin_url()?.as_str())))
 }
 
-/// The state file of a configuration: what it says, else `state.db` in systemd's state directory.
+/// The state file of a configuration.
 pub fn state_path(config: &Config) -> PathBuf {
-    let directory = || {
-        // systemd lists several directories with colons; ours is the first.
-        let listed = std::env::var_os("STATE_DIRECTORY").filter(|value| !value.is_empty())?;
-        std::env::split_paths(&listed).next()
-    };
-    config
-        .state
-        .path
-        .clone()
-        .unwrap_or_else(|| directory().unwrap_or_else(|| PathBuf::from("/var/lib/okta-responder")).join("state.db"))
+    config.state_path(std::env::var_os("STATE_DIRECTORY").as_deref())
 }
 
 fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
@@ -259,7 +231,7 @@ async fn stopped(signals: &mut mpsc::Receiver<Signal>) {
 
 enum Ended {
     Stopped,
-    Reload(Box<Config>),
+    Reload(Box<Loaded>),
 }
 
 /// The names of the tasks, for errors and the log.
@@ -304,7 +276,7 @@ async fn serve(
                 Some(Signal::Reload) => {
                     systemd::reloading();
                     match reload() {
-                        Some(loaded) => break Ok(Ended::Reload(Box::new(loaded.config))),
+                        Some(loaded) => break Ok(Ended::Reload(Box::new(loaded))),
                         None => systemd::ready("the new configuration is wrong; the old one stays in force"),
                     }
                 }

@@ -60,8 +60,7 @@ impl Exit {
             | AppError::Auth(_)
             | AppError::Okta(_)
             | AppError::Setup(_)
-            | AppError::Value(_)
-            | AppError::Playbook { .. } => Self::Configuration,
+            | AppError::Value(_) => Self::Configuration,
             _ => Self::Failed,
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn run(file: &Path, _: Arguments) -> anyhow::Result<Exit> {
     log::start(&loaded.config.log)?;
     let state = app::state_path(&loaded.config);
     info!(version = env!("CARGO_PKG_VERSION"), config = %file.display(), state = %state.display(), "okta-responder starts");
-    let app = App::open(loaded.config, SecretEnv::of_process(), &state, "run")?;
+    let app = App::open(loaded, SecretEnv::of_process(), "run")?;
     let signals = watch_signals()?;
     let file = file.to_owned();
     runtime()?.block_on(app.run(Work::Daemon, signals, move || reload(&file)))?;

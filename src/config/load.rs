@@ -488,6 +488,50 @@ mod tests {
     }
 
     #[test]
+    fn what_the_compiler_of_playbooks_finds_is_told_with_its_line() {
+        insta::assert_snapshot!(check(&format!(
+            "{MINIMAL}{}",
+            r##"
+            [[playbook]]
+            name = "p"
+            on = ["user.risk.detect"]
+            when = 'risk.level = "HIGH"'
+
+            [[playbook.step]]
+            name = "group"
+            action = "okta.group.add_usr"
+
+            [[playbook.step]]
+            name = "group2"
+            action = "okta.group.add_user"
+            with = { group = "A", colour = "red" }
+
+            [[playbook.step]]
+            name = "mail"
+            action = "email.send"
+            [playbook.step.with]
+            to = "a@example.com"
+            subject = "{{ usr.name }}"
+            text = "{% if %}"
+
+            [[playbook.step]]
+            name = "tell"
+            action = "slack.message.post"
+            with = { channel = "#c", text = "{{ steps.group.state }}" }
+
+            [[playbook]]
+            name = "q"
+            on = ["application.user_membership.add"]
+            when = 'user_risk == "HIGH"'
+
+            [[playbook.step]]
+            name = "take"
+            action = "okta.app.unassign_user"
+            "##
+        )));
+    }
+
+    #[test]
     fn an_empty_file_names_what_has_to_be_there() {
         insta::assert_snapshot!(check(""));
     }
@@ -536,6 +580,28 @@ mod tests {
         ] {
             let problems = check(&format!("[okta]\n{text}\n"));
             assert!(!problems.is_empty() && !problems.contains("hunter2"), "{text}: {problems}");
+        }
+    }
+
+    #[test]
+    fn odd_files_are_refused_without_harm() {
+        let deep = |open: &str| format!("x = {}", open.repeat(100_000));
+        for text in [
+            "\0",
+            "=",
+            "[",
+            "[[playbook]]\nstep = 7",
+            "playbook = [7, [8]]",
+            "okta = 7",
+            "[okta]\n[okta]",
+            "[okta.token]",
+        ]
+        .into_iter()
+        .map(str::to_owned)
+        .chain([deep("["), deep("{a="), format!("[{}a]", "a.".repeat(50_000))])
+        {
+            let shown: String = text.chars().take(30).collect();
+            assert!(check(&text).contains("error:"), "{shown}");
         }
     }
 

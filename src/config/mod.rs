@@ -5,6 +5,8 @@
 mod check;
 mod document;
 mod duration;
+#[cfg(test)]
+mod example;
 pub mod load;
 mod path;
 pub mod problem;

@@ -52,7 +52,7 @@ pub(super) async fn fetch(
     let mut groups: Option<Vec<GroupRef>> = None;
     for fact in missing.iter() {
         let value = match fact {
-            Fact::User => of_user(engine, &mut user, user_id, |user| user_fact(user)).await,
+            Fact::User => of_user(engine, &mut user, user_id, user_fact).await,
             Fact::Manager => manager(engine, &mut user, user_id).await,
             Fact::Groups => {
                 of_groups(engine, &mut groups, user_id, |groups| {
