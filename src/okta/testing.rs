@@ -37,10 +37,14 @@ pub(crate) fn error_body(code: &str, summary: &str) -> String {
         .to_string()
 }
 
-/// A mock of one request that answers JSON.
+/// A mock of one request that answers JSON, as often as it is asked and until another mock of the same request replaces it.
 pub(crate) async fn answers(server: &mut ServerGuard, method: &str, path: &str, status: usize, body: &Value) -> Mock {
     let mock = server.mock(method, path).match_query(mockito::Matcher::Any).with_status(status);
-    mock.with_header("content-type", "application/json").with_body(body.to_string()).create_async().await
+    mock.with_header("content-type", "application/json")
+        .with_body(body.to_string())
+        .expect_at_least(0)
+        .create_async()
+        .await
 }
 
 /// A server that reads a request and breaks the connection.
