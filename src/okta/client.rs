@@ -260,7 +260,7 @@ mod tests {
     use crate::model::outcome::{Outcome, Reason};
     use crate::okta::auth::{AuthError, Credential};
     use crate::okta::rate::Wait;
-    use crate::okta::testing::{TOKEN, answers, client, client_within, error_body, hangs_up};
+    use crate::okta::testing::{TOKEN, answers, client, client_within, error_body, writes_and_hangs_up};
 
     fn path() -> ApiPath {
         ApiPath::new(["api", "v1", "groups", "g", "users", "u"]).unwrap()
@@ -350,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_may_have_arrived_is_unknown_and_one_that_did_not_leave_is_not() {
-        let (url, task) = hangs_up().await;
+        let (url, task) = writes_and_hangs_up(b"").await;
         let lost = delete(&client(&url)).await;
         assert_eq!(lost.kind, OktaErrorKind::ConnectionLost);
         assert!(matches!(lost.to_outcome(true), Outcome::Unknown(_)));
@@ -392,21 +392,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_status_decides_a_change_and_the_whole_answer_decides_a_read() {
-        let mut server = Server::new_async().await;
-        for method in ["PUT", "GET"] {
-            server
-                .mock(method, Matcher::Any)
-                .with_chunked_body(|writer| {
-                    writer.write_all(b"{")?;
-                    Err(std::io::Error::other("breaks off"))
-                })
-                .create_async()
-                .await;
-        }
-        let client = client(&server.url());
+        let (url, task) = writes_and_hangs_up(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{").await;
+        let client = client(&url);
         assert!(client.send(Method::PUT, &path(), &[], None).await.is_ok());
         let error = client.get(&path(), &[]).await.unwrap_err();
         assert_eq!(error.kind, OktaErrorKind::ConnectionLost);
+        task.abort();
     }
 
     #[tokio::test]

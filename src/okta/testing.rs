@@ -5,6 +5,7 @@ use std::time::Duration;
 use mockito::{Mock, ServerGuard};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::Url;
 
 use super::{Auth, OktaClient, OktaSettings};
@@ -47,13 +48,20 @@ pub(crate) async fn answers(server: &mut ServerGuard, method: &str, path: &str, 
         .await
 }
 
-/// A server that reads a request and breaks the connection.
-pub(crate) async fn hangs_up() -> (String, tokio::task::JoinHandle<()>) {
+/// A server that reads each request, writes these bytes and breaks the connection.
+pub(crate) async fn writes_and_hangs_up(answer: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let task = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            stream.readable().await.unwrap();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            // The client may have gone already.
+            let _ = stream.write_all(answer).await;
         }
     });
     (url, task)
