@@ -89,15 +89,19 @@ impl GroupError {
 }
 
 impl OktaClient {
-    /// Finds a group by id, or by its exact name (case matters). What is found is remembered until Okta says 404.
+    /// Finds a group whose members can be changed here, see [`OktaClient::find_group`].
     pub async fn resolve_group(&self, name_or_id: &str) -> Result<GroupRef, GroupError> {
+        let group = self.find_group(name_or_id).await?;
+        if group.kind == OKTA_GROUP { Ok(group) } else { Err(GroupError::NotOurs { group }) }
+    }
+
+    /// Finds a group of any type by id, or by its exact name (case matters); of several with the same name an
+    /// `OKTA_GROUP` goes before imported ones. What is found is remembered until Okta says 404.
+    pub async fn find_group(&self, name_or_id: &str) -> Result<GroupRef, GroupError> {
         if let Some(group) = self.group_ids.get(name_or_id) {
             return Ok(group);
         }
         let group = self.look_up(name_or_id).await?;
-        if group.kind != OKTA_GROUP {
-            return Err(GroupError::NotOurs { group });
-        }
         self.group_ids.put(name_or_id, group.clone());
         Ok(group)
     }
@@ -289,6 +293,18 @@ mod tests {
         assert_eq!(okta.add_member(GROUP, USER).await.unwrap_err().kind, OktaErrorKind::NotFound);
         okta.resolve_group("High Risk").await.unwrap();
         search.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn an_imported_group_can_be_read_but_not_changed() {
+        let mut server = Server::new_async().await;
+        answers(&mut server, "GET", "/api/v1/groups", 200, &json!([group("g1", "Staff", "APP_GROUP")])).await;
+        let okta = client(&server.url());
+        assert_eq!(okta.find_group("Staff").await.unwrap().id, "g1");
+        let error = okta.resolve_group("Staff").await.unwrap_err();
+        assert!(matches!(error, GroupError::NotOurs { .. }));
+        assert!(matches!(error.to_outcome(), Outcome::Permanent(_)));
+        assert_eq!(error.to_verdict(), Verdict::CannotTell);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mockito::{Mock, ServerGuard};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::Url;
 
 use super::{Auth, OktaClient, OktaSettings};
@@ -37,19 +38,30 @@ pub(crate) fn error_body(code: &str, summary: &str) -> String {
         .to_string()
 }
 
-/// A mock of one request that answers JSON.
+/// A mock of one request that answers JSON, as often as it is asked and until another mock of the same request replaces it.
 pub(crate) async fn answers(server: &mut ServerGuard, method: &str, path: &str, status: usize, body: &Value) -> Mock {
     let mock = server.mock(method, path).match_query(mockito::Matcher::Any).with_status(status);
-    mock.with_header("content-type", "application/json").with_body(body.to_string()).create_async().await
+    mock.with_header("content-type", "application/json")
+        .with_body(body.to_string())
+        .expect_at_least(0)
+        .create_async()
+        .await
 }
 
-/// A server that reads a request and breaks the connection.
-pub(crate) async fn hangs_up() -> (String, tokio::task::JoinHandle<()>) {
+/// A server that reads each request, writes these bytes and breaks the connection.
+pub(crate) async fn writes_and_hangs_up(answer: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let task = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            stream.readable().await.unwrap();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            // The client may have gone already.
+            let _ = stream.write_all(answer).await;
         }
     });
     (url, task)
