@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::config::secret::{SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
-use crate::config::Config;
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
 use crate::engine::retry::Schedule;

@@ -9,8 +9,7 @@ use crate::model::escape::is_bidi_control;
 pub fn line(text: impl AsRef<str>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let text = text.as_ref();
-    let result =
-        if out.is_terminal() { writeln!(out, "{}", printable(text)) } else { writeln!(out, "{text}") };
+    let result = if out.is_terminal() { writeln!(out, "{}", printable(text)) } else { writeln!(out, "{text}") };
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
