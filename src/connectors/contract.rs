@@ -36,7 +36,9 @@ struct Plug {
     reads_body: bool,
     /// Whether the service has a place for the idempotency key.
     takes_key: bool,
-    /// Statuses of the changing request that this service also uses for something other than the table says.
+    /// Whether it is `Retry-After` that says when to come back; Okta has headers of its own.
+    asks_by_retry_after: bool,
+    /// Statuses that this service uses for something other than the table says.
     exempt: &'static [u16],
     /// What must never be seen.
     secrets: &'static [&'static str],
@@ -60,6 +62,7 @@ fn plugs() -> Vec<Plug> {
         error: |text| json!({"error": {"message": text, "detail": null}, "status": "failure"}).to_string(),
         reads_body: true,
         takes_key: true,
+        asks_by_retry_after: true,
         exempt: &[],
         secrets: &["pass_word_1", "ZGFlbW9uOnBhc3Nfd29yZF8x"],
     };
@@ -92,6 +95,7 @@ fn plugs() -> Vec<Plug> {
         error: |text| json!({"ok": false, "error": text}).to_string(),
         reads_body: true,
         takes_key: true,
+        asks_by_retry_after: true,
         exempt: &[],
         secrets: &["xoxb_1"],
     };
@@ -133,7 +137,9 @@ fn plugs() -> Vec<Plug> {
         error: |text| json!({"errorCode": "E0000000", "errorSummary": text, "errorCauses": []}).to_string(),
         reads_body: false,
         takes_key: false,
-        exempt: &[],
+        asks_by_retry_after: false,
+        // The group may have been made anew under its name; it is looked up again.
+        exempt: &[404, 410],
         secrets: &["okta_token_1"],
     };
     let remove = Plug {
@@ -179,7 +185,7 @@ fn plugs() -> Vec<Plug> {
             })
         },
         // Not assigned any more is what was wanted.
-        exempt: &[404],
+        exempt: &[404, 410],
         ..add.clone()
     };
     vec![incident, incident_oauth, bot, webhook, add, remove, unassign]
@@ -301,7 +307,7 @@ fn fits_a_change(status: u16, outcome: &Outcome) -> bool {
         403 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Forbidden),
         404 | 410 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::NotFound),
         408 | 423 | 425 => matches!(outcome, O::Transient(_)),
-        409 | 412 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Conflict),
+        409 | 412 => matches!(outcome, O::Permanent(_)) && matches!(reason, Some(Reason::Conflict | Reason::Rejected)),
         429 => matches!(outcome, O::Transient(_) | O::RetryAfter(..)) && reason == Some(Reason::RateLimited),
         400..=499 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Rejected),
         503 => matches!(outcome, O::Transient(_) | O::RetryAfter(..)) && reason == Some(Reason::ServiceError),
@@ -349,14 +355,18 @@ async fn every_status_of_a_change_has_its_outcome() {
             (place == At::Changing).then(|| reply.with("Location", "/elsewhere"))
         })
         .await;
+        let mut misfits = Vec::new();
         for status in statuses {
             // The look-up must not find what the attempt before may have left.
             scene.changed.lock().unwrap().clear();
             *answered.lock().unwrap() = status;
             let outcome = scene.perform().await;
             let is_slack_word = status < 300 && plug.name == "slack, bot";
-            assert!(is_slack_word || fits_a_change(status, &outcome), "{}: {status} gave {outcome:?}", plug.name);
+            if !is_slack_word && !fits_a_change(status, &outcome) {
+                misfits.push((status, outcome));
+            }
         }
+        assert!(misfits.is_empty(), "{}: {misfits:#?}", plug.name);
         assert!(scene.stage.seen().iter().all(|seen| seen.target != "/elsewhere"), "{}: followed", plug.name);
     }
 }
@@ -388,7 +398,7 @@ async fn a_refused_look_up_changes_nothing_and_is_never_in_doubt() {
 
 #[tokio::test]
 async fn a_pause_that_is_asked_for_is_passed_on_within_bounds() {
-    for plug in plugs() {
+    for plug in plugs().into_iter().filter(|plug| plug.asks_by_retry_after) {
         for (asked, given) in [("17", 17), ("0", 1), ("999999999", 3600)] {
             let reply = Reply::text(429, "application/json", (plug.error)("ratelimited")).with("Retry-After", asked);
             let outcome = Scene::faulty(&plug, PATIENT, At::Changing, reply).await.perform().await;
@@ -399,7 +409,7 @@ async fn a_pause_that_is_asked_for_is_passed_on_within_bounds() {
             let reply =
                 Reply::text(429, "application/json", (plug.error)("ratelimited")).with("Retry-After", senseless);
             let outcome = Scene::faulty(&plug, PATIENT, At::Changing, reply).await.perform().await;
-            assert!(fits_a_change(429, &outcome), "{}: {outcome:?}", plug.name);
+            assert!(matches!(outcome, Outcome::Transient(_)), "{}: {outcome:?}", plug.name);
         }
     }
 }
