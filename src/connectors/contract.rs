@@ -19,12 +19,15 @@ const PATIENT: Duration = Duration::from_secs(20);
 /// Short enough to wait for.
 const HURRIED: Duration = Duration::from_millis(250);
 
+/// A connector, and the `Debug` text of the service that it is built from.
+type Built = (Arc<dyn Connector>, String);
+
 /// How one connector plugs into the suite.
 #[derive(Clone)]
 struct Plug {
     name: &'static str,
-    /// Builds it against a base URL; the string is the `Debug` text of everything it is built from.
-    build: fn(&str, Duration) -> (Arc<dyn Connector>, String),
+    /// Builds it against a base URL.
+    build: fn(&str, Duration) -> Built,
     params: Value,
     /// The answer to a request that changes nothing, given what was changed so far; `None` when this is the one that does.
     read: fn(&Seen, &[Seen]) -> Option<Reply>,
