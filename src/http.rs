@@ -169,3 +169,139 @@ pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
 fn http_date(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    async fn fetch(server: &mockito::Server) -> Response {
+        let base = url(&server.url());
+        client(&base, 5 * S).unwrap().get(base).send().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_cap_and_not_further() {
+        let mut server = mockito::Server::new_async().await;
+        server.mock("GET", "/").with_body("x".repeat(1000)).create_async().await;
+        assert_eq!(read_bounded(fetch(&server).await, 1000).await.unwrap().len(), 1000);
+        let error = read_bounded(fetch(&server).await, 999).await.unwrap_err();
+        assert!(matches!(error, BodyError::TooLarge { cap: 999 }));
+        assert_eq!(error.reason(), Reason::BadAnswer);
+    }
+
+    #[tokio::test]
+    async fn the_cap_counts_what_comes_out_of_compression() {
+        // 100,000 times the letter a.
+        let packed = concat!(
+            "H4sIAAAAAAACA+3BMQEAAADCoKzrX8IaHkABAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAArwaH+uIboIYBAA=="
+        );
+        let body = base64::engine::general_purpose::STANDARD.decode(packed).unwrap();
+        assert!(body.len() < 1000);
+        let mut server = mockito::Server::new_async().await;
+        server.mock("GET", "/").with_header("content-encoding", "gzip").with_body(body).create_async().await;
+        assert_eq!(read_bounded(fetch(&server).await, 100_000).await.unwrap().len(), 100_000);
+        assert!(matches!(read_bounded(fetch(&server).await, 99_999).await, Err(BodyError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn redirects_are_not_followed_and_the_user_agent_is_ours() {
+        let mut server = mockito::Server::new_async().await;
+        let elsewhere = server.mock("GET", "/elsewhere").expect(0).create_async().await;
+        server
+            .mock("GET", "/")
+            .match_header("user-agent", concat!("okta-responder/", env!("CARGO_PKG_VERSION")))
+            .with_status(302)
+            .with_header("location", "/elsewhere")
+            .create_async()
+            .await;
+        assert_eq!(fetch(&server).await.status(), 302);
+        elsewhere.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn only_a_failed_connection_certainly_sent_nothing() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = url(&format!("http://{}", listener.local_addr().unwrap()));
+        let send = |timeout| {
+            let client = client(&base, timeout).unwrap();
+            let base = base.clone();
+            async move { classify_send_error(&client.get(base).send().await.unwrap_err()) }
+        };
+        // Accepted by the kernel, never answered.
+        assert_eq!(send(Duration::from_millis(100)).await, Reason::Timeout);
+        let hang_up = tokio::spawn(async move {
+            for _ in 0..2 {
+                drop(listener.accept().await.unwrap());
+            }
+        });
+        assert_eq!(send(5 * S).await, Reason::ConnectionLost);
+        hang_up.await.unwrap();
+        assert_eq!(send(5 * S).await, Reason::Connect);
+    }
+
+    #[test]
+    fn a_change_that_may_have_arrived_is_unknown_and_a_read_is_not() {
+        let outcome = |changing, reason| after_send(changing, Failure::new(reason, ""));
+        assert!(matches!(outcome(true, Reason::Connect), Outcome::Transient(_)));
+        assert!(matches!(outcome(true, Reason::Timeout), Outcome::Unknown(_)));
+        assert!(matches!(outcome(true, Reason::ConnectionLost), Outcome::Unknown(_)));
+        assert!(matches!(outcome(false, Reason::Timeout), Outcome::Transient(_)));
+        assert!(matches!(outcome(true, Reason::BadParameters), Outcome::Permanent(_)));
+    }
+
+    #[test]
+    fn a_status_decides_the_outcome() {
+        let outcome =
+            |changing, status, pause| after_status(changing, status, pause, Failure::new(reason_of_status(status), ""));
+        for status in [400, 401, 403, 404, 409, 302] {
+            assert!(matches!(outcome(true, status, None), Outcome::Permanent(_)), "{status}");
+        }
+        for status in [500, 502, 504] {
+            assert!(matches!(outcome(true, status, None), Outcome::Unknown(_)), "{status}");
+            assert!(matches!(outcome(false, status, None), Outcome::Transient(_)), "{status}");
+        }
+        assert!(matches!(outcome(true, 503, None), Outcome::Transient(_)));
+        assert!(matches!(outcome(true, 429, None), Outcome::Transient(_)));
+        assert!(matches!(outcome(true, 429, Some(S)), Outcome::RetryAfter(S, _)));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_moment_by_the_services_clock() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(&headers), None);
+        let mut with = |value: &'static str| {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+            headers.insert(DATE, HeaderValue::from_static("Thu, 11 Sep 2025 16:21:50 GMT"));
+            retry_after(&headers)
+        };
+        assert_eq!(with("30"), Some(30 * S));
+        assert_eq!(with("0"), Some(S));
+        assert_eq!(with("99999999"), Some(3600 * S));
+        assert_eq!(with("Thu, 11 Sep 2025 16:21:58 GMT"), Some(8 * S));
+        assert_eq!(with("Thu, 11 Sep 2025 16:21:00 GMT"), Some(S));
+        assert_eq!(with("soon"), None);
+    }
+
+    #[test]
+    fn loopback_is_this_machine_only() {
+        for (text, expected) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://[::1]/", true),
+            ("http://localhost", true),
+            ("http://localhost.evil.net", false),
+            ("http://10.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(&url(text)), expected, "{text}");
+        }
+    }
+}

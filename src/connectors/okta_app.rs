@@ -120,3 +120,101 @@ impl UnassignUser {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mockito::{Matcher, Server, ServerGuard};
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::ids::IdempotencyKey;
+    use crate::okta::testing::{APP, USER, answers, client, error_body, group};
+
+    fn call() -> Call {
+        let params = json!({"app": APP, "user": USER});
+        Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 }
+    }
+
+    fn assignment() -> String {
+        format!("/api/v1/apps/{APP}/users/{USER}")
+    }
+
+    async fn org(assigned: bool) -> ServerGuard {
+        let mut server = Server::new_async().await;
+        let (status, body) = match assigned {
+            true => (200, json!({"id": USER, "scope": "USER", "status": "ACTIVE"})),
+            false => {
+                (404, json!({"errorCode": "E0000007", "errorSummary": "Not found: Resource not found: x (AppUser)"}))
+            }
+        };
+        answers(&mut server, "GET", &assignment(), status, &body).await;
+        server
+    }
+
+    fn connector(server: &ServerGuard) -> UnassignUser {
+        UnassignUser::new(Arc::new(client(&server.url())))
+    }
+
+    #[tokio::test]
+    async fn an_assignment_is_taken_away_without_mail() {
+        let mut server = org(true).await;
+        let change = server.mock("DELETE", assignment().as_str()).match_query("sendEmail=false");
+        let change = change.with_status(204).create_async().await;
+        let Outcome::Done(receipt) = connector(&server).perform(&call()).await else { panic!("not done") };
+        assert_eq!(receipt.id.as_deref(), Some(APP));
+        change.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_assigned_is_done_already() {
+        let mut server = org(false).await;
+        let change = server.mock("DELETE", Matcher::Any).expect(0).create_async().await;
+        assert!(matches!(connector(&server).perform(&call()).await, Outcome::AlreadyDone(_)));
+        change.assert_async().await;
+
+        let mut server = org(true).await;
+        server.mock("DELETE", Matcher::Any).with_status(404).create_async().await;
+        assert!(matches!(connector(&server).perform(&call()).await, Outcome::AlreadyDone(_)));
+    }
+
+    #[tokio::test]
+    async fn groups_that_grant_the_app_are_named() {
+        let mut server = org(true).await;
+        let body = error_body("E0000046", "Deactivate application for user forbidden.");
+        server.mock("DELETE", Matcher::Any).with_status(403).with_body(body).create_async().await;
+        let unread = connector(&server).perform(&call()).await;
+        let Outcome::Permanent(failure) = unread else { panic!("not permanent") };
+        assert!(failure.detail.contains("could not be read"), "{failure}");
+
+        let groups = json!([group("00ga", "Staff", "OKTA_GROUP"), group("00gb", "Finance", "OKTA_GROUP")]);
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}/groups"), 200, &groups).await;
+        let grants = json!([{"id": "00gb", "priority": 0}, {"id": "00gc"}]);
+        answers(&mut server, "GET", &format!("/api/v1/apps/{APP}/groups"), 200, &grants).await;
+        let Outcome::Permanent(failure) = connector(&server).perform(&call()).await else { panic!("not permanent") };
+        assert_eq!(failure.reason, Reason::GrantedByGroup);
+        assert!(failure.detail.contains("`Finance` (00gb)") && !failure.detail.contains("Staff"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_doubt_is_settled_by_reading() {
+        let mut server = org(true).await;
+        server.mock("DELETE", Matcher::Any).with_status(504).create_async().await;
+        assert!(matches!(connector(&server).perform(&call()).await, Outcome::Unknown(_)));
+        assert_eq!(connector(&server).verify(&call()).await, Verdict::NotDone);
+        assert!(matches!(connector(&org(false).await).verify(&call()).await, Verdict::Done(_)));
+        let mut forbidden = Server::new_async().await;
+        forbidden.mock("GET", Matcher::Any).with_status(403).create_async().await;
+        assert_eq!(connector(&forbidden).verify(&call()).await, Verdict::CannotTell);
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        assert!((UNASSIGN_USER.check)(&call().params).is_ok());
+        assert_eq!((UNASSIGN_USER.lane)(&call().params), Some(format!("okta.app/{APP}/{USER}")));
+        for bad in
+            [json!({"app": "", "user": "u"}), json!({"app": "a"}), json!({"app": "a", "user": "u", "mail": true})]
+        {
+            assert!((UNASSIGN_USER.check)(&bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -195,3 +195,133 @@ impl Membership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mockito::{Matcher, Server, ServerGuard};
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::ids::IdempotencyKey;
+    use crate::okta::testing::{GROUP, TOKEN, USER, answers, client, error_body, group};
+
+    fn call() -> Call {
+        let params = json!({"group": "High Risk Users", "user": USER});
+        Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 }
+    }
+
+    /// An org with the group, and the user in it or not; `None`: there is no such user.
+    async fn org(member: Option<bool>) -> ServerGuard {
+        let mut server = Server::new_async().await;
+        let ours = group(GROUP, "High Risk Users", "OKTA_GROUP");
+        answers(&mut server, "GET", "/api/v1/groups", 200, &json!([ours])).await;
+        let path = format!("/api/v1/users/{USER}/groups");
+        match member {
+            Some(true) => answers(&mut server, "GET", &path, 200, &json!([ours])).await,
+            Some(false) => answers(&mut server, "GET", &path, 200, &json!([group("00gx", "x", "BUILT_IN")])).await,
+            None => answers(&mut server, "GET", &path, 404, &json!({"errorCode": "E0000007"})).await,
+        };
+        server
+    }
+
+    async fn perform(server: &ServerGuard, wanted: bool) -> Outcome {
+        let okta = Arc::new(client(&server.url()));
+        match wanted {
+            true => AddUser::new(okta).perform(&call()).await,
+            false => RemoveUser::new(okta).perform(&call()).await,
+        }
+    }
+
+    async fn verify(server: &ServerGuard, wanted: bool) -> Verdict {
+        let okta = Arc::new(client(&server.url()));
+        match wanted {
+            true => AddUser::new(okta).verify(&call()).await,
+            false => RemoveUser::new(okta).verify(&call()).await,
+        }
+    }
+
+    #[tokio::test]
+    async fn membership_is_changed_only_when_it_is_not_as_wanted() {
+        for (wanted, method) in [(true, "PUT"), (false, "DELETE")] {
+            let path = format!("/api/v1/groups/{GROUP}/users/{USER}");
+            let mut server = org(Some(!wanted)).await;
+            let change = server.mock(method, path.as_str()).with_status(204).expect(1).create_async().await;
+            let Outcome::Done(receipt) = perform(&server, wanted).await else { panic!("not done") };
+            assert_eq!(receipt.url.unwrap(), format!("https://example-admin.okta.com/admin/group/{GROUP}"));
+            change.assert_async().await;
+
+            let mut server = org(Some(wanted)).await;
+            let change = server.mock(method, Matcher::Any).expect(0).create_async().await;
+            assert!(matches!(perform(&server, wanted).await, Outcome::AlreadyDone(_)));
+            change.assert_async().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_who_does_not_exist_is_in_no_group_and_cannot_be_put_into_one() {
+        let server = org(None).await;
+        assert!(matches!(perform(&server, false).await, Outcome::AlreadyDone(_)));
+        let Outcome::Permanent(failure) = perform(&server, true).await else { panic!("not permanent") };
+        assert_eq!(failure.reason, Reason::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_change_without_an_outcome_is_unknown_and_settled_by_reading() {
+        for wanted in [true, false] {
+            let mut server = org(Some(!wanted)).await;
+            server.mock("PUT", Matcher::Any).with_status(502).create_async().await;
+            server.mock("DELETE", Matcher::Any).with_status(502).create_async().await;
+            assert!(matches!(perform(&server, wanted).await, Outcome::Unknown(_)));
+            assert_eq!(verify(&server, wanted).await, Verdict::NotDone);
+            assert!(matches!(verify(&org(Some(wanted)).await, wanted).await, Verdict::Done(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_read_changes_nothing_and_leaves_nothing_open() {
+        let mut server = org(Some(false)).await;
+        let path = format!("/api/v1/users/{USER}/groups");
+        answers(&mut server, "GET", &path, 500, &json!({})).await;
+        let change = server.mock("PUT", Matcher::Any).expect(0).create_async().await;
+        assert!(matches!(perform(&server, true).await, Outcome::Transient(_)));
+        assert!(matches!(verify(&server, true).await, Verdict::TryLater(_)));
+        change.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn a_group_that_went_away_in_between_is_looked_up_again() {
+        let mut server = org(Some(false)).await;
+        let body = error_body("E0000007", "Not found: Resource not found: x (UserGroup)");
+        server.mock("PUT", Matcher::Any).with_status(404).with_body(body).create_async().await;
+        let Outcome::Transient(failure) = perform(&server, true).await else { panic!("not transient") };
+        assert_eq!(failure.reason, Reason::NotFound);
+        assert!(!failure.to_string().contains(TOKEN));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_group_is_permanent() {
+        let mut server = Server::new_async().await;
+        answers(&mut server, "GET", "/api/v1/groups", 200, &json!([])).await;
+        let Outcome::Permanent(failure) = perform(&server, true).await else { panic!("not permanent") };
+        assert_eq!(failure.reason, Reason::NotFound);
+        assert!(failure.detail.contains("High Risk Users"));
+    }
+
+    #[test]
+    fn parameters_are_checked_and_both_actions_share_the_lane() {
+        let good = json!({"group": "G", "user": "u"});
+        assert_eq!((ADD_USER.lane)(&good), Some("okta.group/G/u".to_owned()));
+        assert_eq!((ADD_USER.lane)(&good), (REMOVE_USER.lane)(&good));
+        assert!((ADD_USER.check)(&json!({"group": "{{ x }}", "user": "{{ user.id }}"})).is_ok());
+        for bad in [
+            json!({"group": "G"}),
+            json!({"group": " ", "user": "u"}),
+            json!({"group": "G", "user": "me"}),
+            json!({"group": "G", "user": 7}),
+            json!({"group": "G", "user": "u", "extra": 1}),
+            json!([]),
+        ] {
+            assert!((ADD_USER.check)(&bad).is_err() && (REMOVE_USER.check)(&bad).is_err(), "{bad}");
+        }
+    }
+}

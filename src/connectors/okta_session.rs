@@ -95,3 +95,74 @@ impl ClearSessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mockito::{Matcher, Server, ServerGuard};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::ids::IdempotencyKey;
+    use crate::okta::testing::{USER, answers, client};
+
+    fn call(params: Value) -> Call {
+        Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 }
+    }
+
+    fn connector(server: &ServerGuard) -> ClearSessions {
+        ClearSessions::new(Arc::new(client(&server.url())))
+    }
+
+    /// Which query these parameters become.
+    async fn check(params: Value, query: &str) {
+        let mut server = Server::new_async().await;
+        let path = format!("/api/v1/users/{USER}/sessions");
+        let change = server.mock("DELETE", path.as_str()).match_query(query);
+        let change = change.with_status(204).create_async().await;
+        let Outcome::Done(receipt) = connector(&server).perform(&call(params)).await else { panic!("not done") };
+        let page = format!("https://example-admin.okta.com/admin/user/profile/view/{USER}");
+        assert_eq!(receipt.url, Some(page));
+        change.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn sessions_are_cleared_as_the_parameters_say() {
+        check(json!({"user": USER}), "oauthTokens=false&forgetDevices=true").await;
+        let all = json!({"user": USER, "oauth_tokens": true, "forget_devices": false});
+        check(all, "oauthTokens=true&forgetDevices=false").await;
+    }
+
+    #[tokio::test]
+    async fn a_user_who_does_not_exist_is_permanent() {
+        let mut server = Server::new_async().await;
+        answers(&mut server, "DELETE", &format!("/api/v1/users/{USER}/sessions"), 404, &json!({})).await;
+        let outcome = connector(&server).perform(&call(json!({"user": USER}))).await;
+        assert!(matches!(outcome, Outcome::Permanent(Failure { reason: Reason::NotFound, .. })), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_doubt_is_sent_again_as_soon_as_okta_answers() {
+        let mut server = Server::new_async().await;
+        server.mock("DELETE", Matcher::Any).with_status(500).create_async().await;
+        let doubt = call(json!({"user": USER}));
+        assert!(matches!(connector(&server).perform(&doubt).await, Outcome::Unknown(_)));
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}"), 503, &json!({})).await;
+        assert!(matches!(connector(&server).verify(&doubt).await, Verdict::TryLater(_)));
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}"), 200, &json!({"id": USER})).await;
+        assert_eq!(connector(&server).verify(&doubt).await, Verdict::NotDone);
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        assert!((CLEAR_SESSIONS.check)(&json!({"user": "{{ user.id }}"})).is_ok());
+        assert_eq!((CLEAR_SESSIONS.lane)(&json!({"user": "u"})), Some("okta.session/u".to_owned()));
+        for bad in [
+            json!({}),
+            json!({"user": "me"}),
+            json!({"user": "u", "oauth_tokens": "yes"}),
+            json!({"user": "u", "x": 1}),
+        ] {
+            assert!((CLEAR_SESSIONS.check)(&bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -133,11 +133,11 @@ impl OktaClient {
 
     /// Sends a request and returns as soon as the headers of a success are in.
     pub(super) async fn head(&self, method: Method, url: Url, body: Option<&Value>) -> Result<Head, OktaError> {
-        let mut exchange = self.attempt(&method, &url, body).await?;
-        if exchange.1.status() == 401 && self.auth.refused().await {
-            exchange = self.attempt(&method, &url, body).await?;
+        let (mut exchange, mut response) = self.attempt(&method, &url, body).await?;
+        // A refused request was not carried out, so it may go out again, once, when there is a new credential.
+        if response.status() == 401 && self.auth.refused().await {
+            (exchange, response) = self.attempt(&method, &url, body).await?;
         }
-        let (mut exchange, response) = exchange;
         read_headers(&mut exchange, response.headers());
         debug!(
             okta.method = exchange.method,
@@ -247,5 +247,261 @@ pub(super) fn found<T>(result: Result<T, OktaError>) -> Result<Option<T>, OktaEr
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == OktaErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use mockito::{Matcher, Server};
+    use secrecy::SecretString;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::outcome::{Outcome, Reason};
+    use crate::okta::auth::{AuthError, Credential};
+    use crate::okta::rate::Wait;
+    use crate::okta::testing::{TOKEN, answers, client, client_within, error_body, writes_and_hangs_up};
+
+    fn path() -> ApiPath {
+        ApiPath::new(["api", "v1", "groups", "g", "users", "u"]).unwrap()
+    }
+
+    async fn delete(client: &OktaClient) -> OktaError {
+        client.send(Method::DELETE, &path(), &[("secret", "in-the-query")], None).await.unwrap_err()
+    }
+
+    /// What one answer to a changing request means.
+    async fn check(status: usize, code: &str, kind: OktaErrorKind, outcome: &str) {
+        let mut server = Server::new_async().await;
+        server
+            .mock("DELETE", "/api/v1/groups/g/users/u")
+            .match_query(Matcher::Any)
+            .with_status(status)
+            .with_header("x-okta-request-id", "req-1")
+            .with_body(error_body(code, "Okta's\u{1b}[31m words"))
+            .create_async()
+            .await;
+        let error = delete(&client(&server.url())).await;
+        assert_eq!(error.kind, kind, "{status} {code}");
+        let shown = format!("{:?}", error.to_outcome(true));
+        assert!(shown.starts_with(outcome), "{status} {code}: {shown}");
+        let text = format!("{error} {error:?} {shown}");
+        assert!(text.contains("DELETE /api/v1/groups/g/users/u") && text.contains("req-1"), "{text}");
+        assert!(!text.contains(TOKEN) && !text.contains("in-the-query") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[tokio::test]
+    async fn every_status_has_its_meaning() {
+        use OktaErrorKind as K;
+        check(400, "E0000001", K::BadRequest, "Permanent(Failure { reason: Rejected").await;
+        check(401, "E0000011", K::Unauthorized, "Transient(Failure { reason: Unauthorized").await;
+        check(401, "E0000015", K::FeatureNotEnabled, "Permanent(Failure { reason: Forbidden").await;
+        check(403, "E0000006", K::Forbidden, "Permanent(Failure { reason: Forbidden").await;
+        check(403, "E0000005", K::Forbidden, "Permanent(Failure { reason: Forbidden").await;
+        check(403, "E0000046", K::GrantedByGroup, "Permanent(Failure { reason: GrantedByGroup").await;
+        check(403, "E0000038", K::WrongStatus, "Permanent(Failure { reason: Conflict").await;
+        check(404, "E0000007", K::NotFound, "Permanent(Failure { reason: NotFound").await;
+        check(423, "E0000239", K::Server, "Transient(Failure { reason: ServiceError").await;
+        check(500, "E0000009", K::Server, "Unknown(Failure { reason: ServiceError").await;
+        check(502, "", K::Server, "Unknown(Failure { reason: ServiceError").await;
+        check(503, "E0000010", K::Server, "Transient(Failure { reason: ServiceError").await;
+        check(302, "", K::BadAnswer, "Permanent(Failure { reason: BadAnswer").await;
+        // No rate headers: a whole window.
+        let wait = K::RateLimited(Wait::Until(Duration::from_secs(60)));
+        check(429, "E0000047", wait, "RetryAfter(60s, Failure { reason: RateLimited").await;
+    }
+
+    #[tokio::test]
+    async fn a_429_is_waited_out_by_its_own_headers() {
+        for (limit, expected) in [("50", "RetryAfter(9s"), ("0", "Transient(")] {
+            let mut server = Server::new_async().await;
+            server
+                .mock("DELETE", Matcher::Any)
+                .with_status(429)
+                .with_header("date", "Thu, 11 Sep 2025 16:22:30 GMT")
+                .with_header("x-rate-limit-limit", limit)
+                .with_header("x-rate-limit-remaining", "0")
+                .with_header("x-rate-limit-reset", "1757607758")
+                .create_async()
+                .await;
+            let error = delete(&client(&server.url())).await;
+            assert!(format!("{:?}", error.to_outcome(true)).starts_with(expected), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_right_is_named() {
+        for (method, segments, scope) in [
+            (Method::GET, ["api", "v1", "logs", "x", "x"], "okta.logs.read"),
+            (Method::PUT, ["api", "v1", "users", "u", "risk"], "okta.userRisk.manage"),
+            (Method::DELETE, ["api", "v1", "users", "u", "sessions"], "okta.users.manage"),
+            (Method::GET, ["api", "v1", "users", "u", "groups"], "okta.users.read"),
+            (Method::PUT, ["api", "v1", "groups", "g", "users"], "okta.groups.manage"),
+            (Method::GET, ["api", "v1", "apps", "a", "groups"], "okta.apps.read"),
+        ] {
+            let mut server = Server::new_async().await;
+            let body = error_body("E0000006", "You do not have permission");
+            server.mock(method.as_str(), Matcher::Any).with_status(403).with_body(body).create_async().await;
+            let path = ApiPath::new(segments).unwrap();
+            let error = client(&server.url()).send(method, &path, &[], None).await.unwrap_err();
+            assert!(error.to_string().contains(scope), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_may_have_arrived_is_unknown_and_one_that_did_not_leave_is_not() {
+        let (url, task) = writes_and_hangs_up(b"").await;
+        let lost = delete(&client(&url)).await;
+        assert_eq!(lost.kind, OktaErrorKind::ConnectionLost);
+        assert!(matches!(lost.to_outcome(true), Outcome::Unknown(_)));
+        assert!(matches!(lost.to_outcome(false), Outcome::Transient(_)));
+        task.abort();
+        let _ = task.await;
+        let refused = delete(&client(&url)).await;
+        assert_eq!(refused.kind, OktaErrorKind::Connect);
+        assert!(matches!(refused.to_outcome(true), Outcome::Transient(_)));
+
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let late = delete(&client_within(&url, Duration::from_millis(100))).await;
+        assert_eq!(late.kind, OktaErrorKind::Timeout);
+        assert!(matches!(late.to_outcome(true), Outcome::Unknown(_)));
+        for error in [lost, refused, late] {
+            let text = format!("{error} {error:?} {}", error.to_failure());
+            assert!(!text.contains(TOKEN) && !text.contains("in-the-query"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_json_is_a_bad_answer_and_its_text_is_not_repeated() {
+        let mut server = Server::new_async().await;
+        server.mock("GET", Matcher::Any).with_body("<html>private words</html>").create_async().await;
+        let answer = client(&server.url()).get(&path(), &[]).await.unwrap();
+        let error = answer.json::<Vec<String>>().unwrap_err();
+        assert_eq!(error.reason(), Reason::BadAnswer);
+        assert!(!error.to_failure().to_string().contains("private"));
+    }
+
+    #[tokio::test]
+    async fn an_oversized_object_is_a_bad_answer() {
+        let mut server = Server::new_async().await;
+        server.mock("GET", Matcher::Any).with_body(vec![b' '; MAX_BODY + 1]).create_async().await;
+        let error = client(&server.url()).get(&path(), &[]).await.unwrap_err();
+        assert_eq!(error.kind, OktaErrorKind::BadAnswer);
+    }
+
+    #[tokio::test]
+    async fn the_status_decides_a_change_and_the_whole_answer_decides_a_read() {
+        let (url, task) = writes_and_hangs_up(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{").await;
+        let client = client(&url);
+        assert!(client.send(Method::PUT, &path(), &[], None).await.is_ok());
+        let error = client.get(&path(), &[]).await.unwrap_err();
+        assert_eq!(error.kind, OktaErrorKind::ConnectionLost);
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn lists_are_followed_to_their_end_and_never_to_another_host() {
+        let mut server = Server::new_async().await;
+        let path = ApiPath::new(["list"]).unwrap();
+        let base = server.url();
+        let page = |after: &'static str| Matcher::Regex(format!("^after={after}$"));
+        let first = server.mock("GET", "/list").with_body("[1,2]");
+        first.with_header("link", &format!("<{base}/list?after=a,1>; rel=\"next\"")).create_async().await;
+        server.mock("GET", "/list").match_query(page("a,1")).with_body("[3]").create_async().await;
+        let client = client(&base);
+        assert_eq!(client.all::<u32>(&path, &[], 10).await.unwrap(), [1, 2, 3]);
+        assert_eq!(client.all::<u32>(&path, &[], 2).await.unwrap_err().kind, OktaErrorKind::BadAnswer);
+
+        let foreign = ApiPath::new(["foreign"]).unwrap();
+        let mock = server.mock("GET", "/foreign").with_body("[1]");
+        mock.with_header("link", "<https://evil.example/list>; rel=\"next\"").create_async().await;
+        let error = client.all::<u32>(&foreign, &[], 10).await.unwrap_err();
+        assert_eq!(error.kind, OktaErrorKind::ForeignNext);
+        assert!(!error.to_failure().to_string().contains("evil"));
+    }
+
+    /// Gives out `Bearer 0`, and after each refusal the next number.
+    #[derive(Default)]
+    struct Renewing(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Credential for Renewing {
+        async fn authorization(&self) -> Result<HeaderValue, AuthError> {
+            let number = self.0.load(Ordering::SeqCst);
+            HeaderValue::from_str(&format!("Bearer {number}")).map_err(|_| AuthError::NotAHeader)
+        }
+
+        async fn refused(&self) -> bool {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_credential_is_renewed_once_and_no_more() {
+        let mut server = Server::new_async().await;
+        let url = Url::parse(&server.url()).unwrap();
+        let settings = OktaSettings { org_url: url.clone(), admin_url: url, timeout: Duration::from_secs(5) };
+        let client = OktaClient::new(&settings, Auth::new(Arc::new(Renewing::default()))).unwrap();
+        let path = ApiPath::new(["x"]).unwrap();
+        let refused = server.mock("GET", "/x").match_header("authorization", Matcher::Regex("Bearer [023]".to_owned()));
+        let refused = refused.with_status(401).expect(4).create_async().await;
+        let taken = server.mock("GET", "/x").match_header("authorization", "Bearer 1").create_async().await;
+        client.get(&path, &[]).await.unwrap();
+        taken.remove_async().await;
+        let last = server.mock("GET", "/x").match_header("authorization", "Bearer 1").with_status(401);
+        let last = last.expect(1).create_async().await;
+        assert_eq!(client.get(&path, &[]).await.unwrap_err().kind, OktaErrorKind::Unauthorized, "1, then 2");
+        assert_eq!(client.get(&path, &[]).await.unwrap_err().kind, OktaErrorKind::Unauthorized, "2, then 3");
+        last.assert_async().await;
+        refused.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn the_token_goes_out_as_a_header() {
+        let mut server = Server::new_async().await;
+        let mock = server.mock("GET", "/x").match_header("authorization", format!("SSWS {TOKEN}").as_str());
+        let mock = mock.match_header("accept", "application/json").with_body("{}").create_async().await;
+        let client = client(&server.url());
+        client.get(&ApiPath::new(["x"]).unwrap(), &[]).await.unwrap();
+        mock.assert_async().await;
+        assert!(!format!("{client:?}").contains(TOKEN));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_as_json() {
+        let mut server = Server::new_async().await;
+        let body = json!({"riskLevel": "HIGH"});
+        let mock = server.mock("PUT", "/x").match_body(Matcher::Json(body.clone())).create_async().await;
+        client(&server.url()).send(Method::PUT, &ApiPath::new(["x"]).unwrap(), &[], Some(&body)).await.unwrap();
+        mock.assert_async().await;
+        answers(&mut server, "GET", "/y", 200, &json!({"a": 1})).await;
+        let answer = client(&server.url()).get(&ApiPath::new(["y"]).unwrap(), &[]).await.unwrap();
+        assert_eq!(answer.json::<Value>().unwrap(), json!({"a": 1}));
+        assert!(answer.exchange.date.is_some(), "every answer has Okta's clock");
+    }
+
+    #[test]
+    fn only_a_bare_https_address_is_an_org() {
+        for (org, good) in [
+            ("https://example.okta.com", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://example.okta.com", false),
+            ("https://example.okta.com/path", false),
+            ("https://user@example.okta.com", false),
+            ("ftp://example.okta.com", false),
+        ] {
+            let settings = OktaSettings {
+                org_url: Url::parse(org).unwrap(),
+                admin_url: Url::parse("https://example-admin.okta.com").unwrap(),
+                timeout: Duration::from_secs(1),
+            };
+            let auth = Auth::ssws(&SecretString::from(TOKEN)).unwrap();
+            assert_eq!(OktaClient::new(&settings, auth).is_ok(), good, "{org}");
+        }
     }
 }

@@ -89,15 +89,19 @@ impl GroupError {
 }
 
 impl OktaClient {
-    /// Finds a group by id, or by its exact name (case matters). What is found is remembered until Okta says 404.
+    /// Finds a group whose members can be changed here, see [`OktaClient::find_group`].
     pub async fn resolve_group(&self, name_or_id: &str) -> Result<GroupRef, GroupError> {
+        let group = self.find_group(name_or_id).await?;
+        if group.kind == OKTA_GROUP { Ok(group) } else { Err(GroupError::NotOurs { group }) }
+    }
+
+    /// Finds a group of any type by id, or by its exact name (case matters); of several with the same name an
+    /// `OKTA_GROUP` goes before imported ones. What is found is remembered until Okta says 404.
+    pub async fn find_group(&self, name_or_id: &str) -> Result<GroupRef, GroupError> {
         if let Some(group) = self.group_ids.get(name_or_id) {
             return Ok(group);
         }
         let group = self.look_up(name_or_id).await?;
-        if group.kind != OKTA_GROUP {
-            return Err(GroupError::NotOurs { group });
-        }
         self.group_ids.put(name_or_id, group.clone());
         Ok(group)
     }
@@ -217,5 +221,99 @@ impl std::fmt::Display for Similar<'_> {
             write!(f, "{}`{name}` ({}, {})", if at == 0 { ": " } else { ", " }, group.id, group.kind)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mockito::{Matcher, Server};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::okta::testing::{GROUP, USER, answers, client, error_body, group};
+
+    /// What a search that answers these groups makes of the name `High Risk`.
+    async fn check(found: Value) -> Result<String, String> {
+        let mut server = Server::new_async().await;
+        answers(&mut server, "GET", "/api/v1/groups", 200, &found).await;
+        let result = client(&server.url()).resolve_group("High Risk").await;
+        result.map(|group| group.id).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_name_must_fit_exactly_one_group() {
+        assert_eq!(check(json!([group("g1", "High Risk", "OKTA_GROUP")])).await.unwrap(), "g1");
+        let cased = json!([group("g0", "high risk", "OKTA_GROUP"), group("g1", "High Risk", "OKTA_GROUP")]);
+        assert_eq!(check(cased).await.unwrap(), "g1");
+        let imported = json!([group("g1", "High Risk", "OKTA_GROUP"), group("g2", "High Risk", "APP_GROUP")]);
+        assert_eq!(check(imported).await.unwrap(), "g1");
+
+        let missing = check(json!([group("g0", "high risk", "OKTA_GROUP")])).await.unwrap_err();
+        assert!(missing.contains("no group `High Risk`: `high risk` (g0, OKTA_GROUP)"), "{missing}");
+        let twice = json!([group("g1", "High Risk", "OKTA_GROUP"), group("g2", "High Risk", "OKTA_GROUP")]);
+        let twice = check(twice).await.unwrap_err();
+        assert!(twice.contains("2 groups") && twice.contains("g1") && twice.contains("g2"), "{twice}");
+        let foreign = check(json!([group("g2", "High Risk", "APP_GROUP")])).await.unwrap_err();
+        assert!(foreign.contains("of type APP_GROUP"), "{foreign}");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_searched_for_as_a_json_string() {
+        let mut server = Server::new_async().await;
+        let search = Matcher::UrlEncoded("search".to_owned(), r#"profile.name eq "a\" or type eq \"x&y""#.to_owned());
+        let mock = server.mock("GET", "/api/v1/groups").match_query(search).with_body("[]").create_async().await;
+        client(&server.url()).resolve_group("a\" or type eq \"x&y").await.unwrap_err();
+        mock.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn an_id_is_read_and_what_only_looks_like_one_is_searched_for() {
+        let mut server = Server::new_async().await;
+        let path = format!("/api/v1/groups/{GROUP}");
+        answers(&mut server, "GET", &path, 200, &group(GROUP, "High Risk", "OKTA_GROUP")).await;
+        assert_eq!(client(&server.url()).resolve_group(GROUP).await.unwrap().name, "High Risk");
+
+        server.mock("GET", path.as_str()).with_status(404).create_async().await;
+        answers(&mut server, "GET", "/api/v1/groups", 200, &json!([group("g1", GROUP, "OKTA_GROUP")])).await;
+        assert_eq!(client(&server.url()).resolve_group(GROUP).await.unwrap().id, "g1");
+    }
+
+    #[tokio::test]
+    async fn a_found_group_is_remembered_until_it_is_gone() {
+        let mut server = Server::new_async().await;
+        let search = server.mock("GET", "/api/v1/groups").match_query(Matcher::Any).expect(2);
+        let search =
+            search.with_body(json!([group(GROUP, "High Risk", "OKTA_GROUP")]).to_string()).create_async().await;
+        let okta = client(&server.url());
+        for _ in 0..3 {
+            okta.resolve_group("High Risk").await.unwrap();
+        }
+        let body = error_body("E0000007", "Not found");
+        server.mock("PUT", Matcher::Any).with_status(404).with_body(body).create_async().await;
+        assert_eq!(okta.add_member(GROUP, USER).await.unwrap_err().kind, OktaErrorKind::NotFound);
+        okta.resolve_group("High Risk").await.unwrap();
+        search.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn an_imported_group_can_be_read_but_not_changed() {
+        let mut server = Server::new_async().await;
+        answers(&mut server, "GET", "/api/v1/groups", 200, &json!([group("g1", "Staff", "APP_GROUP")])).await;
+        let okta = client(&server.url());
+        assert_eq!(okta.find_group("Staff").await.unwrap().id, "g1");
+        let error = okta.resolve_group("Staff").await.unwrap_err();
+        assert!(matches!(error, GroupError::NotOurs { .. }));
+        assert!(matches!(error.to_outcome(), Outcome::Permanent(_)));
+        assert_eq!(error.to_verdict(), Verdict::CannotTell);
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let cache = GroupCache::default();
+        for n in 0..=MAX_CACHED {
+            let group = GroupRef { id: n.to_string(), name: String::new(), kind: String::new() };
+            cache.put(&n.to_string(), group);
+        }
+        assert_eq!(cache.0.lock().unwrap().len(), 1);
     }
 }

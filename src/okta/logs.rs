@@ -138,3 +138,131 @@ fn refusal(mut error: OktaError, url: &Url) -> OktaError {
 fn timestamp(at: Timestamp) -> String {
     format!("{at:.3}")
 }
+
+#[cfg(test)]
+mod tests {
+    use mockito::{Matcher, Mock, Server, ServerGuard};
+
+    use super::*;
+    use crate::okta::testing::{TOKEN, client, error_body};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn query() -> LogQuery {
+        let since = at("2026-08-24T10:15:02.102Z");
+        LogQuery { since, until: None, filter: Some("eventType eq \"a&b\"".to_owned()), limit: 1000 }
+    }
+
+    fn types(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn page(server: &mut ServerGuard, status: usize) -> Mock {
+        server.mock("GET", "/api/v1/logs").match_query(Matcher::Any).with_status(status)
+    }
+
+    #[test]
+    fn a_polling_query_has_no_until_and_is_ascending() {
+        let client = client("https://example.okta.com");
+        let polling = client.logs_url(&query()).unwrap();
+        assert_eq!(
+            polling,
+            "https://example.okta.com/api/v1/logs?since=2026-08-24T10%3A15%3A02.102Z&sortOrder=ASCENDING&limit=1000\
+             &filter=eventType%20eq%20%22a%26b%22"
+        );
+        let bounded = LogQuery { until: Some(at("2026-08-25T00:00:00Z")), filter: None, limit: 5000, ..query() };
+        let bounded = client.logs_url(&bounded).unwrap();
+        assert!(bounded.ends_with("sortOrder=ASCENDING&limit=1000&until=2026-08-25T00%3A00%3A00.000Z"), "{bounded}");
+    }
+
+    #[test]
+    fn a_filter_names_its_types_as_json_strings() {
+        assert_eq!(filter_for(&types(&["b.c", "a"]), 2).unwrap(), r#"eventType eq "a" or eventType eq "b.c""#);
+        assert_eq!(filter_for(&types(&["a\" or x pr or \"\\"]), 2).unwrap(), r#"eventType eq "a\" or x pr or \"\\""#);
+        assert_eq!(filter_for(&types(&["a", "b", "c"]), 2), None);
+        assert_eq!(filter_for(&types(&[]), 2), None);
+    }
+
+    #[test]
+    fn a_start_is_moved_to_where_the_log_is() {
+        let now = at("2026-08-24T00:00:00Z");
+        let good = at("2026-08-01T00:00:00Z");
+        assert_eq!(clamp_since(good, now), (good, false));
+        assert_eq!(clamp_since(at("2020-01-01T00:00:00Z"), now), (at("2026-05-26T00:00:00Z"), true));
+        assert_eq!(clamp_since(at("2026-08-24T00:00:01Z"), now), (now, true));
+        assert_eq!(clamp_since(Timestamp::MIN, Timestamp::MIN), (Timestamp::MIN, false));
+    }
+
+    #[tokio::test]
+    async fn a_page_gives_its_next_verbatim_with_oktas_clock_and_budget() {
+        let mut server = Server::new_async().await;
+        let next = format!("{}/api/v1/logs?after=1_1&filter=eventType+eq+\"a\"", server.url());
+        page(&mut server, 200)
+            .with_header("link", "<https://elsewhere.example/self>; rel=\"self\"")
+            .with_header("link", &format!("<{next}>; rel=\"next\""))
+            .with_header("date", "Thu, 11 Sep 2025 16:21:50 GMT")
+            .with_header("x-rate-limit-limit", "120")
+            .with_header("x-rate-limit-remaining", "119")
+            .with_header("x-rate-limit-reset", "1757607758")
+            .with_body("[{}]")
+            .create_async()
+            .await;
+        let client = client(&server.url());
+        let head = client.fetch_page(&client.logs_url(&query()).unwrap()).await.unwrap();
+        assert_eq!(head.next, Some(next));
+        assert_eq!(head.date, at("2025-09-11T16:21:50Z"));
+        assert_eq!(head.rate, Some(RateHeaders { limit: 120, remaining: 119, reset_epoch_s: 1_757_607_758 }));
+        assert!(!format!("{head:?}").contains(TOKEN));
+        assert_eq!(head.body.read().await.unwrap(), b"[{}]");
+    }
+
+    #[tokio::test]
+    async fn a_next_at_another_origin_is_refused_before_anything_is_sent_there() {
+        let mut server = Server::new_async().await;
+        let mut other = Server::new_async().await;
+        let never = other.mock("GET", Matcher::Any).expect(0).create_async().await;
+        let foreign = format!("{}/api/v1/logs?after=1", other.url());
+        page(&mut server, 200).with_header("link", &format!("<{foreign}>; rel=next")).create_async().await;
+        let client = client(&server.url());
+        let answered = client.fetch_page(&client.logs_url(&query()).unwrap()).await.unwrap_err();
+        assert_eq!(answered.kind, OktaErrorKind::ForeignNext);
+        let stored = client.fetch_page(&foreign).await.unwrap_err();
+        assert_eq!(stored.kind, OktaErrorKind::ForeignNext);
+        never.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_too_large_is_not_read_to_its_end() {
+        let mut server = Server::new_async().await;
+        page(&mut server, 200).with_body(vec![b' '; MAX_PAGE + 1]).create_async().await;
+        let client = client(&server.url());
+        let head = client.fetch_page(&client.logs_url(&query()).unwrap()).await.unwrap();
+        assert_eq!(head.body.read().await.unwrap_err().kind, OktaErrorKind::BadAnswer);
+    }
+
+    /// What a refusal of this URL means.
+    async fn check(query: &str, status: usize, code: &str, expected: OktaErrorKind) {
+        let mut server = Server::new_async().await;
+        page(&mut server, status).with_body(error_body(code, "whatever")).create_async().await;
+        let url = format!("{}/api/v1/logs?{query}", server.url());
+        let error = client(&server.url()).fetch_page(&url).await.unwrap_err();
+        assert_eq!(error.kind, expected, "{query} {status} {code}");
+        assert!(error.to_string().contains("GET /api/v1/logs"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_cursor_and_a_refused_filter_are_told_apart() {
+        use OktaErrorKind as K;
+        check("after=1&filter=x", 400, "E0000031", K::CursorRefused).await;
+        check("after=1", 400, "E0000001", K::CursorRefused).await;
+        check("since=x&filter=y", 400, "E0000053", K::FilterRefused).await;
+        check("since=x&filter=y", 400, "E0000031", K::FilterRefused).await;
+        check("since=x&filter=y", 414, "", K::FilterRefused).await;
+        check("since=x&filter=y", 400, "E0000001", K::BadRequest).await;
+        check("since=x", 400, "E0000053", K::BadRequest).await;
+        check("since=x&filter=y", 500, "E0000053", K::Server).await;
+        check("after=1", 401, "E0000011", K::Unauthorized).await;
+    }
+}

@@ -18,3 +18,6 @@ pub use auth::Auth;
 pub use client::{Answer, OktaClient, OktaSettings};
 pub use error::{OktaError, OktaErrorKind};
 pub use path::ApiPath;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -178,3 +178,127 @@ struct RiskBody {
     #[serde(rename = "riskLevel")]
     risk_level: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use mockito::{Matcher, Server, ServerGuard};
+    use serde_json::json;
+
+    use super::*;
+    use crate::okta::OktaErrorKind;
+    use crate::okta::testing::{USER, answers, client, error_body, group};
+
+    const MANAGER: &str = "00u0000000000manager";
+
+    async fn has_user(server: &mut ServerGuard, id: &str, profile: Value) {
+        let body = json!({"id": id, "status": "ACTIVE", "profile": profile});
+        answers(server, "GET", &format!("/api/v1/users/{id}"), 200, &body).await;
+    }
+
+    async fn knows_nobody_else(server: &mut ServerGuard) {
+        let body = error_body("E0000007", "Not found: Resource not found: x (User)");
+        server.mock("GET", Matcher::Any).with_status(404).with_body(body).expect_at_least(0).create_async().await;
+    }
+
+    #[tokio::test]
+    async fn a_user_is_read_as_far_as_he_is_filled_in() {
+        let mut server = Server::new_async().await;
+        knows_nobody_else(&mut server).await;
+        let profile = json!({"login": "ann@example.com", "firstName": "Ann", "mobilePhone": null, "managerId": "",
+            "employeeNumber": 7});
+        has_user(&mut server, USER, profile).await;
+        let okta = client(&server.url());
+        let user = okta.user(USER).await.unwrap().unwrap();
+        assert_eq!((user.id.as_str(), user.status.as_str()), (USER, "ACTIVE"));
+        assert_eq!((user.login.as_deref(), user.first_name.as_deref()), (Some("ann@example.com"), Some("Ann")));
+        assert_eq!((user.mobile_phone, user.manager_id), (None, None));
+        assert_eq!(user.profile.get("employeeNumber"), Some(&json!(7)));
+        assert_eq!(okta.user("nobody@example.com").await.unwrap(), None);
+        assert_eq!(okta.user("..").await.unwrap_err().kind, OktaErrorKind::BadParameters);
+    }
+
+    #[tokio::test]
+    async fn a_huge_profile_is_not_kept() {
+        let mut server = Server::new_async().await;
+        has_user(&mut server, USER, json!({"login": "ann", "notes": "x".repeat(MAX_PROFILE)})).await;
+        let user = client(&server.url()).user(USER).await.unwrap().unwrap();
+        assert_eq!(user.login.as_deref(), Some("ann"));
+        assert!(user.profile.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_login_is_looked_up_and_an_id_is_not() {
+        let mut server = Server::new_async().await;
+        knows_nobody_else(&mut server).await;
+        let body = json!({"id": USER});
+        let path = "/api/v1/users/ann%40example.com";
+        let login = server.mock("GET", path).with_body(body.to_string()).expect(1).create_async().await;
+        let okta = client(&server.url());
+        assert_eq!(okta.user_id(USER).await.unwrap().as_deref(), Some(USER));
+        assert_eq!(okta.user_id("ann@example.com").await.unwrap().as_deref(), Some(USER));
+        login.assert_async().await;
+        assert_eq!(okta.user_id("bob@example.com").await.unwrap(), None);
+    }
+
+    /// Whom the manager of a user with this profile is found to be.
+    async fn check(server: &mut ServerGuard, profile: Value, link: &str, expected: Option<&str>) {
+        has_user(server, USER, profile.clone()).await;
+        let okta = client(&server.url());
+        let user = okta.user(USER).await.unwrap().unwrap();
+        let manager = okta.manager_of(&user, link).await.unwrap();
+        assert_eq!(manager.as_ref().map(|user| user.id.as_str()), expected, "{profile}");
+    }
+
+    #[tokio::test]
+    async fn a_manager_is_whom_the_profile_names_else_the_linked_object() {
+        let mut server = Server::new_async().await;
+        knows_nobody_else(&mut server).await;
+        has_user(&mut server, MANAGER, json!({})).await;
+        check(&mut server, json!({"managerId": MANAGER}), "manager", Some(MANAGER)).await;
+        for text in [json!("Bob Smith"), json!("../x/y"), json!("me"), json!(""), json!(null), json!(7)] {
+            check(&mut server, json!({"managerId": text}), "manager", None).await;
+        }
+        let links = format!("/api/v1/users/{USER}/linkedObjects/manager");
+        let href = format!("{}/api/v1/users/{MANAGER}", server.url());
+        answers(&mut server, "GET", &links, 200, &json!([{"_links": {"self": {"href": href}}}])).await;
+        check(&mut server, json!({"managerId": "Bob Smith"}), "manager", Some(MANAGER)).await;
+        check(&mut server, json!({}), "", None).await;
+        answers(&mut server, "GET", &links, 200, &json!([])).await;
+        check(&mut server, json!({}), "manager", None).await;
+    }
+
+    #[tokio::test]
+    async fn a_linked_object_at_another_host_is_refused() {
+        let mut server = Server::new_async().await;
+        has_user(&mut server, USER, json!({})).await;
+        let links = format!("/api/v1/users/{USER}/linkedObjects/manager");
+        let href = format!("https://evil.example/api/v1/users/{MANAGER}");
+        answers(&mut server, "GET", &links, 200, &json!([{"_links": {"self": {"href": href}}}])).await;
+        let okta = client(&server.url());
+        let user = okta.user(USER).await.unwrap().unwrap();
+        assert_eq!(okta.manager_of(&user, "manager").await.unwrap_err().kind, OktaErrorKind::ForeignNext);
+    }
+
+    #[tokio::test]
+    async fn groups_risk_and_sessions_are_asked_for_in_their_places() {
+        let mut server = Server::new_async().await;
+        answers(
+            &mut server,
+            "GET",
+            &format!("/api/v1/users/{USER}/groups"),
+            200,
+            &json!([group("g", "Staff", "OKTA_GROUP")]),
+        )
+        .await;
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}/risk"), 200, &json!({"riskLevel": "NONE"})).await;
+        let sessions = server.mock("DELETE", format!("/api/v1/users/{USER}/sessions").as_str());
+        let sessions = sessions.match_query(Matcher::Exact("oauthTokens=true&forgetDevices=false".to_owned()));
+        let sessions = sessions.with_status(204).create_async().await;
+        let okta = client(&server.url());
+        let groups = okta.user_groups(USER).await.unwrap();
+        assert_eq!(groups, [GroupRef { id: "g".into(), name: "Staff".into(), kind: "OKTA_GROUP".into() }]);
+        assert_eq!(okta.user_risk(USER).await.unwrap(), "NONE");
+        okta.clear_sessions(USER, true, false).await.unwrap();
+        sessions.assert_async().await;
+    }
+}
