@@ -264,7 +264,7 @@ struct MailParams {
     html: Option<String>,
 }
 
-/// One string, in which commas divide, or a list.
+/// One address or a list of them. A string is never divided at commas: a name from an event could add a recipient.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "an address or a list of addresses")]
 enum Addresses {
@@ -284,10 +284,11 @@ impl Addresses {
     fn mailboxes(&self, parameter: &str) -> Result<Mailboxes, String> {
         let mut all = Mailboxes::new();
         for text in self.list().iter().filter(|text| !text.trim().is_empty()) {
-            let some: Mailboxes = text.parse().map_err(|_| {
-                format!("`{parameter}`: `{}` is not a mail address", cut(&Escape::Line.apply(text), 80))
+            let mailbox: Mailbox = text.parse().map_err(|_| {
+                let text = cut(&Escape::Line.apply(text), 80);
+                format!("`{parameter}`: `{text}` is not one mail address; several are written as a list")
             })?;
-            some.into_iter().for_each(|mailbox| all.push(mailbox));
+            all.push(mailbox);
         }
         Ok(all)
     }
@@ -562,8 +563,15 @@ mod tests {
     async fn a_bad_address_is_a_bad_parameter() {
         let server = Server::open("", None).await;
         let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into())).unwrap();
-        for to in [json!("no address"), json!(["ada@example.com", "a@b@c"]), json!(""), json!([" "]), json!("a\n@b.c")]
-        {
+        for to in [
+            json!("no address"),
+            json!(["ada@example.com", "a@b@c"]),
+            json!(""),
+            json!([" "]),
+            json!("a\n@b.c"),
+            json!("eve@example.org, ada@example.com"),
+            json!("Ada, eve@example.org <ada@example.com>"),
+        ] {
             let outcome = mailer.perform(&call(json!({"to": to, "subject": "s", "text": "t"}))).await;
             assert!(
                 matches!(&outcome, Outcome::Permanent(f) if f.reason == Reason::BadParameters),

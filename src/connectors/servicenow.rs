@@ -362,13 +362,9 @@ impl Connector for ServiceNow {
             Ok(Found::Incident(row)) => Verdict::Done(self.receipt(&row, Some("is closed already"))),
             Ok(Found::Nothing) => Verdict::NotDone,
             Ok(Found::Foreign) => Verdict::CannotTell,
-            Err(
-                Outcome::RetryAfter(_, failure)
-                | Outcome::Transient(failure)
-                | Outcome::Permanent(failure)
-                | Outcome::Unknown(failure),
-            ) => Verdict::TryLater(failure),
-            Err(Outcome::Done(_) | Outcome::AlreadyDone(_)) => Verdict::CannotTell,
+            Err(Outcome::RetryAfter(_, failure) | Outcome::Transient(failure)) => Verdict::TryLater(failure),
+            // Asking again will not help: a person has to look.
+            Err(_) => Verdict::CannotTell,
         }
     }
 }
