@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
 use thiserror::Error;
 
@@ -60,6 +60,13 @@ pub async fn read_bounded(mut response: Response, cap: usize) -> Result<Vec<u8>,
             Err(error) => return Err(BodyError::Broken(error.without_url())),
         }
     }
+}
+
+/// Whether a body repeats the credential of its request, as some proxies do; then nothing of it may be quoted. It is the
+/// word after the scheme, as in `Bearer WORD`.
+pub fn repeats_credential(body: &[u8], authorization: &HeaderValue) -> bool {
+    let word = authorization.as_bytes().split(|byte| *byte == b' ').next_back().unwrap_or_default();
+    !word.is_empty() && body.windows(word.len()).any(|window| window == word)
 }
 
 /// A body that was not read to its end.

@@ -16,15 +16,23 @@ use crate::okta::{Auth, OktaSettings};
 
 /// Long enough for an answer over loopback on a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);
-/// Short enough to wait for.
-const HURRIED: Duration = Duration::from_millis(250);
+/// Short enough to wait for its end.
+const HURRIED: Duration = Duration::from_millis(500);
+
+/// How long to wait for this reply: only what never ends is worth a short time-out.
+fn patience(reply: &Reply) -> Duration {
+    if matches!(reply, Reply::Silence | Reply::Drip(_)) { HURRIED } else { PATIENT }
+}
+
+/// A connector, and the `Debug` text of the service that it is built from.
+type Built = (Arc<dyn Connector>, String);
 
 /// How one connector plugs into the suite.
 #[derive(Clone)]
 struct Plug {
     name: &'static str,
-    /// Builds it against a base URL; the string is the `Debug` text of everything it is built from.
-    build: fn(&str, Duration) -> (Arc<dyn Connector>, String),
+    /// Builds it against a base URL.
+    build: fn(&str, Duration) -> Built,
     params: Value,
     /// The answer to a request that changes nothing, given what was changed so far; `None` when this is the one that does.
     read: fn(&Seen, &[Seen]) -> Option<Reply>,
@@ -36,7 +44,9 @@ struct Plug {
     reads_body: bool,
     /// Whether the service has a place for the idempotency key.
     takes_key: bool,
-    /// Statuses of the changing request that this service also uses for something other than the table says.
+    /// Whether it is `Retry-After` that says when to come back; Okta has headers of its own.
+    asks_by_retry_after: bool,
+    /// Statuses that this service uses for something other than the table says.
     exempt: &'static [u16],
     /// What must never be seen.
     secrets: &'static [&'static str],
@@ -60,6 +70,7 @@ fn plugs() -> Vec<Plug> {
         error: |text| json!({"error": {"message": text, "detail": null}, "status": "failure"}).to_string(),
         reads_body: true,
         takes_key: true,
+        asks_by_retry_after: true,
         exempt: &[],
         secrets: &["pass_word_1", "ZGFlbW9uOnBhc3Nfd29yZF8x"],
     };
@@ -92,6 +103,7 @@ fn plugs() -> Vec<Plug> {
         error: |text| json!({"ok": false, "error": text}).to_string(),
         reads_body: true,
         takes_key: true,
+        asks_by_retry_after: true,
         exempt: &[],
         secrets: &["xoxb_1"],
     };
@@ -133,7 +145,9 @@ fn plugs() -> Vec<Plug> {
         error: |text| json!({"errorCode": "E0000000", "errorSummary": text, "errorCauses": []}).to_string(),
         reads_body: false,
         takes_key: false,
-        exempt: &[],
+        asks_by_retry_after: false,
+        // The group may have been made anew under its name; it is looked up again.
+        exempt: &[404, 410],
         secrets: &["okta_token_1"],
     };
     let remove = Plug {
@@ -179,7 +193,7 @@ fn plugs() -> Vec<Plug> {
             })
         },
         // Not assigned any more is what was wanted.
-        exempt: &[404],
+        exempt: &[404, 410],
         ..add.clone()
     };
     vec![incident, incident_oauth, bot, webhook, add, remove, unassign]
@@ -301,7 +315,7 @@ fn fits_a_change(status: u16, outcome: &Outcome) -> bool {
         403 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Forbidden),
         404 | 410 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::NotFound),
         408 | 423 | 425 => matches!(outcome, O::Transient(_)),
-        409 | 412 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Conflict),
+        409 | 412 => matches!(outcome, O::Permanent(_)) && matches!(reason, Some(Reason::Conflict | Reason::Rejected)),
         429 => matches!(outcome, O::Transient(_) | O::RetryAfter(..)) && reason == Some(Reason::RateLimited),
         400..=499 => matches!(outcome, O::Permanent(_)) && reason == Some(Reason::Rejected),
         503 => matches!(outcome, O::Transient(_) | O::RetryAfter(..)) && reason == Some(Reason::ServiceError),
@@ -349,14 +363,18 @@ async fn every_status_of_a_change_has_its_outcome() {
             (place == At::Changing).then(|| reply.with("Location", "/elsewhere"))
         })
         .await;
+        let mut misfits = Vec::new();
         for status in statuses {
             // The look-up must not find what the attempt before may have left.
             scene.changed.lock().unwrap().clear();
             *answered.lock().unwrap() = status;
             let outcome = scene.perform().await;
             let is_slack_word = status < 300 && plug.name == "slack, bot";
-            assert!(is_slack_word || fits_a_change(status, &outcome), "{}: {status} gave {outcome:?}", plug.name);
+            if !is_slack_word && !fits_a_change(status, &outcome) {
+                misfits.push((status, outcome));
+            }
         }
+        assert!(misfits.is_empty(), "{}: {misfits:#?}", plug.name);
         assert!(scene.stage.seen().iter().all(|seen| seen.target != "/elsewhere"), "{}: followed", plug.name);
     }
 }
@@ -388,7 +406,7 @@ async fn a_refused_look_up_changes_nothing_and_is_never_in_doubt() {
 
 #[tokio::test]
 async fn a_pause_that_is_asked_for_is_passed_on_within_bounds() {
-    for plug in plugs() {
+    for plug in plugs().into_iter().filter(|plug| plug.asks_by_retry_after) {
         for (asked, given) in [("17", 17), ("0", 1), ("999999999", 3600)] {
             let reply = Reply::text(429, "application/json", (plug.error)("ratelimited")).with("Retry-After", asked);
             let outcome = Scene::faulty(&plug, PATIENT, At::Changing, reply).await.perform().await;
@@ -399,7 +417,7 @@ async fn a_pause_that_is_asked_for_is_passed_on_within_bounds() {
             let reply =
                 Reply::text(429, "application/json", (plug.error)("ratelimited")).with("Retry-After", senseless);
             let outcome = Scene::faulty(&plug, PATIENT, At::Changing, reply).await.perform().await;
-            assert!(fits_a_change(429, &outcome), "{}: {outcome:?}", plug.name);
+            assert!(matches!(outcome, Outcome::Transient(_)), "{}: {outcome:?}", plug.name);
         }
     }
 }
@@ -411,13 +429,13 @@ async fn a_change_whose_answer_never_comes_whole_is_unknown() {
             (Reply::Silence, &[Reason::Timeout][..]),
             (Reply::Close, &[Reason::ConnectionLost]),
             (Reply::Truncated(200), &[Reason::ConnectionLost]),
-            (Reply::Endless(200), &[Reason::BadAnswer, Reason::Timeout]),
+            (Reply::Endless(200), &[Reason::BadAnswer]),
             (Reply::Drip(200), &[Reason::Timeout]),
         ] {
             if !plug.reads_body && !matches!(reply, Reply::Silence | Reply::Close) {
                 continue;
             }
-            let scene = Scene::faulty(&plug, HURRIED, At::Changing, reply.clone()).await;
+            let scene = Scene::faulty(&plug, patience(&reply), At::Changing, reply.clone()).await;
             let outcome = scene.perform().await;
             let Outcome::Unknown(failure) = &outcome else { panic!("{}: {reply:?} gave {outcome:?}", plug.name) };
             assert!(reasons.contains(&failure.reason), "{}: {reply:?} gave {outcome:?}", plug.name);
@@ -430,7 +448,7 @@ async fn a_change_whose_answer_never_comes_whole_is_unknown() {
 async fn a_refusal_whose_body_breaks_off_is_still_a_refusal() {
     for plug in plugs().into_iter().filter(|plug| !plug.exempt.contains(&403)) {
         for reply in [Reply::Truncated(403), Reply::Endless(403), Reply::Drip(403)] {
-            let outcome = Scene::faulty(&plug, HURRIED, At::Changing, reply.clone()).await.perform().await;
+            let outcome = Scene::faulty(&plug, patience(&reply), At::Changing, reply.clone()).await.perform().await;
             assert!(fits_a_change(403, &outcome), "{}: {reply:?} gave {outcome:?}", plug.name);
         }
     }
@@ -440,7 +458,7 @@ async fn a_refusal_whose_body_breaks_off_is_still_a_refusal() {
 async fn a_look_up_whose_answer_never_comes_whole_may_be_repeated() {
     for plug in plugs().into_iter().filter(has_reads) {
         for reply in [Reply::Silence, Reply::Close, Reply::Truncated(200), Reply::Endless(200), Reply::Drip(200)] {
-            let scene = Scene::faulty(&plug, HURRIED, At::Reading, reply.clone()).await;
+            let scene = Scene::faulty(&plug, patience(&reply), At::Reading, reply.clone()).await;
             let outcome = scene.perform().await;
             assert!(matches!(outcome, Outcome::Transient(_)), "{}: {reply:?} gave {outcome:?}", plug.name);
             let verdict = scene.connector.verify(&scene.call).await;

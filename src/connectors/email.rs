@@ -264,7 +264,7 @@ struct MailParams {
     html: Option<String>,
 }
 
-/// One string, in which commas divide, or a list.
+/// One address or a list of them. A string is never divided at commas: a name from an event could add a recipient.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "an address or a list of addresses")]
 enum Addresses {
@@ -284,10 +284,11 @@ impl Addresses {
     fn mailboxes(&self, parameter: &str) -> Result<Mailboxes, String> {
         let mut all = Mailboxes::new();
         for text in self.list().iter().filter(|text| !text.trim().is_empty()) {
-            let some: Mailboxes = text.parse().map_err(|_| {
-                format!("`{parameter}`: `{}` is not a mail address", cut(&Escape::Line.apply(text), 80))
+            let mailbox: Mailbox = text.parse().map_err(|_| {
+                let text = cut(&Escape::Line.apply(text), 80);
+                format!("`{parameter}`: `{text}` is not one mail address; several are written as a list")
             })?;
-            some.into_iter().for_each(|mailbox| all.push(mailbox));
+            all.push(mailbox);
         }
         Ok(all)
     }
@@ -348,4 +349,254 @@ fn header(name: &'static str, value: &str) -> HeaderValue {
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
+    const PASSWORD: &str = "pass_word_1";
+    /// The step at which the text of the mail has arrived whole.
+    const TEXT: &str = ".";
+
+    /// What the server does at a step instead of accepting it.
+    #[derive(Clone)]
+    enum Fault {
+        Say(&'static str),
+        Close,
+        Silence,
+    }
+
+    /// A mail server on loopback that accepts everything but `fault`, which strikes at the line that begins with `at`.
+    struct Server {
+        port: u16,
+        lines: Arc<Mutex<Vec<String>>>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    impl Server {
+        async fn open(at: &'static str, fault: Option<Fault>) -> Self {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let lines = Arc::new(Mutex::new(Vec::new()));
+            let log = Arc::clone(&lines);
+            let task = tokio::spawn(async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (read, mut write) = stream.into_split();
+                    let mut incoming = BufReader::new(read).lines();
+                    let mut in_text = false;
+                    let mut line = "greeting".to_owned();
+                    loop {
+                        if in_text && line != TEXT {
+                            log.lock().unwrap().push(line);
+                        } else {
+                            let answer = match (&fault, &line) {
+                                (Some(Fault::Say(answer)), line) if line.starts_with(at) => *answer,
+                                (Some(Fault::Close), line) if line.starts_with(at) => break,
+                                (Some(Fault::Silence), line) if line.starts_with(at) => std::future::pending().await,
+                                (_, line) if line.starts_with("EHLO") => "250-mail\r\n250-8BITMIME\r\n250 AUTH PLAIN",
+                                (_, line) if line.starts_with("AUTH") => "235 welcome",
+                                (_, line) if line.starts_with("DATA") => "354 go on",
+                                (_, line) if line == "greeting" => "220 mail",
+                                _ => "250 ok",
+                            };
+                            in_text = answer.starts_with("354");
+                            log.lock().unwrap().push(line);
+                            if write.write_all(format!("{answer}\r\n").as_bytes()).await.is_err() {
+                                break;
+                            }
+                        }
+                        match incoming.next_line().await {
+                            Ok(Some(next)) => line = next,
+                            _ => break,
+                        }
+                    }
+                }
+            });
+            Self { port, lines, task }
+        }
+
+        fn text(&self) -> String {
+            self.lines.lock().unwrap().join("\n")
+        }
+    }
+
+    fn config(port: u16) -> EmailConfig {
+        EmailConfig {
+            host: "127.0.0.1".to_owned(),
+            port: Some(port),
+            tls: MailTls::None,
+            from: "Okta Responder <responder@example.com>".to_owned(),
+            username: Some("daemon".to_owned()),
+            password: None,
+            timeout: Duration::from_secs(20),
+        }
+    }
+
+    fn call(params: Value) -> Call {
+        Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 }
+    }
+
+    fn mail() -> Call {
+        call(json!({"to": "ada@example.com", "subject": "User risk HIGH", "text": "Look at this."}))
+    }
+
+    async fn attempt(at: &'static str, fault: Fault) -> Outcome {
+        let timeout = Duration::from_millis(if matches!(fault, Fault::Silence) { 300 } else { 20_000 });
+        let server = Server::open(at, Some(fault)).await;
+        let mailer = Mailer::new(&EmailConfig { timeout, ..config(server.port) }, Some(PASSWORD.into())).unwrap();
+        let outcome = mailer.perform(&mail()).await;
+        assert!(!format!("{outcome:?} {mailer:?}").contains(PASSWORD), "{outcome:?}");
+        outcome
+    }
+
+    #[tokio::test]
+    async fn a_mail_carries_the_key_and_says_that_it_is_automatic() {
+        let server = Server::open("", None).await;
+        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into())).unwrap();
+        let params = json!({
+            "to": ["Ada <ada@example.com>", "grace@example.com"], "cc": "soc@example.com",
+            "subject": "Risk\r\nBcc: eve@example.com", "text": "plain part", "html": "<p>rich part</p>",
+        });
+        let outcome = mailer.perform(&call(params)).await;
+        let Outcome::Done(receipt) = &outcome else { panic!("{outcome:?}") };
+        assert_eq!(receipt.id, Some(format!("<{KEY}@okta-responder.example.com>")));
+        let text = server.text();
+        for part in [
+            "MAIL FROM:<responder@example.com>",
+            "RCPT TO:<ada@example.com>",
+            "RCPT TO:<grace@example.com>",
+            "RCPT TO:<soc@example.com>",
+            &format!("Message-ID: <{KEY}@okta-responder.example.com>"),
+            "Auto-Submitted: auto-generated",
+            &format!("X-Okta-Responder-Key: {KEY}"),
+            "Subject: Risk  Bcc: eve@example.com",
+            "multipart/alternative",
+            "plain part",
+            "<p>rich part</p>",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        assert!(!text.contains("\nBcc:") && !text.contains("RCPT TO:<eve"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_fails_before_the_text_is_sent_may_be_repeated() {
+        for at in ["greeting", "EHLO", "AUTH", "MAIL", "RCPT", "DATA"] {
+            for fault in [Fault::Close, Fault::Silence, Fault::Say("451 later"), Fault::Say("what is this")] {
+                let outcome = attempt(at, fault).await;
+                assert!(matches!(outcome, Outcome::Transient(_)), "{at}: {outcome:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_certain_at_every_step() {
+        for at in ["MAIL", "RCPT", "DATA", TEXT] {
+            let outcome = attempt(at, Fault::Say("550 no")).await;
+            assert!(matches!(&outcome, Outcome::Permanent(f) if f.reason == Reason::Rejected), "{at}: {outcome:?}");
+        }
+        let outcome = attempt(TEXT, Fault::Say("452 full")).await;
+        assert!(matches!(outcome, Outcome::Transient(_)), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_login_waits_for_the_operator_and_hides_the_password() {
+        let outcome = attempt("AUTH", Fault::Say("535 wrong: pass_word_1")).await;
+        assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Unauthorized), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_after_the_text_was_sent_is_unknown() {
+        for (fault, reason) in [
+            (Fault::Close, Reason::BadAnswer),
+            (Fault::Silence, Reason::Timeout),
+            (Fault::Say("what is this"), Reason::BadAnswer),
+        ] {
+            let outcome = attempt(TEXT, fault).await;
+            assert!(matches!(&outcome, Outcome::Unknown(f) if f.reason == reason), "{outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_tried_again() {
+        let port = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port();
+        let mailer = Mailer::new(&config(port), Some(PASSWORD.into())).unwrap();
+        let outcome = mailer.perform(&mail()).await;
+        assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Connect), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_without_starttls_gets_neither_password_nor_mail() {
+        let server = Server::open("", None).await;
+        let section = EmailConfig { tls: MailTls::Starttls, ..config(server.port) };
+        let mailer = Mailer::new(&section, Some(PASSWORD.into())).unwrap();
+        let outcome = mailer.perform(&mail()).await;
+        assert!(matches!(outcome, Outcome::Transient(_)), "{outcome:?}");
+        assert!(!server.text().contains("AUTH") && !server.text().contains("MAIL"), "{}", server.text());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_dropped_sends_no_more() {
+        let silent = Server::open("EHLO", Some(Fault::Silence)).await;
+        let mailer = Mailer::new(&config(silent.port), Some(PASSWORD.into())).unwrap();
+        let dropped = timeout(Duration::from_millis(50), mailer.perform(&mail())).await;
+        assert!(dropped.is_err());
+        assert!(!silent.text().contains("MAIL"));
+    }
+
+    #[tokio::test]
+    async fn a_bad_address_is_a_bad_parameter() {
+        let server = Server::open("", None).await;
+        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into())).unwrap();
+        for to in [
+            json!("no address"),
+            json!(["ada@example.com", "a@b@c"]),
+            json!(""),
+            json!([" "]),
+            json!("a\n@b.c"),
+            json!("eve@example.org, ada@example.com"),
+            json!("Ada, eve@example.org <ada@example.com>"),
+        ] {
+            let outcome = mailer.perform(&call(json!({"to": to, "subject": "s", "text": "t"}))).await;
+            assert!(
+                matches!(&outcome, Outcome::Permanent(f) if f.reason == Reason::BadParameters),
+                "{to}: {outcome:?}"
+            );
+        }
+        assert_eq!(server.text(), "");
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        let check = SEND.check;
+        assert!(check(&json!({"to": "{{ manager.email }}", "subject": "s", "text": "t"})).is_ok());
+        assert!(check(&json!({"to": ["a", "b"], "cc": [], "subject": "s", "text": "t", "html": "h"})).is_ok());
+        assert!(check(&json!({"to": [], "subject": "s", "text": "t"})).is_err());
+        assert!(check(&json!({"to": 5, "subject": "s", "text": "t"})).is_err());
+        assert!(check(&json!({"to": "a", "subject": "s", "text": "t", "bcc": "x"})).is_err());
+    }
+
+    #[test]
+    fn a_section_that_cannot_work_is_refused() {
+        let secret = || Some(SecretString::from(PASSWORD));
+        assert!(Mailer::new(&config(25), secret()).is_ok());
+        assert!(Mailer::new(&config(25), None).is_err());
+        assert!(Mailer::new(&EmailConfig { host: "mail.example.com".to_owned(), ..config(25) }, secret()).is_err());
+        assert!(Mailer::new(&EmailConfig { from: "nobody".to_owned(), ..config(25) }, secret()).is_err());
+    }
 }

@@ -342,3 +342,77 @@ fn edits(from: &str, to: &str) -> usize {
     }
     row.last().copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_action_is_listed_once_and_found_by_its_name() {
+        let names: Vec<_> = ACTIONS.iter().map(|action| action.kind.name).collect();
+        for name in &names {
+            assert_eq!(names.iter().filter(|other| other == &name).count(), 1, "{name}");
+            assert_eq!(kind(name).map(|kind| kind.name), Some(*name));
+        }
+    }
+
+    #[test]
+    fn what_changes_access_has_an_order() {
+        let params = serde_json::json!({"group": "g", "user": "u", "app": "a"});
+        for action in ACTIONS.iter().map(|action| action.kind).filter(|kind| kind.changes_access) {
+            let fitting: serde_json::Map<_, _> = params
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(name, _)| match name.as_str() {
+                    "group" => action.name.contains(".group."),
+                    "app" => action.name.contains(".app."),
+                    _ => true,
+                })
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            assert!((action.lane)(&Value::Object(fitting)).is_some(), "{}", action.name);
+        }
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_understood_and_nonsense_is_not() {
+        assert_eq!(closest("okta.group.add_users"), Some("okta.group.add_user"));
+        assert_eq!(closest("slack.mesage.post"), Some("slack.message.post"));
+        assert_eq!(closest("pagerduty"), None);
+        assert_eq!(kind("okta.group.add_users").map(|kind| kind.name), None);
+    }
+
+    #[test]
+    fn an_unconfigured_service_has_no_connector() {
+        let config: Config = toml::from_str(
+            "[okta]\norg_url = 'https://example.okta.com'\ntoken = { env = 'T' }\n\
+             [slack]\nwebhook_url = { env = 'W' }\n",
+        )
+        .unwrap();
+        let url: Url = "https://example.okta.com".parse().unwrap();
+        let settings = crate::okta::OktaSettings {
+            org_url: url.clone(),
+            admin_url: url,
+            timeout: std::time::Duration::from_secs(1),
+        };
+        let okta = OktaClient::new(&settings, crate::okta::Auth::ssws(&"t".into()).unwrap()).unwrap();
+        let secrets = ServiceSecrets {
+            slack_webhook_url: Some("https://hooks.slack.com/services/T/B/X".into()),
+            ..ServiceSecrets::default()
+        };
+        let services = Services::new(&config, Arc::new(okta), secrets).unwrap();
+        assert!(!format!("{services:?}").contains("T/B/X"));
+        let registry = Registry::new(&services);
+        assert!(registry.get("okta.group.add_user").is_some());
+        assert!(registry.get("slack.message.post").is_some());
+        assert!(registry.get("email.send").is_none());
+        assert!(registry.get("no.such.action").is_none());
+    }
+
+    #[test]
+    fn a_cut_text_says_that_it_is_cut() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äö…");
+    }
+}

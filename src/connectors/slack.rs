@@ -290,3 +290,125 @@ fn word(text: &[u8]) -> String {
     let is_word = text.len() <= 64 && text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     if is_word { String::from_utf8_lossy(text).into_owned() } else { NO_WORD.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::stage::{Reply, Stage};
+    use super::*;
+
+    fn config(base: &str) -> SlackConfig {
+        SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout: Duration::from_secs(20) }
+    }
+
+    fn call(params: Value) -> Call {
+        Call { key: IdempotencyKey::from_stored("k".repeat(40)), params, attempt: 1 }
+    }
+
+    async fn outcome_of(answer: Value) -> Outcome {
+        let stage = Stage::open(move |_| Reply::json(200, &answer)).await;
+        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None).unwrap();
+        slack.perform(&call(json!({"channel": "C1", "text": "hello"}))).await
+    }
+
+    #[tokio::test]
+    async fn a_bot_names_channel_and_key_and_lets_nothing_unfurl() {
+        let stage = Stage::open(|_| Reply::json(200, &json!({"ok": true, "channel": "C1", "ts": "17.01"}))).await;
+        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None).unwrap();
+        let outcome = slack.perform(&call(json!({"channel": "#security", "text": "hello", "thread_ts": "16.5"}))).await;
+        let Outcome::Done(receipt) = &outcome else { panic!("{outcome:?}") };
+        assert_eq!((receipt.id.as_deref(), receipt.note.as_deref()), (Some("17.01"), Some("posted to C1")));
+        let seen = &stage.seen()[0];
+        assert_eq!(seen.path(), "/api/chat.postMessage");
+        assert_eq!(seen.header("authorization"), Some("Bearer xoxb-1"));
+        assert_eq!(seen.header("content-type"), Some("application/json; charset=utf-8"));
+        let key = "k".repeat(40);
+        assert_eq!(
+            seen.json(),
+            json!({
+                "channel": "#security", "text": "hello", "thread_ts": "16.5", "unfurl_links": false, "unfurl_media": false,
+                "metadata": {"event_type": "okta_responder_action", "event_payload": {"key": key}},
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_webhook_needs_no_channel_and_sends_none() {
+        let stage = Stage::open(|_| Reply::text(200, "text/html", "ok")).await;
+        let url = format!("{}/services/T/B/X", stage.base);
+        let slack = Slack::new(&config(&stage.base), None, Some(url.into())).unwrap();
+        assert!(!slack.needs_channel());
+        let outcome = slack.perform(&call(json!({"channel": "#elsewhere", "text": "hello"}))).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        assert_eq!(stage.seen()[0].json(), json!({"text": "hello", "unfurl_links": false, "unfurl_media": false}));
+    }
+
+    #[tokio::test]
+    async fn a_bot_without_a_channel_sends_nothing() {
+        let stage = Stage::open(|_| Reply::Close).await;
+        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None).unwrap();
+        let outcome = slack.perform(&call(json!({"text": "hello"}))).await;
+        assert!(matches!(&outcome, Outcome::Permanent(failure) if failure.reason == Reason::BadParameters));
+        assert_eq!(stage.seen().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_error_word_has_its_outcome() {
+        for (word, expected) in [
+            ("token_revoked", Reason::Unauthorized),
+            ("ratelimited", Reason::RateLimited),
+            ("service_unavailable", Reason::ServiceError),
+        ] {
+            let outcome = outcome_of(json!({"ok": false, "error": word})).await;
+            assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == expected), "{word}: {outcome:?}");
+        }
+        for (word, expected) in [
+            ("missing_scope", Reason::Forbidden),
+            ("restricted_action_read_only_channel", Reason::Forbidden),
+            ("channel_not_found", Reason::NotFound),
+            ("is_archived", Reason::Conflict),
+            ("invalid_blocks", Reason::Rejected),
+            ("a word of no kind\n", Reason::Rejected),
+        ] {
+            let outcome = outcome_of(json!({"ok": false, "error": word})).await;
+            assert!(matches!(&outcome, Outcome::Permanent(f) if f.reason == expected), "{word}: {outcome:?}");
+        }
+        for word in ["fatal_error", "internal_error"] {
+            let outcome = outcome_of(json!({"ok": false, "error": word})).await;
+            assert!(matches!(outcome, Outcome::Unknown(_)), "{word}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_entities() {
+        assert_eq!(cut_mrkdwn("short &amp; sweet"), "short &amp; sweet");
+        let cut = cut_mrkdwn(&"é".repeat(5000));
+        assert_eq!(cut, format!("{}…", "é".repeat(3999)));
+        assert_eq!(
+            cut_mrkdwn(&format!("{}&amp;{}", "x".repeat(3996), "y".repeat(50))),
+            format!("{}…", "x".repeat(3996))
+        );
+        let whole = format!("{}&amp;{}", "x".repeat(3990), "y".repeat(50));
+        assert_eq!(cut_mrkdwn(&whole), format!("{}&amp;yyyy…", "x".repeat(3990)));
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        let check = POST_MESSAGE.check;
+        assert!(check(&json!({"text": "{{ user.login }}", "blocks": [{"type": "divider"}]})).is_ok());
+        assert!(check(&json!({"text": ""})).is_err());
+        assert!(check(&json!({"text": "x", "blocks": []})).is_err());
+        assert!(check(&json!({"text": "x", "blocks": "x"})).is_err());
+        assert!(check(&json!({"text": "x", "chanel": "x"})).unwrap_err().contains("unknown field `chanel`"));
+    }
+
+    #[test]
+    fn exactly_one_of_token_and_webhook_is_taken() {
+        let config = config("https://slack.com");
+        assert!(Slack::new(&config, None, None).is_err());
+        assert!(Slack::new(&config, Some("t".into()), Some("https://hooks.slack.com/services/T/B/X".into())).is_err());
+        let error = Slack::new(&config, None, Some("http://hooks.slack.com/services/T/B/X".into())).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("T/B/X"));
+    }
+}

@@ -72,14 +72,8 @@ pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) 
         Err(_) if !status.is_success() => Vec::new(),
         Err(error) => return Err(sends.lost(error.reason(), format!("{what}: {error}"))),
     };
-    // The word after the scheme, as in `Bearer WORD`.
-    let credential = credential.as_ref().and_then(|value| value.as_bytes().split(|byte| *byte == b' ').next_back());
-    let repeats_credential = credential.is_some_and(|word| contains(&body, word));
+    let repeats_credential = credential.is_some_and(|value| http::repeats_credential(&body, &value));
     Ok(Answer { status, headers, body, repeats_credential })
-}
-
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    !word.is_empty() && text.windows(word.len()).any(|window| window == word)
 }
 
 /// What an answer other than 2xx means. `said` is the service's own word for it, already cleared of secrets.

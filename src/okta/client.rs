@@ -147,7 +147,10 @@ impl OktaClient {
             "Okta answered",
         );
         if !response.status().is_success() {
-            let body = http::read_bounded(response, MAX_ERROR_BODY).await.unwrap_or_default();
+            let mut body = http::read_bounded(response, MAX_ERROR_BODY).await.unwrap_or_default();
+            if self.auth.authorization().await.is_ok_and(|value| http::repeats_credential(&body, &value)) {
+                body.clear();
+            }
             return Err(OktaError::from_answer(exchange, &body));
         }
         let lines = response.headers().get_all(LINK).into_iter().filter_map(|line| line.to_str().ok());
