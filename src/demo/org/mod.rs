@@ -23,6 +23,8 @@ mod synthetic;
 mod wire;
 mod world;
 
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::Ipv4Addr;
