@@ -146,8 +146,7 @@ async fn a_dropped_org_is_gone_even_for_open_connections() {
     let request = client.get(format!("{}/api/v1/logs", org.okta_url()));
     assert_eq!(request.try_clone().unwrap().send().await.unwrap().status(), 401);
     drop(org);
-    // The listener's task ends when it is next polled; until then a connection may still be taken, but not answered
-    // twice on the open one.
+    // The tasks of the org hear of the stop when they are next polled.
     let gone = async {
         while request.try_clone().unwrap().send().await.is_ok() {
             tokio::task::yield_now().await;
