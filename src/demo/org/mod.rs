@@ -6,6 +6,7 @@
 //! and everything that reached the world can be asked for ([`Org::effects`], [`Org::requests`]).
 //!
 //! It needs a tokio runtime with time and IO, and stops when it is dropped: listeners close and connections break.
+//! The listeners bind only to 127.0.0.1, and every credential in here belongs to no real service.
 
 mod clock;
 mod directory;
@@ -22,6 +23,9 @@ mod smtp;
 mod synthetic;
 mod wire;
 mod world;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::Ipv4Addr;

@@ -79,7 +79,7 @@ async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body:
     let Ok(body) = serde_json::from_slice::<Value>(&body) else { return refused("invalid_json") };
     let Some(channel) = text_of(&body, "channel") else { return refused("channel_not_found") };
     let channels = &world.options.slack_channels;
-    if !channels.is_empty() && !channels.iter().any(|known| *known == channel) {
+    if !channels.is_empty() && !channels.contains(&channel) {
         return refused("channel_not_found");
     }
     if let Err(error) = check_content(&body) {

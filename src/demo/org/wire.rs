@@ -208,6 +208,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_stopped(cx)?;
         match self.control.mode() {
             Mode::Endless { sent_head } => self.poll_endless(cx, sent_head),
             _ => Pin::new(&mut self.stream).poll_flush(cx),
