@@ -65,6 +65,9 @@ pub(super) struct Flow {
     pub(super) steps: Vec<(String, String, u32, Option<String>)>,
 }
 
+/// The most characters that people are told of one thing.
+const MAX_TEXT: usize = 150;
+
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -111,7 +114,7 @@ impl Show {
                     Kind::Daemon => CYAN,
                 };
                 let actor = self.painted(colour, &format!("{:<11}", entry.actor));
-                self.write(&format!("{at}  {actor} {}", line_of(&entry.text)))
+                self.write(&format!("{at}  {actor} {}", cut(line_of(&entry.text))))
             }
         }
     }
@@ -121,7 +124,8 @@ impl Show {
             return flows.iter().try_for_each(|flow| self.write(&flow.json().to_string()));
         }
         self.heading("Flows and how their steps ended")?;
-        let width = |texts: &mut dyn Iterator<Item = &String>| texts.map(|text| text.chars().count()).max().unwrap_or(0);
+        let width =
+            |texts: &mut dyn Iterator<Item = &String>| texts.map(|text| text.chars().count()).max().unwrap_or(0);
         let playbooks = width(&mut flows.iter().map(|flow| &flow.playbook));
         let people = width(&mut flows.iter().map(|flow| &flow.about));
         for flow in flows {
@@ -137,8 +141,10 @@ impl Show {
         }
         let states: Vec<String> = summary.actions.iter().map(|(state, count)| format!("{count} {state}")).collect();
         let good = summary.is_good();
-        let counted = self
-            .painted(if good { GREEN } else { RED }, &format!("duplicates {}, lost {}", summary.duplicates, summary.lost));
+        let counted = self.painted(
+            if good { GREEN } else { RED },
+            &format!("duplicates {}, lost {}", summary.duplicates, summary.lost),
+        );
         self.heading("Summary")?;
         self.write(&format!(
             "  events {}, runs {}, actions {}, effects {}, {counted} ({:.1} s)",
@@ -172,6 +178,14 @@ impl Show {
 /// Text that stays one line and cannot steer a terminal, whatever the names in it hold.
 fn line_of(text: &str) -> String {
     Escape::Line.apply(text)
+}
+
+/// The JSON and the ledger hold what is cut off here.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
 }
 
 impl Kind {
@@ -257,6 +271,13 @@ mod tests {
             told(Look::Text { colour: false }, &entry("a\u{1b}[31m\nb\u{202E}")),
             "  1.234 s  Slack       a [31m b\n"
         );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_for_people_and_not_for_programs() {
+        let long = "ä".repeat(MAX_TEXT + 1);
+        assert!(told(Look::Text { colour: false }, &entry(&long)).ends_with("ä…\n"));
+        assert!(told(Look::Json, &entry(&long)).contains(&long));
     }
 
     #[test]
