@@ -315,7 +315,7 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
     let (e, s) = (Arc::clone(engine), stop.clone());
     match work {
         Work::Daemon => {
-            tasks.spawn(async move { (POLLER, live(e, s).await) });
+            tasks.spawn(async move { (POLLER, live(e, s.child_token()).await) });
             let (e, s) = (Arc::clone(engine), stop.clone());
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
         }

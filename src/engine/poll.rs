@@ -28,6 +28,9 @@ use crate::store::{NewStream, PageCommit, PageCounts, StoreError, Stream, Stream
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 /// How long it waits when a person has to mend something: a refused token, a missing role, a foreign next page.
 const FOR_A_PERSON: Schedule = Schedule { initial: Duration::from_secs(30), max: Duration::from_secs(300) };
+/// How often the cursor of a stream that has nothing new is written, so that an idle daemon does not commit every second.
+/// A restart goes back by the overlap, which is far more.
+const IDLE_COMMIT: SignedDuration = SignedDuration::from_secs(10);
 /// The share of our share of the budget that backfills leave to the live stream.
 const LEFT_TO_LIVE: f64 = 0.2;
 
@@ -192,6 +195,13 @@ impl Poller {
             halt::point(Point::PageRead);
 
             self.full = intake.records >= self.engine.settings.page_size as usize;
+            let unchanged = intake.records == 0 && asked.as_ref() == Some(&next_url);
+            let nothing_new = unchanged && !last && self.problem.is_none();
+            if nothing_new && self.last_good_poll.is_some_and(|stored| date.duration_since(stored) < IDLE_COMMIT) {
+                self.good();
+                self.engine.pulse.polled();
+                continue;
+            }
             let page = page_commit(self.id, asked, next_url.clone(), intake, date, last);
             let store = self.engine.store.clone();
             let now = self.engine.clock.now();
@@ -204,7 +214,7 @@ impl Poller {
             }
             self.cursor = Some(next_url);
             self.last_good_poll = Some(date);
-            self.good().await.map_err(Interrupted::Store)?;
+            self.good();
             if last {
                 break true;
             }
@@ -286,13 +296,12 @@ impl Poller {
     }
 
     /// A page went well: whatever was the matter is over.
-    async fn good(&mut self) -> Result<(), StoreError> {
+    fn good(&mut self) {
         self.failures = 0;
         if let Some(problem) = self.problem.take() {
             info!(stream.id = self.id.0, "reading goes on; over is: {problem}");
         }
         self.engine.pulse.first_poll();
-        Ok(())
     }
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
