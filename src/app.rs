@@ -200,7 +200,8 @@ fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result
 /// The id of the user whom the token belongs to: events that he causes are our own. Nothing is decided before it is known,
 /// or the daemon could answer itself.
 async fn own_id(okta: &OktaClient) -> String {
-    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+    // Shorter than any sensible watchdog, which has to be kept quiet when this happens after a reload.
+    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(15) };
     let mut attempt = 0;
     let mut told = String::new();
     loop {
@@ -213,6 +214,7 @@ async fn own_id(okta: &OktaClient) -> String {
                     warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {problem}");
                     told = problem;
                 }
+                systemd::waiting(&told);
                 tokio::time::sleep(schedule.pause(attempt, "own id")).await;
             }
         }

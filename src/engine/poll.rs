@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::halt::{self, Point};
 use super::intake::{self, Intake};
+use super::pulse::Beat;
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
@@ -252,9 +253,9 @@ impl Poller {
                 self.sent();
                 return !self.stop.is_cancelled();
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => return false,
+            self.sleep(wait).await;
+            if self.stop.is_cancelled() {
+                return false;
             }
         }
     }
@@ -283,7 +284,10 @@ impl Poller {
         budgets.logs.sent(now);
         match self.kind {
             StreamKind::Backfill => budgets.backfill.sent(now),
-            StreamKind::Live => budgets.last_live = Some(now),
+            StreamKind::Live => {
+                budgets.last_live = Some(now);
+                self.engine.pulse.tick(Beat::Poller);
+            }
         }
     }
 
@@ -413,6 +417,9 @@ impl Poller {
     }
 
     async fn sleep(&self, wait: Duration) {
+        if self.kind == StreamKind::Live {
+            self.engine.pulse.sleeps(Beat::Poller, wait);
+        }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.stop.cancelled() => {}
