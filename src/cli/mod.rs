@@ -1,5 +1,6 @@
 //! The command line. One file per command; this one holds the arguments and what commands share.
 
+mod demo;
 mod exit;
 mod run;
 pub mod terminal;
@@ -37,6 +38,8 @@ struct Arguments {
 enum Command {
     /// Run the daemon: poll, decide, dispatch, until it is told to stop
     Run(run::Arguments),
+    /// Play an incident in a simulated org; needs nothing
+    Demo(demo::Arguments),
 }
 
 /// Runs the program and says how it ended.
@@ -63,6 +66,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
     let config = load::locate(arguments.config.as_deref(), None);
     match arguments.command {
         Command::Run(arguments) => run::run(&config, arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
     }
 }
 
