@@ -177,7 +177,8 @@ pub fn state_path(config: &Config) -> PathBuf {
     config.state_path(std::env::var_os("STATE_DIRECTORY").as_deref())
 }
 
-fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
+/// The secrets of the services other than Okta.
+pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
     let optional = |place, source: Option<&SecretSource>| source.map(|source| secret(place, source, env)).transpose();
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();

@@ -49,7 +49,9 @@ pub fn is_loopback_host(host: &str) -> bool {
 
 /// The HTTP client could not be built.
 #[derive(Debug, Error)]
-#[error("the HTTP client could not be built; install the package `ca-certificates`, and look at the proxy settings of this machine")]
+#[error(
+    "the HTTP client could not be built; install the package `ca-certificates`, and look at the proxy settings of this machine"
+)]
 pub struct ClientError(#[source] reqwest::Error);
 
 /// Reads a body of at most `cap` bytes, counted after decompression, and stops reading there.

@@ -49,7 +49,8 @@ impl Cast {
     pub(super) fn enter(org: &Org) -> Self {
         let mia = org.add_user(User::new("Mia", "Stone"));
         // The manager stands in the profile of some, and as a linked object of the others.
-        let managed = |first, last| org.add_user(User { manager_id: Some(mia.login.clone()), ..User::new(first, last) });
+        let managed =
+            |first, last| org.add_user(User { manager_id: Some(mia.login.clone()), ..User::new(first, last) });
         let cast = Self {
             ann: org.add_user(User { mobile_phone: Some("+1 555 0100".to_owned()), ..User::new("Ann", "Miller") }),
             ben: managed("Ben", "Carter"),

@@ -121,7 +121,8 @@ impl Show {
             return flows.iter().try_for_each(|flow| self.write(&flow.json().to_string()));
         }
         self.heading("Flows and how their steps ended")?;
-        let width = |texts: &mut dyn Iterator<Item = &String>| texts.map(|text| text.chars().count()).max().unwrap_or(0);
+        let width =
+            |texts: &mut dyn Iterator<Item = &String>| texts.map(|text| text.chars().count()).max().unwrap_or(0);
         let playbooks = width(&mut flows.iter().map(|flow| &flow.playbook));
         let people = width(&mut flows.iter().map(|flow| &flow.about));
         for flow in flows {
@@ -137,8 +138,10 @@ impl Show {
         }
         let states: Vec<String> = summary.actions.iter().map(|(state, count)| format!("{count} {state}")).collect();
         let good = summary.is_good();
-        let counted = self
-            .painted(if good { GREEN } else { RED }, &format!("duplicates {}, lost {}", summary.duplicates, summary.lost));
+        let counted = self.painted(
+            if good { GREEN } else { RED },
+            &format!("duplicates {}, lost {}", summary.duplicates, summary.lost),
+        );
         self.heading("Summary")?;
         self.write(&format!(
             "  events {}, runs {}, actions {}, effects {}, {counted} ({:.1} s)",

@@ -125,7 +125,8 @@ impl Drop for Stage {
 /// The playbooks of the example configuration, for the apps of this org.
 fn shipped_playbooks(cast: &Cast) -> String {
     let (_, playbooks) = EXAMPLE.split_once(FIRST_PLAYBOOK).unwrap_or_default();
-    let playbooks = cast.app_ids().into_iter().fold(playbooks.to_owned(), |text, (shown, real)| text.replace(shown, real));
+    let playbooks =
+        cast.app_ids().into_iter().fold(playbooks.to_owned(), |text, (shown, real)| text.replace(shown, real));
     format!("{FIRST_PLAYBOOK}{playbooks}")
 }
 

@@ -302,7 +302,8 @@ impl Demo {
             }
         }
         for place in &tally.lost {
-            let what = self.played.get(*place).map_or("Okta's answer to the end of Ann's sessions", |one| &one.scripted.text);
+            let what =
+                self.played.get(*place).map_or("Okta's answer to the end of Ann's sessions", |one| &one.scripted.text);
             let line = format!("  lost: {what}");
             self.show.remark(&line)?;
         }
@@ -389,11 +390,7 @@ impl Demo {
     }
 
     /// Looks until something is so, and tells meanwhile what happens.
-    async fn until(
-        &mut self,
-        step: &'static str,
-        is_so: impl Fn(&Self, &Seen) -> bool,
-    ) -> Result<(), DemoError> {
+    async fn until(&mut self, step: &'static str, is_so: impl Fn(&Self, &Seen) -> bool) -> Result<(), DemoError> {
         let coming = async {
             loop {
                 let seen = self.look().await?;
@@ -516,7 +513,9 @@ impl Demo {
         let (text, trouble) = match action.state.as_str() {
             "retry" if action.attempts > 0 => (format!("{step}{about} is tried again soon: {why}"), false),
             "failed" | "refused" | "needs_attention" => (format!("{step}{about} {}: {why}", action.state), true),
-            "unknown" => (format!("{step}{about}: did the request arrive? The service is asked, nothing is sent"), false),
+            "unknown" => {
+                (format!("{step}{about}: did the request arrive? The service is asked, nothing is sent"), false)
+            }
             "settled" => {
                 let number = number_of(action).unwrap_or_default();
                 (format!("{step}{about} is settled: {number} was found by its key, nothing is sent again"), false)

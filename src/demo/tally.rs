@@ -136,11 +136,6 @@ mod tests {
 
     #[test]
     fn an_event_that_did_not_end_is_lost() {
-        check(
-            &[effect("slack.post", "#s", "Ann is HIGH"), effect("group.add", "g/u", "")],
-            [true, false],
-            &[],
-            &[1],
-        );
+        check(&[effect("slack.post", "#s", "Ann is HIGH"), effect("group.add", "g/u", "")], [true, false], &[], &[1]);
     }
 }
