@@ -35,8 +35,9 @@ async fn ask(store: &Store, org: &Org, since: Timestamp, until: Timestamp, execu
     store.create_stream(new, org.now()).await.unwrap();
 }
 
+/// The newest backfill.
 async fn backfill(store: &Store) -> StreamRow {
-    store.list_streams().await.unwrap().into_iter().find(|stream| stream.kind == "backfill").unwrap()
+    store.list_streams().await.unwrap().into_iter().rfind(|stream| stream.kind == "backfill").unwrap()
 }
 
 /// Waits until the backfill has read to its end and all it found is decided and done.
@@ -92,6 +93,24 @@ async fn a_backfill_observes_unless_it_is_told_to_act() {
         assert_eq!((action.state.as_str(), action.reason.as_deref(), action.attempts), ("skipped", Some("observe"), 0));
     }
     assert!(scene.org.effects().is_empty());
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looked_first_can_still_act_afterwards() {
+    let scene = Scene::with(day_of(25), SMALL_PAGES, QUARANTINE).await;
+    scene.org.add_group(GROUP);
+    let daemon = scene.daemon();
+    daemon.wait_for_log("ready");
+    let store = scene.store().await;
+    let (since, until) = (ago(&scene.org, 25 * 60), scene.org.now());
+    for (execute, stored, effects) in [(false, 25, 0), (false, 0, 0), (true, 25, 25), (true, 0, 25)] {
+        ask(&store, &scene.org, since, until, execute).await;
+        let stream = through(&store).await;
+        assert_eq!((stream.stored, stream.duplicates), (stored, 25 - stored));
+        assert_eq!(scene.org.effects().len(), effects);
+        assert_eq!(inbox(&store).await.len(), 25);
+    }
     assert!(daemon.stop().success());
 }
 
