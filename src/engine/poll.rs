@@ -171,9 +171,12 @@ impl Poller {
             // A backfill ends where Okta names no next page; the live stream then asks the same URL again.
             let last = self.until.is_some() && head.next.is_none();
             let next_url = head.next.clone().unwrap_or_else(|| url.clone());
-            if self.full && !last && self.may_ask_now() {
+            // Without a link there is nothing to ask ahead for: the page may be no page at all.
+            if let Some(next) = head.next.clone()
+                && self.full
+                && self.may_ask_now()
+            {
                 let okta = Arc::clone(&self.engine.okta);
-                let next = next_url.clone();
                 self.sent();
                 ahead = Some(tokio::spawn(async move { okta.fetch_page(&next).await }));
             }
