@@ -216,10 +216,11 @@ async fn own_id(okta: &OktaClient) -> String {
             Ok(me) => return me.id,
             Err(error) => {
                 attempt += 1;
-                let problem = error.to_string();
-                if problem != told {
-                    warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {problem}");
-                    told = problem;
+                let gist = error.gist();
+                if gist != told {
+                    let words = error.to_failure().detail;
+                    warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {words}");
+                    told = gist;
                 }
                 tokio::time::sleep(schedule.pause(attempt, "own id")).await;
             }
