@@ -185,7 +185,8 @@ pub fn state_path(config: &Config) -> PathBuf {
     config.state_path(std::env::var_os("STATE_DIRECTORY").as_deref())
 }
 
-fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
+/// The secrets of the services other than Okta.
+pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
     let optional = |place, source: Option<&SecretSource>| source.map(|source| secret(place, source, env)).transpose();
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();
@@ -208,7 +209,8 @@ fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result
 /// The id of the user whom the token belongs to: events that he causes are our own. Nothing is decided before it is known,
 /// or the daemon could answer itself.
 async fn own_id(okta: &OktaClient) -> String {
-    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+    // Shorter than any sensible watchdog, which has to be kept quiet when this happens after a reload.
+    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(15) };
     let mut attempt = 0;
     let mut told = String::new();
     loop {
@@ -222,6 +224,7 @@ async fn own_id(okta: &OktaClient) -> String {
                     warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {words}");
                     told = gist;
                 }
+                systemd::waiting(&told);
                 tokio::time::sleep(schedule.pause(attempt, "own id")).await;
             }
         }
@@ -339,7 +342,7 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
     let (e, s) = (Arc::clone(engine), stop.clone());
     match work {
         Work::Daemon => {
-            tasks.spawn(async move { (POLLER, live(e, s).await) });
+            tasks.spawn(async move { (POLLER, live(e, s.child_token()).await) });
             let (e, s) = (Arc::clone(engine), stop.clone());
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
         }

@@ -358,7 +358,7 @@ impl Case {
         if matches!(planned, plan::Prepared::NeedsFacts(_)) && !observe {
             return (None, None);
         }
-        let end = prepare::end(engine, step, &self.event, planned, observe, now);
+        let end = prepare::end(&engine.guard, step, &self.event, planned, observe, now);
         let lane = end.lane.clone();
         let goes_on = matches!(end.happening, Happening::Prepared | Happening::HeldForApproval);
         if waits && goes_on { (None, lane) } else { (Some(end), lane) }

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::halt::{self, Point};
 use super::intake::{self, Intake};
+use super::pulse::Beat;
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
@@ -28,6 +29,9 @@ use crate::store::{NewStream, PageCommit, PageCounts, StoreError, Stream, Stream
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 /// How long it waits when a person has to mend something: a refused token, a missing role, a foreign next page.
 const FOR_A_PERSON: Schedule = Schedule { initial: Duration::from_secs(30), max: Duration::from_secs(300) };
+/// How often the cursor of a stream that has nothing new is written, so that an idle daemon does not commit every second.
+/// A restart goes back by the overlap, which is far more.
+const IDLE_COMMIT: SignedDuration = SignedDuration::from_secs(10);
 /// The share of our share of the budget that backfills leave to the live stream.
 const LEFT_TO_LIVE: f64 = 0.2;
 
@@ -209,6 +213,13 @@ impl Poller {
             halt::point(Point::PageRead);
 
             self.full = intake.records >= self.engine.settings.page_size as usize;
+            let unchanged = intake.records == 0 && asked.as_ref() == Some(&next_url);
+            let nothing_new = unchanged && !last && self.problem.is_none();
+            if nothing_new && self.last_good_poll.is_some_and(|stored| date.duration_since(stored) < IDLE_COMMIT) {
+                self.good();
+                self.engine.pulse.polled();
+                continue;
+            }
             let page = page_commit(self.id, asked, next_url.clone(), intake, date, last);
             let store = self.engine.store.clone();
             let now = self.engine.clock.now();
@@ -221,7 +232,7 @@ impl Poller {
             }
             self.cursor = Some(next_url);
             self.last_good_poll = Some(date);
-            self.good().await.map_err(Interrupted::Store)?;
+            self.good();
             if last {
                 break true;
             }
@@ -259,9 +270,9 @@ impl Poller {
                 self.sent();
                 return !self.stop.is_cancelled();
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => return false,
+            self.sleep(wait).await;
+            if self.stop.is_cancelled() {
+                return false;
             }
         }
     }
@@ -290,7 +301,10 @@ impl Poller {
         budgets.logs.sent(now);
         match self.kind {
             StreamKind::Backfill => budgets.backfill.sent(now),
-            StreamKind::Live => budgets.last_live = Some(now),
+            StreamKind::Live => {
+                budgets.last_live = Some(now);
+                self.engine.pulse.tick(Beat::Poller);
+            }
         }
     }
 
@@ -303,13 +317,12 @@ impl Poller {
     }
 
     /// A page went well: whatever was the matter is over.
-    async fn good(&mut self) -> Result<(), StoreError> {
+    fn good(&mut self) {
         self.failures = 0;
         if let Some(problem) = self.problem.take() {
             info!(stream.id = self.id.0, "reading goes on; over is: {}", problem.words);
         }
         self.engine.pulse.first_poll();
-        Ok(())
     }
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
@@ -422,6 +435,9 @@ impl Poller {
     }
 
     async fn sleep(&self, wait: Duration) {
+        if self.kind == StreamKind::Live {
+            self.engine.pulse.sleeps(Beat::Poller, wait);
+        }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.stop.cancelled() => {}
