@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use okta_responder::demo::org::{Fault, Hold, Misbehaviour, Org, OrgOptions, RateLimits, Request, Service, User, events};
+use okta_responder::demo::org::{
+    Fault, Hold, Misbehaviour, Org, OrgOptions, RateLimits, Request, Service, User, events,
+};
 use okta_responder::store::{RunFilter, Store};
 use serde_json::{Value, json};
 use support::{BOUND, Daemon, Scene, eventually, inbox, inbox_of, live};
