@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often a line of progress is written where there is no terminal.
 const TELL: Duration = Duration::from_secs(5);
 
+/// Read a stretch of the past
+///
 /// Reads a stretch of the past from Okta's log. Events that are known already are recognized and left alone. Without
 /// --execute nothing is touched: the runs are recorded as observed, so that you see what would have been done. With
 /// --execute only the newest state of each user is acted on; older risk events end as superseded.
@@ -45,7 +47,7 @@ const TELL: Duration = Duration::from_secs(5);
     okta-responder backfill --since 36h --execute                act on the newest state of each user\n  \
     okta-responder backfill --resume                             go on with one that was interrupted\n\n\
     Times are RFC 3339 (2026-08-24T10:00:00Z) or a duration before now (36h). Okta keeps 90 days.\n\n\
-    Exit codes: 0 read to its end, or left to the daemon; 1 failed or interrupted; 64 usage; 75 another backfill runs; 78 the\n\
+    Exit codes: 0 read to its end, or left to the daemon; 1 failed or interrupted; 64 usage; 75 another backfill runs; 78 the \
     configuration is wrong.")]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["since", "resume", "list", "cancel"])))]
 pub(super) struct Arguments {

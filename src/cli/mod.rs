@@ -58,31 +58,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon: poll, decide, dispatch, until it is told to stop
     Run(run::Arguments),
-    /// Tell everything that is wrong with the configuration
     Check(check::Arguments),
-    /// Tell what would be done for an event
     Simulate(simulate::Arguments),
-    /// Read a stretch of the past
     Backfill(backfill::Arguments),
-    /// Tell how things stand
     Status(status::Arguments),
-    /// Show events
     Events(events::Arguments),
-    /// Show runs: playbooks applied to events
     Runs(runs::Arguments),
-    /// Show actions, and decide about those that wait for a person
     Actions(actions::Arguments),
-    /// Stop dispatching; polling and deciding go on
     Pause(pause::PauseArguments),
-    /// Start dispatching again
     Resume(pause::ResumeArguments),
-    /// Show or move the place in the log
     Cursor(cursor::Arguments),
-    /// Print the completions of a shell
     Completions(completions::Arguments),
-    /// Print the manual pages
     Man(man::Arguments),
 }
 
