@@ -1,6 +1,7 @@
 //! What every outbound HTTP client here has in common: how it is built, how much of an answer it reads, and what a
 //! failure says about whether the request arrived.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,22 +31,27 @@ pub fn client(base: &Url, timeout: Duration) -> Result<Client, ClientError> {
         .pool_max_idle_per_host(4)
         .pool_idle_timeout(Duration::from_secs(50));
     let builder = if is_loopback(base) { builder.no_proxy() } else { builder };
+    // Plain http has no certificates to check, and a machine without any can still run it.
+    let builder = if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
     builder.build().map_err(ClientError)
 }
 
 /// Whether a URL points to this machine; only then may it be plain http.
 pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+    url.host_str().is_some_and(is_loopback_host)
+}
+
+/// Whether a host name or address is this very machine. `localhost` counts: a resolver that sends it elsewhere is broken.
+pub fn is_loopback_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The HTTP client could not be built.
 #[derive(Debug, Error)]
-#[error("the HTTP client could not be built; look at the certificates and proxies of this machine")]
+#[error(
+    "the HTTP client could not be built; install the package `ca-certificates`, and look at the proxy settings of this machine"
+)]
 pub struct ClientError(#[source] reqwest::Error);
 
 /// Reads a body of at most `cap` bytes, counted after decompression, and stops reading there.

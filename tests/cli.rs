@@ -112,6 +112,7 @@ fn every_command_explains_itself() {
     let commands: &[&[&str]] = &[
         &[],
         &["run"],
+        &["demo"],
         &["check"],
         &["simulate"],
         &["backfill"],
@@ -139,7 +140,11 @@ fn every_command_explains_itself() {
     for command in commands {
         let output = program().args(*command).arg("--help").output().unwrap();
         assert!(output.status.success(), "{command:?}");
-        all.push_str(&format!("$ okta-responder {}\n{}\n", command.join(" "), String::from_utf8(output.stdout).unwrap()));
+        all.push_str(&format!(
+            "$ okta-responder {}\n{}\n",
+            command.join(" "),
+            String::from_utf8(output.stdout).unwrap()
+        ));
     }
     insta::assert_snapshot!("help", all);
 }
@@ -156,7 +161,10 @@ fn completions_and_manual_pages_are_made() {
     assert!(output.status.success(), "{}", told(&output));
     let page = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     assert!(page("okta-responder.1").contains("okta\\-responder\\-check"), "{}", page("okta-responder.1"));
-    assert!(page("okta-responder-actions-retry.1").contains("EXAMPLES") || page("okta-responder-actions-retry.1").contains("Examples"));
+    assert!(
+        page("okta-responder-actions-retry.1").contains("EXAMPLES")
+            || page("okta-responder-actions-retry.1").contains("Examples")
+    );
     let whole = program().arg("man").output().unwrap();
     assert!(String::from_utf8_lossy(&whole.stdout).matches(".TH ").count() > 20);
 }
@@ -253,7 +261,11 @@ async fn services_that_do_not_answer_are_unavailable() {
     }
     let text = std::fs::read_to_string(scene.config()).unwrap();
     let port = format!("port = {}", scene.org.smtp_port());
-    std::fs::write(scene.config(), text.replace(&port, "port = 1").replace(&scene.org.okta_url(), "http://127.0.0.1:1")).unwrap();
+    std::fs::write(
+        scene.config(),
+        text.replace(&port, "port = 1").replace(&scene.org.okta_url(), "http://127.0.0.1:1"),
+    )
+    .unwrap();
     check(&scene, "online_unreachable", &["check", "--online"]);
 }
 
@@ -520,7 +532,11 @@ async fn a_state_file_that_cannot_be_used_is_told_for_what_it_is() {
     let state = scene.state();
 
     let held = InstanceLock::take(&state, "backfill").unwrap();
-    check_refused(&scene.command(&["run"]), 75, &["is in use by process", "(okta-responder backfill)", "stop it first"]);
+    check_refused(
+        &scene.command(&["run"]),
+        75,
+        &["is in use by process", "(okta-responder backfill)", "stop it first"],
+    );
     check_refused(&scene.command(&["backfill", "--since", "1h"]), 75, &["is in use by process"]);
     assert!(scene.command(&["status"]).status.success());
     drop(held);
@@ -533,7 +549,8 @@ async fn a_state_file_that_cannot_be_used_is_told_for_what_it_is() {
     check_refused(&scene.command(&["run"]), 1, &["schema version 999", "newer"]);
 
     remove_state(&state);
-    std::fs::write(&state, "this is a letter to my aunt, and long enough to be taken for a header of a database file").unwrap();
+    std::fs::write(&state, "this is a letter to my aunt, and long enough to be taken for a header of a database file")
+        .unwrap();
     check_refused(&scene.command(&["status"]), 1, &["is no state file of okta-responder"]);
     check_refused(&scene.command(&["run"]), 1, &["is no state file of okta-responder"]);
 
@@ -581,7 +598,8 @@ async fn a_full_or_read_only_disk_is_told_for_what_it_is() {
     };
     let text = std::fs::read_to_string(scene.config()).unwrap();
     let path = disk.join("state.db");
-    std::fs::write(scene.config(), text.replace(&scene.state().display().to_string(), &path.display().to_string())).unwrap();
+    std::fs::write(scene.config(), text.replace(&scene.state().display().to_string(), &path.display().to_string()))
+        .unwrap();
     assert!(scene.command(&["backfill", "--since", "1h", "--format", "json"]).status.success());
 
     // Whatever is left of the disk is filled.

@@ -5,6 +5,7 @@ mod backfill;
 mod check;
 mod completions;
 mod cursor;
+mod demo;
 mod events;
 mod exit;
 mod man;
@@ -59,6 +60,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Demo(demo::Arguments),
     Check(check::Arguments),
     Simulate(simulate::Arguments),
     Backfill(backfill::Arguments),
@@ -97,6 +99,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
     let config = load::locate(arguments.config.as_deref(), None);
     match arguments.command {
         Command::Run(arguments) => run::run(&config, arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&config, &arguments),
         Command::Simulate(arguments) => simulate::run(&config, &arguments),
         Command::Backfill(arguments) => backfill::run(&config, &arguments),

@@ -12,6 +12,7 @@ use super::secret::SecretEnv;
 use super::values::{self, ValueError};
 use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
 use crate::connectors::{self, Service};
+use crate::http;
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
 
 /// The compiled playbooks and all problems, except those inside tables that had to be repaired: they may only be
@@ -207,7 +208,7 @@ impl Check<'_> {
             self.say(&section.key("from"), message, remedy);
         }
         self.pair(&section, ("username", "password"), (email.username.is_some(), email.password.is_some()));
-        if email.tls == MailTls::None && !values::is_loopback_host(&email.host) {
+        if email.tls == MailTls::None && !http::is_loopback_host(&email.host) {
             let message = format!("mail would go to {} without encryption", email.host);
             self.say(
                 &section.key("tls"),
@@ -226,7 +227,7 @@ impl Check<'_> {
                 let message = "another playbook has the same name, and their actions could not be told apart";
                 self.say(&here.key("name"), message, "give each playbook a name of its own");
             }
-            match Playbook::compile(playbook, &connectors::kind) {
+            match Playbook::compile(playbook, &connectors::catalogue()) {
                 Ok(playbook) => {
                     self.facts(config, &playbook, &here);
                     compiled.push(playbook);

@@ -13,7 +13,8 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::path::{KeyPath, Segment};
 use super::problem::{Problem, Sources, Spot};
-use super::wording::{closest, excerpt, listed, missing_remedy, secret_words, syntax_remedy, words};
+use super::wording::{excerpt, listed, missing_remedy, secret_words, syntax_remedy, words};
+use crate::model::similar::closest;
 
 /// The most mistakes of shape told about one file; who makes more has another problem.
 const MAX_MISTAKES: usize = 100;
@@ -203,7 +204,7 @@ impl Repair<'_> {
         };
         let table = path.parent().unwrap_or_default();
         let known = listed(message);
-        let remedy = match closest(key, &known) {
+        let remedy = match closest(key, known.iter().copied()) {
             Some(known) => {
                 // Where the right key is missing, this one is why.
                 self.removed.insert(table.key(known));

@@ -3,7 +3,6 @@
 //! The conversation is led step by step, because the outcome depends on where it ends: before the text of the mail is
 //! sent nothing can have been delivered; from its first byte to the server's answer nobody knows.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use tokio::time::timeout;
 use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::{EmailConfig, MailTls};
+use crate::http;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -97,7 +97,7 @@ impl Mailer {
         let (tls, default_port) = match config.tls {
             MailTls::Starttls => (Protection::Starttls(parameters()?), transport::smtp::SUBMISSION_PORT),
             MailTls::Tls => (Protection::Wrapped(parameters()?), transport::smtp::SUBMISSIONS_PORT),
-            MailTls::None if is_loopback(&config.host) => (Protection::None, transport::smtp::SMTP_PORT),
+            MailTls::None if http::is_loopback_host(&config.host) => (Protection::None, transport::smtp::SMTP_PORT),
             MailTls::None => return Err(invalid("`tls = \"none\"` is only for a mail server on this machine")),
         };
         Ok(Self {
@@ -370,10 +370,6 @@ fn message_id(from: &Mailbox, key: &IdempotencyKey) -> String {
 
 fn header(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
