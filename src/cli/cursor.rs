@@ -109,7 +109,7 @@ fn reset(loaded: &Loaded, since: Moment) -> anyhow::Result<Exit> {
     let now = now();
     let wanted = since.at(now);
     if wanted > now {
-        return Err(anyhow!("--since {wanted} lies in the future").context(Exit::Usage));
+        return Err(Exit::Usage.because(format!("--since {wanted} lies in the future")));
     }
     let (since, clamped) = clamp_since(wanted, now);
     let runtime = runtime()?;

@@ -115,11 +115,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
     }
 }
 
-/// The error and its causes in one line; exit codes, which travel as causes, are left out.
+/// The error and its causes in one line.
 fn told(error: &anyhow::Error) -> String {
-    let words: Vec<String> =
-        error.chain().filter(|cause| cause.downcast_ref::<Exit>().is_none()).map(ToString::to_string).collect();
-    words.join(": ")
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Reads the configuration, or prints every problem and fails with [`Exit::Configuration`].
@@ -128,7 +126,7 @@ fn load_config(file: &std::path::Path) -> anyhow::Result<Loaded> {
         tell_problems(&problems);
         let count = problems.len();
         let noun = if count == 1 { "problem" } else { "problems" };
-        anyhow::anyhow!("the configuration has {count} {noun}; nothing was started").context(Exit::Configuration)
+        Exit::Configuration.because(format!("the configuration has {count} {noun}; nothing was started"))
     })
 }
 
