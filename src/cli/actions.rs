@@ -14,6 +14,8 @@ use crate::model::action::ActionState;
 use crate::model::ids::ActionId;
 use crate::store::{ActionFilter, ActionRow, AttemptRow, PersonChange, Store};
 
+/// Show actions, and decide about those that wait for a person
+///
 /// An action is one step of one run, with its idempotency key, its state and its attempts. These commands work beside
 /// the daemon, which sees a decision of yours within a second.
 #[derive(Debug, Args)]

@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often a line of progress is written where there is no terminal.
 const TELL: Duration = Duration::from_secs(5);
 
+/// Read a stretch of the past
+///
 /// Reads a stretch of the past from Okta's log. Events that are known already are recognized and left alone. Without
 /// --execute nothing is touched: the runs are recorded as observed, so that you see what would have been done. With
 /// --execute only the newest state of each user is acted on; older risk events end as superseded.
@@ -45,7 +47,7 @@ const TELL: Duration = Duration::from_secs(5);
     okta-responder backfill --since 36h --execute                act on the newest state of each user\n  \
     okta-responder backfill --resume                             go on with one that was interrupted\n\n\
     Times are RFC 3339 (2026-08-24T10:00:00Z) or a duration before now (36h). Okta keeps 90 days.\n\n\
-    Exit codes: 0 read to its end, or left to the daemon; 1 failed or interrupted; 64 usage; 75 another backfill runs; 78 the\n\
+    Exit codes: 0 read to its end, or left to the daemon; 1 failed or interrupted; 64 usage; 75 another backfill runs; 78 the \
     configuration is wrong.")]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["since", "resume", "list", "cancel"])))]
 pub(super) struct Arguments {
@@ -53,10 +55,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
     /// Where to end [default: now]
-    #[arg(long, value_name = "TIME", requires = "since")]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["resume", "list", "cancel"])]
     until: Option<Moment>,
     /// Act on what is found, not only record it
-    #[arg(long, requires = "since")]
+    #[arg(long, conflicts_with_all = ["resume", "list", "cancel"])]
     execute: bool,
     /// Leave the reading to the daemon (the one that runs, or the next one) and do not watch
     #[arg(long)]
@@ -167,9 +169,7 @@ fn detach(loaded: &Loaded, arguments: &Arguments) -> anyhow::Result<Exit> {
 fn read(app: App, query: Option<String>, missing: &[Problem], arguments: &Arguments) -> anyhow::Result<Exit> {
     if !missing.is_empty() {
         tell_problems(missing);
-        return Err(
-            anyhow!("the secrets of the configuration cannot be had; nothing was started").context(Exit::Configuration)
-        );
+        return Err(Exit::Configuration.because("the secrets of the configuration cannot be had; nothing was started"));
     }
     let signals = watch_signals()?;
     let store = app.store().clone();
@@ -277,10 +277,8 @@ async fn begin(store: &Store, query: Option<String>, arguments: &Arguments) -> a
         terminal::note(format!("Backfill {0} is unfinished too; `backfill --cancel {0}` ends it.", other.id.0));
     }
     let Some(query) = query else {
-        return Err(anyhow!(
-            "no playbook names an event type, so a backfill would store nothing; add one and try again"
-        )
-        .context(Exit::Configuration));
+        return Err(Exit::Configuration
+            .because("no playbook names an event type, so a backfill would store nothing; add one and try again"));
     };
     let new = NewStream {
         source: SOURCE_OKTA.to_owned(),
@@ -299,10 +297,9 @@ fn resumed(active: Vec<Stream>, wanted: i64) -> anyhow::Result<Stream> {
         active.into_iter().filter(|stream| wanted == 0 || stream.id == StreamId(wanted)).collect();
     match (fitting.pop(), fitting.is_empty()) {
         (Some(stream), true) => Ok(stream),
-        (Some(_), false) => Err(anyhow!(
-            "several backfills are unfinished; `okta-responder backfill --list` shows them, --resume ID names one"
-        )
-        .context(Exit::Usage)),
+        (Some(_), false) => Err(Exit::Usage.because(
+            "several backfills are unfinished; `okta-responder backfill --list` shows them, --resume ID names one",
+        )),
         (None, _) => {
             Err(anyhow!("there is no such unfinished backfill; `okta-responder backfill --list` shows them all"))
         }
@@ -324,7 +321,7 @@ impl Asked {
         let since = arguments.since.context("--since is missing")?;
         let wanted = since.at(now);
         if wanted > now {
-            return Err(anyhow!("--since {wanted} lies in the future").context(Exit::Usage));
+            return Err(Exit::Usage.because(format!("--since {wanted} lies in the future")));
         }
         let (begin, clamped) = clamp_since(wanted, now);
         if clamped {
@@ -332,7 +329,7 @@ impl Asked {
         }
         let until = arguments.until.map_or(now, |until| until.at(now)).min(now);
         if until <= begin {
-            return Err(anyhow!("--until {until} is not after --since {begin}").context(Exit::Usage));
+            return Err(Exit::Usage.because(format!("--until {until} is not after --since {begin}")));
         }
         Ok(Self {
             since: begin,

@@ -16,6 +16,8 @@ use crate::connectors::Service;
 use crate::engine::wanted_types;
 use crate::okta::logs::filter_for;
 
+/// Tell everything that is wrong with the configuration
+///
 /// Reads the configuration, the playbooks beside it and the secrets, and tells everything that is wrong, all at once, with
 /// file, line and remedy. Nothing is asked of any service unless --online is given.
 ///

@@ -5,6 +5,8 @@ use clap_complete::Shell;
 
 use super::{Exit, terminal};
 
+/// Print the completions of a shell
+///
 /// Prints what makes a shell complete the words of this program.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \

@@ -15,6 +15,8 @@ use crate::model::event::SOURCE_OKTA;
 use crate::okta::logs::{clamp_since, filter_for};
 use crate::store::{InstanceLock, StreamRow};
 
+/// Show or move the place in the log
+///
 /// The cursor is the place in Okta's log up to which everything is stored.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -42,7 +44,7 @@ struct Show {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Events that are known already are recognized and left alone, so going back does nothing twice. Going\n\
+    after_help = "Events that are known already are recognized and left alone, so going back does nothing twice. Going \
     forward leaves out what lies between.\n\n\
     Examples:\n  systemctl stop okta-responder\n  okta-responder cursor reset --since 24h\n  systemctl start okta-responder\n\n\
     Exit codes: 0 done; 1 there is no stream yet; 75 a daemon works on the state file."
@@ -107,7 +109,7 @@ fn reset(loaded: &Loaded, since: Moment) -> anyhow::Result<Exit> {
     let now = now();
     let wanted = since.at(now);
     if wanted > now {
-        return Err(anyhow!("--since {wanted} lies in the future").context(Exit::Usage));
+        return Err(Exit::Usage.because(format!("--since {wanted} lies in the future")));
     }
     let (since, clamped) = clamp_since(wanted, now);
     let runtime = runtime()?;

@@ -12,6 +12,8 @@ use super::{Exit, runtime, terminal};
 use crate::app::Signal;
 use crate::demo::{Demo, Look, Show, Summary};
 
+/// Play an incident in a simulated org; needs nothing
+///
 /// Starts a simulated Okta, ServiceNow, Slack and mail server on this machine, runs the daemon with the playbooks of the
 /// example configuration against them, plays an incident, kills the daemon in the middle of it, and counts what arrived.
 /// It needs no network, no configuration and no rights, and takes its files away at the end.

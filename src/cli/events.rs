@@ -13,6 +13,8 @@ use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::playbook::facts;
 use crate::store::{EventFilter, EventRow, RunFilter, RunRow, Store};
 
+/// Show events
+///
 /// Events are kept in the state file as they came from Okta; these commands show them beside the daemon.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

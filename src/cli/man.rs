@@ -8,6 +8,8 @@ use clap_mangen::Man;
 
 use super::{Exit, terminal};
 
+/// Print the manual pages
+///
 /// Prints the manual pages of all commands in one piece, or writes one file for each into a directory.
 #[derive(Debug, Args)]
 #[command(

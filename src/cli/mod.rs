@@ -59,33 +59,19 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon: poll, decide, dispatch, until it is told to stop
     Run(run::Arguments),
-    /// Play an incident in a simulated org; needs nothing
     Demo(demo::Arguments),
-    /// Tell everything that is wrong with the configuration
     Check(check::Arguments),
-    /// Tell what would be done for an event
     Simulate(simulate::Arguments),
-    /// Read a stretch of the past
     Backfill(backfill::Arguments),
-    /// Tell how things stand
     Status(status::Arguments),
-    /// Show events
     Events(events::Arguments),
-    /// Show runs: playbooks applied to events
     Runs(runs::Arguments),
-    /// Show actions, and decide about those that wait for a person
     Actions(actions::Arguments),
-    /// Stop dispatching; polling and deciding go on
     Pause(pause::PauseArguments),
-    /// Start dispatching again
     Resume(pause::ResumeArguments),
-    /// Show or move the place in the log
     Cursor(cursor::Arguments),
-    /// Print the completions of a shell
     Completions(completions::Arguments),
-    /// Print the manual pages
     Man(man::Arguments),
 }
 
@@ -129,11 +115,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
     }
 }
 
-/// The error and its causes in one line; exit codes, which travel as causes, are left out.
+/// The error and its causes in one line.
 fn told(error: &anyhow::Error) -> String {
-    let words: Vec<String> =
-        error.chain().filter(|cause| cause.downcast_ref::<Exit>().is_none()).map(ToString::to_string).collect();
-    words.join(": ")
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Reads the configuration, or prints every problem and fails with [`Exit::Configuration`].
@@ -142,7 +126,7 @@ fn load_config(file: &std::path::Path) -> anyhow::Result<Loaded> {
         tell_problems(&problems);
         let count = problems.len();
         let noun = if count == 1 { "problem" } else { "problems" };
-        anyhow::anyhow!("the configuration has {count} {noun}; nothing was started").context(Exit::Configuration)
+        Exit::Configuration.because(format!("the configuration has {count} {noun}; nothing was started"))
     })
 }
 

@@ -6,6 +6,8 @@ use clap::Args;
 
 use super::{Exit, load_config, now, open_store, runtime, terminal};
 
+/// Stop dispatching; polling and deciding go on
+///
 /// Stops dispatching: nothing is sent any more to Okta or any other service but reading the log. Events are still
 /// stored and decided, so that nothing is lost. A request that is under way is not called back. It works beside the
 /// daemon, which sees it within a second, and lasts across restarts.
@@ -14,6 +16,8 @@ use super::{Exit, load_config, now, open_store, runtime, terminal};
     okta-responder resume")]
 pub(super) struct PauseArguments {}
 
+/// Start dispatching again
+///
 /// Starts dispatching again: what has gathered is done, in the order of the events.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder actions list --state ready     what will be done\n  \

@@ -15,9 +15,15 @@ use crate::config::load::{self, Loaded};
 use crate::config::secret::SecretEnv;
 use crate::telemetry::log;
 
+/// Run the daemon: poll, decide, dispatch, until it is told to stop
+///
 /// SIGTERM and SIGINT finish what is under way and stop; a second one stops at once. SIGHUP checks the configuration and
 /// goes on with the new one, or keeps the old one when the new one is wrong.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  okta-responder run\n  okta-responder --config ./config.toml run\n  \
+    OKTA_RESPONDER_LOG=debug okta-responder run\n\n\
+    Exit codes: 0 stopped as it was told; 1 failed; 75 another instance works on the state file, or the disk is full; 78 the \
+    configuration or a secret is wrong.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(file: &Path, _: Arguments) -> anyhow::Result<Exit> {

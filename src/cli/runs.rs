@@ -12,6 +12,8 @@ use super::table::{self, Format};
 use super::{Exit, actions, load_config, now, open_store, runtime, terminal};
 use crate::store::{ActionFilter, ActionRow, RunFilter, RunRow, Store};
 
+/// Show runs: playbooks applied to events
+///
 /// A run is one playbook applied to one event; these commands show them beside the daemon.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -1,5 +1,6 @@
 //! `okta-responder simulate`
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ const MAX_INPUT: u64 = 64 * 1024 * 1024;
 /// The most characters of a parameter that are shown to people.
 const MAX_SHOWN: usize = 300;
 
+/// Tell what would be done for an event
+///
 /// Tells for each event which playbooks answer it, and for each step whether it would run, with which parameters, or why
 /// not. It reads the configuration and the events and nothing else: no state file, no secrets, no network.
 ///
@@ -67,10 +70,12 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let at: Option<Timestamp> = arguments.now.map(|moment| moment.at(now()));
     let mut wrong = 0;
     for (number, record) in (1..).zip(&records) {
-        match Event::parse(SOURCE_OKTA, record) {
+        let (record, completed) = complete(record, at);
+        match Event::parse(SOURCE_OKTA, &record) {
             Ok(event) => {
                 let stage = rehearsal::Stage { loaded: &loaded, guard: &guard, links: &links, given: &given };
-                let rehearsal = stage.rehearse(&event, at.unwrap_or(event.published));
+                let mut rehearsal = stage.rehearse(&event, at.unwrap_or(event.published));
+                rehearsal.notes.splice(0..0, completed);
                 match arguments.format {
                     Format::Json => table::json(&rehearsal)?,
                     Format::Text => tell(&rehearsal, number)?,
@@ -85,8 +90,9 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     if wrong > 0 {
         return Err(anyhow!(
-            "{wrong} of {} are no events; an event has at least `uuid`, `eventType` and `published`",
-            table::plural(records.len() as u64, "record")
+            "{wrong} of {} {} no event; an event is a JSON object with at least an `eventType`",
+            table::plural(records.len() as u64, "record"),
+            if wrong == 1 { "is" } else { "are" }
         ));
     }
     Ok(Exit::Done)
@@ -134,6 +140,39 @@ fn records(text: &str) -> anyhow::Result<Vec<String>> {
         }
     }
     if records.is_empty() { Err(anyhow!("it is empty")) } else { Ok(records) }
+}
+
+/// Records that come out of other tools or out of documentation often lack what every event of Okta's has. What can be
+/// taken for it is put in, and said.
+fn complete(record: &str, at: Option<Timestamp>) -> (Cow<'_, str>, Vec<String>) {
+    let mut notes = Vec::new();
+    let Ok(Value::Object(mut object)) = serde_json::from_str(record) else { return (record.into(), notes) };
+    if !object.get("eventType").is_some_and(Value::is_string) {
+        return (record.into(), notes);
+    }
+    if !object.contains_key("uuid") {
+        notes.push("it has no `uuid`; `simulated` is taken, so its keys are not those of the real event".to_owned());
+        object.insert("uuid".to_owned(), "simulated".into());
+    }
+    let published = object.get("published").map(|published| published.as_str().unwrap_or_default().to_owned());
+    match published {
+        None => {
+            let moment = at.unwrap_or_else(now);
+            notes.push(format!("it has no `published`; {moment} is taken"));
+            object.insert("published".to_owned(), moment.to_string().into());
+        }
+        Some(text) if text.parse::<Timestamp>().is_err() => {
+            if let Ok(civil) = text.parse::<jiff::civil::DateTime>() {
+                notes.push(format!("its `published` has no time zone; {civil}Z is taken"));
+                object.insert("published".to_owned(), format!("{civil}Z").into());
+            }
+        }
+        Some(_) => {}
+    }
+    if notes.is_empty() {
+        return (record.into(), notes);
+    }
+    (Value::Object(object).to_string().into(), notes)
 }
 
 /// What somebody says Okta would answer.
@@ -258,6 +297,26 @@ mod tests {
         check(r#"[{"uuid":"1"}, {"uuid":"2"}]"#, &[r#"{"uuid":"1"}"#, r#"{"uuid":"2"}"#]);
         check("{\"uuid\":\"1\"}\n\n{\"uuid\":\"2\"}\n", &[r#"{"uuid":"1"}"#, r#"{"uuid":"2"}"#]);
         check(r#"{"eventType":"com.okta.event_hook","data":{"events":[{"uuid":"1"}]}}"#, &[r#"{"uuid":"1"}"#]);
+    }
+
+    #[test]
+    fn what_other_tools_leave_out_is_completed_and_said() {
+        let at = Some("2026-08-24T10:00:00Z".parse().unwrap());
+        let (record, notes) = complete(r#"{"eventType":"x","published":"2026-08-24 09:00:00.5"}"#, at);
+        let event = Event::parse(SOURCE_OKTA, &record).unwrap();
+        assert_eq!(event.published.to_string(), "2026-08-24T09:00:00.5Z");
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        let (record, notes) = complete(r#"{"eventType":"x","uuid":"u"}"#, at);
+        assert_eq!(Event::parse(SOURCE_OKTA, &record).unwrap().published.to_string(), "2026-08-24T10:00:00Z");
+        assert_eq!(notes.len(), 1, "{notes:?}");
+    }
+
+    #[test]
+    fn what_is_no_event_or_whole_stays_as_it_is() {
+        let whole = r#"{"eventType":"x","uuid":"u","published":"2026-08-24T10:00:00Z","a":1.0}"#;
+        for record in [whole, "7", "{}", r#"{"uuid":"u"}"#, r#"{"eventType":7}"#] {
+            assert_eq!(complete(record, None), (record.into(), vec![]));
+        }
     }
 
     #[test]

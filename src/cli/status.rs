@@ -14,6 +14,8 @@ use crate::app;
 use crate::model::action::ActionState;
 use crate::store::{InstanceLock, StatusSnapshot, StreamRow};
 
+/// Tell how things stand
+///
 /// Tells whether a daemon runs, how far behind Okta it is, what is open, and what waits for a person. It reads the state
 /// file beside the daemon and disturbs nothing.
 #[derive(Debug, Args)]
