@@ -87,6 +87,10 @@ fn kept_it_runs_on_until_it_is_told_to_stop() {
     let config = Path::new(line.split_whitespace().last().unwrap());
     assert!(config.starts_with(scratch.path()) && config.exists(), "{line}");
     assert!(child.try_wait().unwrap().is_none());
+    let mut status = Command::new(env!("CARGO_BIN_EXE_okta-responder"));
+    let status = status.arg("status").arg("--config").arg(config).args(["--format", "json"]).output().unwrap();
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert!(status["daemon"].is_string(), "no daemon runs: {status}");
     terminate(&child);
     let mut story = String::new();
     child.stdout.take().unwrap().read_to_string(&mut story).unwrap();

@@ -4,10 +4,11 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::sync::mpsc::Receiver;
 
 use super::run::watch_signals;
+use super::table::Format;
 use super::{Exit, runtime, terminal};
 use crate::app::Signal;
 use crate::demo::{Demo, Look, Show, Summary};
@@ -17,24 +18,18 @@ use crate::demo::{Demo, Look, Show, Summary};
 /// Starts a simulated Okta, ServiceNow, Slack and mail server on this machine, runs the daemon with the playbooks of the
 /// example configuration against them, plays an incident, kills the daemon in the middle of it, and counts what arrived.
 /// It needs no network, no configuration and no rights, and takes its files away at the end.
-///
-/// Ends with 1 when anything was lost or done twice.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  okta-responder demo\n  okta-responder demo --keep\n  \
+    okta-responder demo --format json | tail -n 1 | jq .duplicate_effects\n\n\
+    Exit codes: 0 everything happened exactly once; 1 something was lost or done twice, a step did not come, or it was broken off.")]
 pub(super) struct Arguments {
     /// Keep org and daemon running afterwards, until Ctrl-C, and say where they are
     #[arg(long)]
     keep: bool,
 
-    /// What the story is told as; `json` is one object a line
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Format {
-    #[default]
-    Text,
-    Json,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {

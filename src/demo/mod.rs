@@ -12,6 +12,7 @@ mod show;
 mod stage;
 mod story;
 mod tally;
+mod words;
 
 pub use show::{Look, Show};
 pub use story::{Demo, DemoError, Summary};
