@@ -368,7 +368,8 @@ impl Store {
     }
 
     /// T3: takes actions that are due and whose lane is free, and writes their attempt rows, in one transaction. Nothing
-    /// is taken while dispatching is paused.
+    /// is taken while dispatching is paused. A lane is free when no earlier action holds a place in it and none is under
+    /// way: that can be a later one, when a person has an earlier one tried again.
     pub async fn claim_ready(&self, now: Timestamp, limit: usize) -> Result<Vec<Claimed>, StoreError> {
         self.write(move |connection| {
             let taken: Vec<Claimed> = connection
@@ -376,7 +377,7 @@ impl Store {
                     "{SELECT_CLAIMED} WHERE a.state IN ('ready', 'retry') AND a.due <= ?1
                        AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')
                        AND (a.lane IS NULL OR NOT EXISTS (
-                            SELECT 1 FROM action b WHERE b.lane = a.lane AND b.id < a.id
+                            SELECT 1 FROM action b WHERE b.lane = a.lane AND (b.id < a.id OR b.state = 'started')
                                AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
                                                'awaiting_approval')))
                      ORDER BY a.due, a.id LIMIT ?2"
