@@ -415,16 +415,17 @@ impl Store {
         .await
     }
 
-    /// Whether changes of a user's access are planned or under way. What only a person can move does not count.
-    pub async fn has_open_changes(&self, subject: &str) -> Result<bool, StoreError> {
+    /// Whether changes of a user's access are planned or under way, in all runs or in those before one. What only a person
+    /// can move does not count.
+    pub async fn has_open_changes(&self, subject: &str, before: Option<RunId>) -> Result<bool, StoreError> {
         let subject = subject.to_owned();
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL AND run < ?2
                         AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
                 )?
-                .query_row([subject], |row| row.get(0))?)
+                .query_row(params![subject, before.map_or(i64::MAX, |run| run.0)], |row| row.get(0))?)
         })
         .await
     }
