@@ -1,7 +1,23 @@
 //! The command line. One file per command; this one holds the arguments and what commands share.
 
+mod actions;
+mod backfill;
+mod check;
+mod completions;
+mod cursor;
+mod demo;
+mod events;
 mod exit;
+mod man;
+mod moment;
+mod online;
+mod pause;
+mod rehearsal;
 mod run;
+mod runs;
+mod simulate;
+mod status;
+mod table;
 pub mod terminal;
 
 use std::ffi::OsString;
@@ -10,10 +26,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 
 use crate::app;
 use crate::config::load::{self, Loaded};
 use crate::config::problem::Problem;
+use crate::engine::clock::Clock;
 use crate::store::Store;
 
 pub use exit::Exit;
@@ -24,6 +42,12 @@ pub use exit::Exit;
 /// SQLite file, and carries out the playbooks of the configuration, each change once.
 #[derive(Debug, Parser)]
 #[command(name = "okta-responder", version, max_term_width = 110, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 69 a service cannot be reached; 75 not possible now, try \
+    again later; 78 the configuration is wrong.\n\n\
+    To begin: write /etc/okta-responder/config.toml, `okta-responder check --online`, `okta-responder run`. Every command has\n\
+    examples in its --help."
+)]
 struct Arguments {
     /// The configuration file [default: /etc/okta-responder/config.toml]
     #[arg(long, short, global = true, value_name = "FILE", env = load::FILE_VARIABLE)]
@@ -37,6 +61,32 @@ struct Arguments {
 enum Command {
     /// Run the daemon: poll, decide, dispatch, until it is told to stop
     Run(run::Arguments),
+    /// Play an incident in a simulated org; needs nothing
+    Demo(demo::Arguments),
+    /// Tell everything that is wrong with the configuration
+    Check(check::Arguments),
+    /// Tell what would be done for an event
+    Simulate(simulate::Arguments),
+    /// Read a stretch of the past
+    Backfill(backfill::Arguments),
+    /// Tell how things stand
+    Status(status::Arguments),
+    /// Show events
+    Events(events::Arguments),
+    /// Show runs: playbooks applied to events
+    Runs(runs::Arguments),
+    /// Show actions, and decide about those that wait for a person
+    Actions(actions::Arguments),
+    /// Stop dispatching; polling and deciding go on
+    Pause(pause::PauseArguments),
+    /// Start dispatching again
+    Resume(pause::ResumeArguments),
+    /// Show or move the place in the log
+    Cursor(cursor::Arguments),
+    /// Print the completions of a shell
+    Completions(completions::Arguments),
+    /// Print the manual pages
+    Man(man::Arguments),
 }
 
 /// Runs the program and says how it ended.
@@ -63,6 +113,19 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
     let config = load::locate(arguments.config.as_deref(), None);
     match arguments.command {
         Command::Run(arguments) => run::run(&config, arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Check(arguments) => check::run(&config, &arguments),
+        Command::Simulate(arguments) => simulate::run(&config, &arguments),
+        Command::Backfill(arguments) => backfill::run(&config, &arguments),
+        Command::Status(arguments) => status::run(&config, &arguments),
+        Command::Events(arguments) => events::run(&config, arguments),
+        Command::Runs(arguments) => runs::run(&config, arguments),
+        Command::Actions(arguments) => actions::run(&config, arguments),
+        Command::Pause(_) => pause::pause(&config),
+        Command::Resume(_) => pause::resume(&config),
+        Command::Cursor(arguments) => cursor::run(&config, &arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     }
 }
 
@@ -93,6 +156,11 @@ fn tell_problems(problems: &[Problem]) {
 fn open_store(loaded: &Loaded) -> anyhow::Result<Store> {
     let path = app::state_path(&loaded.config);
     Store::open_existing(&path).with_context(|| format!("state file {}", path.display()))
+}
+
+/// The wall clock, which commands hand to everything pure.
+fn now() -> Timestamp {
+    Clock::start().now()
 }
 
 /// A runtime for one command.

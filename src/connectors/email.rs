@@ -111,6 +111,28 @@ impl Mailer {
         })
     }
 
+    /// Connects and logs in, and leaves again without naming a mail.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub async fn probe(&self) -> Result<String, Failure> {
+        let conversation = async {
+            let mut connection = self.connect().await?;
+            let result = self.log_in(&mut connection).await;
+            let _ = timeout(GOODBYE, connection.abort()).await;
+            result
+        };
+        match timeout(self.timeout, conversation).await {
+            Ok(result) => result.map_err(Outcome::into_failure)?,
+            Err(_) => {
+                let detail = format!("{}:{} did not answer in {} s", self.host, self.port, self.timeout.as_secs_f32());
+                return Err(Failure::new(Reason::Timeout, detail));
+            }
+        }
+        let login = if self.login.is_some() { "accepts the login" } else { "answers" };
+        Ok(format!("{}:{} {login}", self.host, self.port))
+    }
+
     /// Leads the whole conversation. `text_sent` becomes true when the text of the mail begins to leave.
     async fn deliver(&self, message: &Message, text_sent: &AtomicBool) -> Result<(), Outcome> {
         let mut connection = self.connect().await?;
@@ -140,23 +162,26 @@ impl Mailer {
         Ok(connection)
     }
 
+    async fn log_in(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Outcome> {
+        let Some((username, password)) = &self.login else { return Ok(()) };
+        let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
+        connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map(drop).map_err(|error| {
+            let detail = format!("logging in at {}: {}", self.host, self.said(&error));
+            if error.is_permanent() || error.is_client() {
+                unauthorized(Failure::new(Reason::Unauthorized, detail))
+            } else {
+                Outcome::Transient(Failure::new(reason_of(&error, false), detail))
+            }
+        })
+    }
+
     async fn converse(
         &self,
         connection: &mut AsyncSmtpConnection,
         message: &Message,
         text_sent: &AtomicBool,
     ) -> Result<(), Outcome> {
-        if let Some((username, password)) = &self.login {
-            let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
-            connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(|error| {
-                let detail = format!("logging in at {}: {}", self.host, self.said(&error));
-                if error.is_permanent() || error.is_client() {
-                    unauthorized(Failure::new(Reason::Unauthorized, detail))
-                } else {
-                    Outcome::Transient(Failure::new(reason_of(&error, false), detail))
-                }
-            })?;
-        }
+        self.log_in(connection).await?;
         let text = message.formatted();
         let envelope = message.envelope();
         let mut options = Vec::new();

@@ -115,9 +115,13 @@ impl Decider {
         let full = pending.len() == ROUND;
         let mut busy: HashSet<String> = self.under_way.values().flatten().cloned().collect();
         let mut decisions = Vec::new();
+        // Users for whom something is decided in this round: what else waits for them can be looked at right after it.
+        let mut decided_for: HashSet<String> = HashSet::new();
+        let mut left = false;
         for event in pending {
-            if self.under_way.contains_key(&event.id) || event.subject.as_ref().is_some_and(|user| busy.contains(user))
-            {
+            let user = event.subject.as_ref();
+            if self.under_way.contains_key(&event.id) || user.is_some_and(|user| busy.contains(user)) {
+                left |= user.is_some_and(|user| decided_for.contains(user));
                 continue;
             }
             let case = match Case::open(&self.engine, event) {
@@ -142,15 +146,17 @@ impl Decider {
             } else {
                 let decision = case.decide(&self.engine, now);
                 // Groups that this decision changes must be changed before the user's next event asks for them.
-                if decision.runs.iter().flat_map(|run| &run.actions).any(|action| action.subject.is_some()) {
+                let acting = decision.runs.iter().filter(|run| !run.observe);
+                if acting.flat_map(|run| &run.actions).any(|action| action.subject.is_some()) {
                     busy.extend(case.pending.subject.clone());
+                    decided_for.extend(case.pending.subject.clone());
                 }
                 decisions.push(decision);
             }
         }
         let decided = decisions.len();
         write(&self.engine, decisions).await?;
-        Ok(full && decided > 0)
+        Ok((full || left) && decided > 0)
     }
 }
 
@@ -334,7 +340,7 @@ impl Case {
         if matches!(planned, plan::Prepared::NeedsFacts(_)) && !observe {
             return (None, None);
         }
-        let end = prepare::end(engine, step, &self.event, planned, observe, now);
+        let end = prepare::end(&engine.guard, step, &self.event, planned, observe, now);
         let lane = end.lane.clone();
         let goes_on = matches!(end.happening, Happening::Prepared | Happening::HeldForApproval);
         if waits && goes_on { (None, lane) } else { (Some(end), lane) }

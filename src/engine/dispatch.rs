@@ -373,7 +373,7 @@ async fn look(
                 }
             }
             prepared => {
-                return Ok(prepare::end(engine, step, event, prepared, context.observe, now));
+                return Ok(prepare::end(&engine.guard, step, event, prepared, context.observe, now));
             }
         }
     }

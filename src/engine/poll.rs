@@ -50,7 +50,21 @@ pub struct Poller {
     /// Whether the last page was full, so that there is more at once.
     full: bool,
     failures: u32,
-    problem: Option<String>,
+    problem: Option<Problem>,
+}
+
+/// What keeps a stream from going on.
+struct Problem {
+    /// What stays the same when the same thing goes wrong again.
+    gist: String,
+    /// The sentence for people.
+    words: String,
+}
+
+impl Problem {
+    fn of(error: &OktaError) -> Self {
+        Self { gist: error.gist(), words: error.to_failure().detail }
+    }
 }
 
 /// Why a poller's turn ended early.
@@ -127,7 +141,7 @@ impl Poller {
                 Err(Interrupted::Okta(error)) => self.handle_okta(error).await?,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
-                    self.pause_for(words, PASSING).await?;
+                    self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await?;
                 }
                 Err(Interrupted::Store(error)) => self.handle_store(error).await?,
             }
@@ -175,9 +189,12 @@ impl Poller {
             // A backfill ends where Okta names no next page; the live stream then asks the same URL again.
             let last = self.until.is_some() && head.next.is_none();
             let next_url = head.next.clone().unwrap_or_else(|| url.clone());
-            if self.full && !last && self.may_ask_now() {
+            // Without a link there is nothing to ask ahead for: the page may be no page at all.
+            if let Some(next) = head.next.clone()
+                && self.full
+                && self.may_ask_now()
+            {
                 let okta = Arc::clone(&self.engine.okta);
-                let next = next_url.clone();
                 self.sent();
                 ahead = Some(tokio::spawn(async move { okta.fetch_page(&next).await }));
             }
@@ -303,7 +320,7 @@ impl Poller {
     fn good(&mut self) {
         self.failures = 0;
         if let Some(problem) = self.problem.take() {
-            info!(stream.id = self.id.0, "reading goes on; over is: {problem}");
+            info!(stream.id = self.id.0, "reading goes on; over is: {}", problem.words);
         }
         self.engine.pulse.first_poll();
     }
@@ -336,8 +353,8 @@ impl Poller {
             | OktaErrorKind::ForeignNext
             | OktaErrorKind::NoCredential
             | OktaErrorKind::BadRequest
-            | OktaErrorKind::NotFound => self.pause_for(error.to_string(), FOR_A_PERSON).await?,
-            _ => self.pause_for(error.to_string(), PASSING).await?,
+            | OktaErrorKind::NotFound => self.pause_for(Problem::of(&error), FOR_A_PERSON).await?,
+            _ => self.pause_for(Problem::of(&error), PASSING).await?,
         }
         Ok(())
     }
@@ -395,15 +412,16 @@ impl Poller {
     }
 
     /// Says what is the matter once, keeps it where `status` shows it, and waits.
-    async fn pause_for(&mut self, problem: String, schedule: Schedule) -> Result<(), TaskError> {
-        if self.problem.as_ref() != Some(&problem) {
-            warn!(stream.id = self.id.0, "reading the log does not go on: {problem}");
+    async fn pause_for(&mut self, problem: Problem, schedule: Schedule) -> Result<(), TaskError> {
+        if self.problem.as_ref().is_none_or(|told| told.gist != problem.gist) {
+            let words = &problem.words;
+            warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
             let told =
-                self.engine.store.set_stream_problem(self.id, Some(problem.clone()), self.engine.clock.now()).await;
+                self.engine.store.set_stream_problem(self.id, Some(words.clone()), self.engine.clock.now()).await;
             if let Err(error) = told {
                 warn!("{error}");
             }
-            self.engine.pulse.problem(&problem);
+            self.engine.pulse.problem(words);
             self.problem = Some(problem);
         }
         self.pause(schedule).await;
@@ -483,17 +501,16 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             Ok(head) => return Some(head.date),
             Err(error) => error,
         };
-        if let (OktaErrorKind::BadRequest | OktaErrorKind::FilterRefused, Some(date)) =
-            (error.kind, error.exchange.date)
-        {
+        use OktaErrorKind::{BadRequest, FilterRefused, ForeignNext};
+        if let (BadRequest | FilterRefused | ForeignNext, Some(date)) = (error.kind, error.exchange.date) {
             return Some(date);
         }
         attempt += 1;
-        let problem = error.to_string();
-        if told.as_ref() != Some(&problem) {
-            warn!("the log cannot be read yet: {problem}");
-            engine.pulse.problem(&problem);
-            told = Some(problem);
+        let Problem { gist, words } = Problem::of(&error);
+        if told.as_ref() != Some(&gist) {
+            warn!("the log cannot be read yet: {words}");
+            engine.pulse.problem(&words);
+            told = Some(gist);
         }
         let for_a_person = matches!(error.kind, OktaErrorKind::Unauthorized | OktaErrorKind::Forbidden);
         let schedule = if for_a_person { FOR_A_PERSON } else { PASSING };

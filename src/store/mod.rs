@@ -30,8 +30,8 @@ pub use ledger::{
 pub use lock::{InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
 pub use status::{
-    ActionFilter, ActionRow, AttemptRow, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow, StatusSnapshot,
-    StreamRow,
+    ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
+    StatusSnapshot, StreamRow,
 };
 
 /// A handle to the state file; clones share the writer thread and the read connection.
@@ -62,8 +62,8 @@ pub enum StoreError {
     ReadOnly,
     /// The file is damaged.
     #[error(
-        "the state file is damaged; stop the daemon, put a backup in its place or move the file away, then run \
-         `okta-responder cursor reset --since TIME`"
+        "the state file is damaged; stop the daemon and put a backup in its place, or move the file away and set [poll] \
+         start_from to the time from which the log has to be read again"
     )]
     Corrupt,
     /// The file was written by a newer version.
