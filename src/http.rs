@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
 use thiserror::Error;
 
@@ -165,6 +165,12 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         Err(_) => u64::try_from(http_date(text)?.as_second().checked_sub(date(headers)?.as_second())?).unwrap_or(0),
     };
     Some(Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_PAUSE))
+}
+
+/// Whether an answer says that it is HTML: a login page, a maintenance page, a proxy.
+pub fn is_html(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+    kind.and_then(|kind| kind.get(..9)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
 }
 
 /// The `Date` of an answer: the service's clock.

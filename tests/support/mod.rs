@@ -3,6 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests bound their waits by the real clock")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
+pub mod every;
+pub mod ledger;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
