@@ -74,6 +74,7 @@ pub(super) async fn fetch(
     facts: &mut Facts,
     wanted: FactSet,
     user_id: Option<&str>,
+    postponed: u32,
 ) -> Result<(), Later> {
     let missing = facts.not_fetched(wanted);
     if missing.is_empty() {
@@ -110,7 +111,7 @@ pub(super) async fn fetch(
         };
         match value {
             Ok(value) => facts.set(fact, value),
-            Err(error) => match later(&error) {
+            Err(error) => match later(&error, postponed) {
                 Some(later) => return Err(later),
                 None => facts.set(fact, FactValue::Missing(error.to_string())),
             },
@@ -204,8 +205,15 @@ fn user_fact(user: &User) -> Value {
     })
 }
 
+/// How often an answer that cannot be understood is asked for again. A proxy is put right by then; what still cannot be
+/// read is so for good, and must not hold back everything else that concerns the user. More than [`patience`] gives.
+const UNREADABLE: u32 = 90;
+
 /// Whether asking again may help, and when.
-fn later(error: &OktaError) -> Option<Later> {
+fn later(error: &OktaError, postponed: u32) -> Option<Later> {
+    if error.kind == OktaErrorKind::BadAnswer && postponed >= UNREADABLE {
+        return None;
+    }
     let pause = match error.kind {
         OktaErrorKind::RateLimited(Wait::Until(wait)) => Some(wait),
         OktaErrorKind::RateLimited(Wait::Concurrency)
@@ -225,6 +233,7 @@ fn later(error: &OktaError) -> Option<Later> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::okta::error::Exchange;
 
     #[test]
     fn our_own_changes_are_waited_for_longer_than_a_rate_limit_lasts_but_not_for_ever() {
@@ -232,5 +241,13 @@ mod tests {
         let whole: Duration = pauses.iter().sum();
         assert!(Duration::from_secs(90) < whole && whole < Duration::from_secs(180), "{whole:?}");
         assert!(pauses[0] < Duration::from_secs(1), "an ordinary change takes no longer");
+        assert!(pauses.len() < UNREADABLE as usize, "one unreadable answer after them is no reason to give up");
+    }
+
+    #[test]
+    fn an_answer_that_stays_unreadable_does_not_hold_a_user_back_for_ever() {
+        let unreadable = OktaError::bad_answer(Exchange::default(), "");
+        assert!(later(&unreadable, 0).is_some() && later(&unreadable, UNREADABLE - 1).is_some());
+        assert!(later(&unreadable, UNREADABLE).is_none());
     }
 }
