@@ -45,8 +45,8 @@ pub use exit::Exit;
 #[command(
     after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 69 a service cannot be reached; 75 not possible now, try \
     again later; 78 the configuration is wrong.\n\n\
-    To begin: write /etc/okta-responder/config.toml, `okta-responder check --online`, `okta-responder run`. Every command has\n\
-    examples in its --help."
+    To begin: write /etc/okta-responder/config.toml, `okta-responder check --online`, `okta-responder run`. Every command \
+    tells more in its --help."
 )]
 struct Arguments {
     /// The configuration file [default: /etc/okta-responder/config.toml]

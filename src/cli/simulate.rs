@@ -39,7 +39,7 @@ const MAX_SHOWN: usize = 300;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder simulate --event event.json\n  \
     okta-responder simulate --event event.json --facts facts.json\n  \
-    okta-responder events show 42 --body --raw --format json | jq .body | okta-responder simulate --event -\n\n\
+    okta-responder simulate --event - < events.jsonl\n\n\
     Exit codes: 0 told; 1 something in the file is no event; 64 usage; 78 the configuration is wrong.")]
 pub(super) struct Arguments {
     /// The events; - reads standard input
