@@ -49,7 +49,7 @@ async fn play(program: PathBuf, show: Show, keep: bool, signals: &mut Receiver<S
     let mut demo = Demo::prepare(program, show).await?;
     let played = tokio::select! {
         played = demo.play() => played,
-        () = told_to_stop(signals) => {
+        _ = signals.recv() => {
             terminal::note("okta-responder: the demo was broken off; what it started is stopped and its files are removed");
             return Ok(Exit::Failed);
         }
@@ -65,7 +65,7 @@ async fn play(program: PathBuf, show: Show, keep: bool, signals: &mut Receiver<S
     if keep && played.is_ok() {
         terminal::note("\nOrg and daemon keep running until Ctrl-C.");
         demo.guide().iter().for_each(terminal::note);
-        told_to_stop(signals).await;
+        signals.recv().await;
     }
     played?;
     Ok(exit)
@@ -73,10 +73,6 @@ async fn play(program: PathBuf, show: Show, keep: bool, signals: &mut Receiver<S
 
 fn exit_of(summary: &Summary) -> Exit {
     if summary.is_good() { Exit::Done } else { Exit::Failed }
-}
-
-async fn told_to_stop(signals: &mut Receiver<Signal>) {
-    while !matches!(signals.recv().await, Some(Signal::Stop) | None) {}
 }
 
 /// Only for people at a terminal that can, and not if they say no (no-color.org).

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,8 @@ impl Daemon {
         let mut command = Command::new(program);
         command.arg("--config").arg(config).arg("run");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Ctrl-C is for the demo, which then ends its daemon.
+        command.process_group(0);
         for name in FOREIGN {
             command.env_remove(name);
         }

@@ -113,8 +113,8 @@ impl Cast {
         for (app, user) in [(&self.payroll, &self.ben), (&self.vault, &self.cleo), (&self.source_code, &self.dan)] {
             org.assign(&app.id, &user.id);
         }
-        let assigned = |app: &App, user: &User, how: &str, expected: Vec<Expected>| Scripted {
-            text: format!("{} {how} {}", user.display_name(), app.label),
+        let assigned = |app: &App, user: &User, what: &str, expected: Vec<Expected>| Scripted {
+            text: format!("{} {what}", user.display_name()),
             event: events::app_assigned(app, user),
             expected,
         };
@@ -127,20 +127,20 @@ impl Cast {
             assigned(
                 &self.payroll,
                 &self.ben,
-                "(medium risk) is assigned to",
+                "(medium risk) is assigned to Payroll",
                 vec![told(&["User of MEDIUM risk was given Payroll", "Ben Carter"])],
             ),
-            assigned(&self.vault, &self.cleo, "(low risk) is assigned to", Vec::new()),
+            assigned(&self.vault, &self.cleo, "(low risk) is assigned to Secrets Vault", Vec::new()),
             assigned(
                 &self.payroll,
                 &self.dan,
-                "(high risk) gets, by the group Finance,",
+                "(high risk) gets Payroll, because the group Finance grants it",
                 vec![told(&["High-risk user was given Payroll", "Dan Ortiz", "*not* taken back"])],
             ),
             assigned(
                 &self.source_code,
                 &self.dan,
-                "(high risk) is assigned to an app that managers review:",
+                "(high risk) is assigned to Source Code, an app that managers review",
                 vec![incident(&format!("Review access of {} to Source Code", self.dan.login), &["Mia Stone"])],
             ),
             Scripted {

@@ -65,6 +65,9 @@ pub(super) struct Flow {
     pub(super) steps: Vec<(String, String, u32, Option<String>)>,
 }
 
+/// The most characters that people are told of one thing.
+const MAX_TEXT: usize = 150;
+
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -111,7 +114,7 @@ impl Show {
                     Kind::Daemon => CYAN,
                 };
                 let actor = self.painted(colour, &format!("{:<11}", entry.actor));
-                self.write(&format!("{at}  {actor} {}", line_of(&entry.text)))
+                self.write(&format!("{at}  {actor} {}", cut(line_of(&entry.text))))
             }
         }
     }
@@ -175,6 +178,14 @@ impl Show {
 /// Text that stays one line and cannot steer a terminal, whatever the names in it hold.
 fn line_of(text: &str) -> String {
     Escape::Line.apply(text)
+}
+
+/// The JSON and the ledger hold what is cut off here.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
 }
 
 impl Kind {
@@ -260,6 +271,13 @@ mod tests {
             told(Look::Text { colour: false }, &entry("a\u{1b}[31m\nb\u{202E}")),
             "  1.234 s  Slack       a [31m b\n"
         );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_for_people_and_not_for_programs() {
+        let long = "ä".repeat(MAX_TEXT + 1);
+        assert!(told(Look::Text { colour: false }, &entry(&long)).ends_with("ä…\n"));
+        assert!(told(Look::Json, &entry(&long)).contains(&long));
     }
 
     #[test]

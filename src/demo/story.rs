@@ -158,13 +158,24 @@ impl Demo {
         })
     }
 
-    /// Plays the incident and says what came of it. When a step does not come within its bound, it ends there.
+    /// Plays the incident and says what came of it. When a step does not come within its bound, the story ends there; what
+    /// there is by then is told all the same.
     pub async fn play(&mut self) -> Result<Summary, DemoError> {
+        let played = match self.play_acts().await {
+            Err(error) if !matches!(error, DemoError::Late { .. }) => return Err(error),
+            played => played,
+        };
+        let seen = self.look().await?;
+        let summary = self.conclude(&seen)?;
+        played.map(|()| summary)
+    }
+
+    async fn play_acts(&mut self) -> Result<(), DemoError> {
         self.takeover().await?;
         self.busy_minute().await?;
         self.outage().await?;
         self.kill().await?;
-        self.ending().await
+        self.rest().await
     }
 
     /// The daemon's last lines.
@@ -270,26 +281,21 @@ impl Demo {
 
     /// Waits until nothing is left to do, and for one more look into the log after that: what is done twice would be
     /// done by then.
-    async fn ending(&mut self) -> Result<Summary, DemoError> {
+    async fn rest(&mut self) -> Result<(), DemoError> {
         self.until("the daemon is through with everything", |demo, seen| {
             seen.ledger.is_at_rest() && demo.tally(seen).lost.is_empty()
         })
-        .await
-        .or_else(|error| match error {
-            // What is missing is counted, and shown in the summary.
-            DemoError::Late { .. } => Ok(()),
-            other => Err(other),
-        })?;
+        .await?;
         let polls = |seen: &Seen| {
             let answered = |request: &&Request| request.path.contains("/api/v1/logs") && request.status.is_some();
             seen.requests.iter().filter(answered).count()
         };
         let before = polls(&self.look().await?);
         self.until("the log is read once more", move |_, seen| polls(seen) > before && seen.ledger.is_at_rest())
-            .await
-            .or_else(|error| if matches!(error, DemoError::Late { .. }) { Ok(()) } else { Err(error) })?;
-        let seen = self.look().await?;
-        self.conclude(&seen)
+            .await?;
+        let quarantined = |user| if self.cast.is_quarantined(&self.org, user) { "in quarantine" } else { "released" };
+        let (ann, finn) = (quarantined(&self.cast.ann), quarantined(&self.cast.finn));
+        Ok(self.show.remark(&format!("            (Ann Miller is {ann}, Finn Walsh is {finn})"))?)
     }
 
     fn conclude(&mut self, seen: &Seen) -> Result<Summary, DemoError> {
@@ -322,6 +328,13 @@ impl Demo {
             took: self.now(),
         };
         self.show.summary(&summary)?;
+        self.show.heading("Next")?;
+        self.show.remark(
+            "  okta-responder demo --keep   keeps all of this running, and names the commands that look into it",
+        )?;
+        self.show.remark(
+            "  config.example.toml          holds the playbooks that ran here; `okta-responder check` reads yours",
+        )?;
         Ok(summary)
     }
 
@@ -430,7 +443,6 @@ impl Demo {
                 news.push(refusal_entry(request));
             }
         }
-        news.sort_by_key(|entry| entry.at);
         for event in &seen.ledger.events {
             if ledger::has_ended(event) && self.told.events.insert(event.id) {
                 news.push(self.decision_entry(event, &seen.ledger));
@@ -443,6 +455,7 @@ impl Demo {
                 self.told.actions.insert(action.id, now);
             }
         }
+        news.sort_by_key(|entry| entry.at);
         Ok(news.iter().try_for_each(|entry| self.show.entry(entry))?)
     }
 
@@ -492,8 +505,9 @@ impl Demo {
 
     fn decision_entry(&self, event: &EventRow, ledger: &LedgerSnapshot) -> Entry {
         let about = event.user.as_ref().map(|user| self.person(user)).unwrap_or_default();
-        let runs: Vec<&str> =
-            ledger.runs.iter().filter(|run| run.event == event.id).map(|run| run.playbook.as_str()).collect();
+        let of_event = || ledger.runs.iter().filter(|run| run.event == event.id);
+        let runs: Vec<&str> = of_event().map(|run| run.playbook.as_str()).collect();
+        let at = of_event().next().map_or_else(|| self.now(), |run| self.since_began(run.created_at));
         let text = match (event.state.as_str(), event.reason.as_deref()) {
             ("skipped", Some("echo")) => {
                 format!("Okta lowered the risk of {about} because of the ended sessions: an echo, nobody is released")
@@ -503,7 +517,7 @@ impl Demo {
             (state, reason) => format!("{} of {about}: {state}, {}", event.event_type, reason.unwrap_or("no reason")),
         };
         let details = json!({"event": event.uuid, "state": event.state, "reason": event.reason, "runs": runs});
-        Entry { at: self.now(), kind: Kind::Daemon, actor: "daemon", text, trouble: false, details }
+        Entry { at, kind: Kind::Daemon, actor: "daemon", text, trouble: false, details }
     }
 
     /// Only what is not plain success: that shows as the effect.
@@ -527,7 +541,8 @@ impl Demo {
         };
         let details =
             json!({"action": action.id, "step": action.step, "state": action.state, "attempts": action.attempts});
-        Some(Entry { at: self.now(), kind: Kind::Daemon, actor: "daemon", text, trouble, details })
+        let at = action.finished_at.map_or_else(|| self.now(), |finished| self.since_began(finished));
+        Some(Entry { at, kind: Kind::Daemon, actor: "daemon", text, trouble, details })
     }
 
     fn flow(&self, seen: &Seen, run: i64) -> Flow {
@@ -561,7 +576,12 @@ impl Demo {
     }
 
     fn now(&self) -> Duration {
-        Duration::try_from(self.org.now().duration_since(self.began)).unwrap_or_default()
+        self.since_began(self.org.now())
+    }
+
+    /// The org's clock is not ahead of ours, so moments on record compare with those of the org.
+    fn since_began(&self, moment: Timestamp) -> Duration {
+        Duration::try_from(moment.duration_since(self.began)).unwrap_or_default()
     }
 }
 
