@@ -17,7 +17,7 @@ use super::run::watch_signals;
 use super::table::{self, Format, plural};
 use super::{Exit, load_config, now, open_store, runtime, tell_problems, terminal};
 use crate::app::{self, App, AppError, Signal, Work};
-use crate::config::load::Loaded;
+use crate::config::load::{self, Loaded};
 use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
 use crate::engine::wanted_types;
@@ -90,7 +90,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     log::start(&quiet(&loaded))?;
     let (query, state) = (query(&loaded), app::state_path(&loaded.config));
-    let missing = loaded.check_secrets(&SecretEnv::of_process());
+    let missing = load::load_with_secrets(file, &SecretEnv::of_process()).err().unwrap_or_default();
     // The daemon's lock decides who reads.
     match App::open(loaded, SecretEnv::of_process(), "backfill") {
         Ok(app) => read(app, query, &missing, arguments),

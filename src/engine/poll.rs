@@ -44,6 +44,7 @@ pub struct Poller {
     /// The stream as it stands in the store, moved along with each page.
     cursor: Option<String>,
     since: Timestamp,
+    began: Timestamp,
     until: Option<Timestamp>,
     query: String,
     last_good_poll: Option<Timestamp>,
@@ -123,6 +124,7 @@ impl Poller {
             kind: stream.kind,
             cursor: stream.next_url,
             since: stream.since,
+            began: stream.began,
             until: stream.until,
             query: stream.query,
             last_good_poll: stream.last_good_poll,
@@ -248,7 +250,9 @@ impl Poller {
     fn first_url(&self) -> Result<String, OktaError> {
         let filter = Some(self.query.clone()).filter(|query| !query.is_empty());
         let limit = self.engine.settings.page_size;
-        self.engine.okta.logs_url(&LogQuery { since: self.since, until: self.until, filter, limit })
+        // After a long stop a stream may want to begin before what Okta keeps, and Okta refuses what lies far before it.
+        let (since, _) = clamp_since(self.since, self.engine.clock.now());
+        self.engine.okta.logs_url(&LogQuery { since, until: self.until, filter, limit })
     }
 
     /// Tells the decider and the health of the daemon about stored pages.
@@ -387,13 +391,11 @@ impl Poller {
         }
     }
 
-    /// Begins the stream again: at the last good poll minus the overlap, or where it began.
+    /// Begins the stream again: at the last good poll minus the overlap, but never before it was first meant to begin.
     async fn restart(&mut self, query: String) -> Result<(), TaskError> {
         let overlap = SignedDuration::try_from(self.engine.settings.overlap).unwrap_or(SignedDuration::from_hours(1));
         let since = match (self.kind, self.last_good_poll) {
-            (StreamKind::Live, Some(last)) => {
-                last.checked_sub(overlap).unwrap_or(self.since).max(Timestamp::UNIX_EPOCH)
-            }
+            (StreamKind::Live, Some(last)) => last.checked_sub(overlap).unwrap_or(self.began).max(self.began),
             // A backfill reads by the time of the events, of which the newest stored one says how far it is.
             (StreamKind::Backfill, _) => {
                 let newest = self.engine.store.stream(self.id).await?.and_then(|stream| stream.newest);
