@@ -250,9 +250,7 @@ impl Poller {
     fn first_url(&self) -> Result<String, OktaError> {
         let filter = Some(self.query.clone()).filter(|query| !query.is_empty());
         let limit = self.engine.settings.page_size;
-        // After a long stop a stream may want to begin before what Okta keeps, and Okta refuses what lies far before it.
-        let (since, _) = clamp_since(self.since, self.engine.clock.now());
-        self.engine.okta.logs_url(&LogQuery { since, until: self.until, filter, limit })
+        self.engine.okta.logs_url(&LogQuery { since: self.since, until: self.until, filter, limit })
     }
 
     /// Tells the decider and the health of the daemon about stored pages.
@@ -331,6 +329,13 @@ impl Poller {
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
         match error.kind {
+            OktaErrorKind::FilterRefused | OktaErrorKind::BadRequest if self.begins_too_early(&error).is_some() => {
+                // After a long stop the stream wants to begin far before what Okta keeps.
+                let since = self.begins_too_early(&error).unwrap_or(self.since);
+                warn!(stream.id = self.id.0, asked = %self.since, %since, "Okta keeps 90 days: the stream begins there");
+                self.begin_at(since, self.query.clone()).await?;
+                self.pause(PASSING).await;
+            }
             OktaErrorKind::CursorRefused => {
                 warn!(stream.id = self.id.0, error = %error, "the cursor is lost: the stream begins again a little earlier");
                 let query = self.query.clone();
@@ -403,6 +408,17 @@ impl Poller {
             }
             (StreamKind::Live, None) => self.since,
         };
+        self.begin_at(since, query).await
+    }
+
+    /// Where the stream can begin when what Okta refused lies before what it keeps, by its own clock.
+    fn begins_too_early(&self, error: &OktaError) -> Option<Timestamp> {
+        let okta_now = error.exchange.date.filter(|_| self.cursor.is_none())?;
+        let (since, _) = clamp_since(self.since, okta_now);
+        (since > self.since).then_some(since)
+    }
+
+    async fn begin_at(&mut self, since: Timestamp, query: String) -> Result<(), TaskError> {
         let now = self.engine.clock.now();
         self.engine.store.restart_stream(self.id, query.clone(), since, now).await?;
         info!(stream.id = self.id.0, %since, filter = %query, "the stream begins again");

@@ -422,7 +422,7 @@ impl Store {
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL AND run < ?2
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND kind LIKE 'okta.%' AND lane IS NOT NULL AND run < ?2
                         AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
                 )?
                 .query_row(params![subject, before.map_or(i64::MAX, |run| run.0)], |row| row.get(0))?)

@@ -559,6 +559,9 @@ async fn a_person_changes_an_action_exactly_where_the_state_machine_allows_it() 
         let inbox = Inbox::open().await;
         let actions = inbox.bring(state, changes.len()).await;
         for (action, (change, happening)) in actions.into_iter().zip(changes) {
+            // Who asks for what the guard refused gets the guard again.
+            let asks_again = state == ActionState::Refused && change == PersonChange::Retry;
+            let happening = if asks_again { Happening::PlannedAnewByPerson } else { happening };
             let result = inbox.store.change_by_person(action, change, at(5)).await;
             match (state.after(happening), result) {
                 (Ok(next), Ok(now)) => assert_eq!(now, next, "{state} {change:?}"),
@@ -574,16 +577,18 @@ async fn a_person_changes_an_action_exactly_where_the_state_machine_allows_it() 
 }
 
 #[tokio::test]
-async fn an_action_without_parameters_is_never_tried_again() {
+async fn an_action_without_parameters_is_prepared_before_it_is_tried_again() {
     let inbox = Inbox::open().await;
     let none = Prepared { params: None, ..prepared(Happening::CannotBePrepared) };
     let failed = NewAction { preparation: Some(none), ..ready("failed") };
     let actions = inbox.plan("a", vec![failed, waiting("cancelled", &[])]).await;
     inbox.store.change_by_person(actions[1], PersonChange::Cancel, at(2)).await.unwrap();
     for action in actions {
-        let refused = inbox.store.change_by_person(action, PersonChange::Retry, at(3)).await;
-        assert!(matches!(refused, Err(PersonError::NeverPrepared(_))), "{refused:?}");
+        let state = inbox.store.change_by_person(action, PersonChange::Retry, at(3)).await.unwrap();
+        assert_eq!(state, ActionState::Waiting);
     }
+    assert_eq!(inbox.store.preparable(at(4), 10).await.unwrap().len(), 2);
+    assert!(inbox.store.claim_ready(at(4), 10).await.unwrap().is_empty());
     let nobody = inbox.store.change_by_person(ActionId(99), PersonChange::Retry, at(3)).await;
     assert!(matches!(nobody, Err(PersonError::NoSuchAction(_))));
 }
