@@ -454,7 +454,8 @@ mod access {
 mod restarts {
     use super::*;
 
-    const OVERLAP: &str = "[poll]\noverlap = \"10m\"\n";
+    /// The stream begins long enough ago to begin again the whole overlap earlier.
+    const OVERLAP: &str = "[poll]\nstart_from = \"1h\"\noverlap = \"10m\"\n";
 
     fn ten_minutes() -> SignedDuration {
         SignedDuration::from_mins(10)
@@ -526,6 +527,32 @@ mod restarts {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn after_a_stop_longer_than_okta_keeps_the_log_the_stream_begins_where_it_still_has_it() {
+        let scene = Scene::new(WATCH).await;
+        let user = scene.org.add_user(User::new("Ann", "Miller"));
+        let (now, state) = (scene.org.now(), scene.state());
+        let store = Store::open(&state).unwrap();
+        let long_ago = now - SignedDuration::from_hours(200 * 24);
+        let new = NewStream {
+            source: "okta".to_owned(),
+            kind: StreamKind::Live,
+            query: "eventType eq \"user.risk.detect\"".to_owned(),
+            since: long_ago,
+            until: None,
+            execute: false,
+        };
+        store.create_stream(new, now).await.unwrap();
+        let uuids = scene.org.push_events(risks(&user, 1));
+        let daemon = scene.daemon();
+        daemon.wait_for_log("Okta keeps 90 days: the stream begins there");
+        assert_eq!(inbox_of(&store, 1).await, uuids);
+        let stream = live(&store).await;
+        let kept = now - SignedDuration::from_hours(91 * 24);
+        assert!(stream.since > kept && !stream.query.is_empty(), "{stream:?}");
+        assert!(daemon.stop().success());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_playbook_added_while_the_daemon_is_stopped_begins_the_stream_again() {
         check_added_playbook(|scene, daemon| {
             assert!(daemon.stop().success());
@@ -541,6 +568,23 @@ mod restarts {
             daemon
         })
         .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_that_begins_now_never_begins_again_before_that() {
+        let scene = Scene::new(WATCH).await;
+        let user = scene.org.add_user(User::new("Ann", "Miller"));
+        scene.org.push_events(risks(&user, 3));
+        let daemon = scene.daemon();
+        daemon.wait_for_log("ready");
+        let store = scene.store().await;
+        let began = live(&store).await.since;
+        scene.org.forget_cursors();
+        let uuid = scene.org.push_event(events::risk_detected(&user, "LOW", "HIGH"));
+        assert_eq!(inbox_of(&store, 1).await, [uuid]);
+        let stream = live(&store).await;
+        assert_eq!((stream.restarts, stream.since), (1, began));
+        assert!(daemon.stop().success());
     }
 
     #[tokio::test(flavor = "multi_thread")]
