@@ -57,6 +57,7 @@ pub mod connectors;
 pub mod demo;
 pub mod engine;
 pub mod guard;
+pub mod halt;
 pub mod http;
 pub mod model;
 pub mod okta;

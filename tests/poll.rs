@@ -572,9 +572,15 @@ mod restarts {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_stream_that_begins_now_never_begins_again_before_that() {
-        let scene = Scene::new(WATCH).await;
+        // The half hour before the start is full of events that a playbook wants.
+        let options = OrgOptions {
+            synthetic_events: 100,
+            synthetic_risk_every: 2,
+            synthetic_span: Duration::from_secs(1800),
+            ..OrgOptions::default()
+        };
+        let scene = Scene::with(options, "", WATCH).await;
         let user = scene.org.add_user(User::new("Ann", "Miller"));
-        scene.org.push_events(risks(&user, 3));
         let daemon = scene.daemon();
         daemon.wait_for_log("ready");
         let store = scene.store().await;

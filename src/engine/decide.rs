@@ -13,12 +13,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::halt::{self, Point};
 use super::pulse::Beat;
 use super::retry::Schedule;
 use super::{Engine, TaskError, gather, outcome, prepare};
 use crate::config::Mode;
 use crate::connectors;
+use crate::halt::{self, Point};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::halt::{self, Point};
 use super::intake::{self, Intake};
 use super::pulse::Beat;
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
+use crate::halt::{self, Point};
 use crate::model::event::SOURCE_OKTA;
 use crate::model::ids::StreamId;
 use crate::okta::error::{OktaError, OktaErrorKind};

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
-use crate::engine::halt::{self, Point};
+use crate::halt::{self, Point};
 use crate::model::ids::StreamId;
 
 /// The most characters of a quarantined record that are kept.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
-use crate::engine::halt::{self, Point};
+use crate::halt::{self, Point};
 use crate::model::action::{ActionState, Happening, InDoubt};
 use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId, StreamId};
 use crate::model::outcome::Receipt;
