@@ -411,11 +411,11 @@ struct Granted {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::super::stage::{Reply, Seen, Stage};
-    use super::incident::{correlation_id, without_code_tags};
+    use super::incident::{MAX_SHORT_DESCRIPTION, correlation_id, without_code_tags};
     use super::*;
+    use crate::model::ids::IdempotencyKey;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
 
