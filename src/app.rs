@@ -126,8 +126,11 @@ impl App {
         reload: impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
         loop {
-            let Some(engine) = self.assemble(&mut signals).await? else { return Ok(()) };
-            match serve(Arc::new(engine), work, &mut signals, &reload).await? {
+            let ended = match self.assemble(&mut signals, &reload).await? {
+                Ok(engine) => serve(Arc::new(engine), work, &mut signals, &reload).await?,
+                Err(ended) => ended,
+            };
+            match ended {
                 Ended::Stopped => return Ok(()),
                 Ended::Reload(loaded) => {
                     self.loaded = *loaded;
@@ -137,16 +140,21 @@ impl App {
         }
     }
 
-    /// Builds the engine; asks Okta who we are, until it answers. `None` when the daemon is told to stop meanwhile.
-    async fn assemble(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Result<Option<Engine>, AppError> {
+    /// Builds the engine; asks Okta who we are, until it answers. The inner error says what the daemon was told meanwhile:
+    /// to stop, or to go on with another configuration, since it may be the token of this one that Okta refuses.
+    async fn assemble(
+        &mut self,
+        signals: &mut mpsc::Receiver<Signal>,
+        reload: &impl Fn() -> Option<Loaded>,
+    ) -> Result<Result<Engine, Ended>, AppError> {
         let config = &self.loaded.config;
         let okta = Arc::new(okta_client(config, &self.env)?);
         let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
-            () = stopped(signals) => return Ok(None),
+            ended = told(signals, reload) => return Ok(Err(ended)),
         };
-        Ok(Some(Engine::new(Parts {
+        Ok(Ok(Engine::new(Parts {
             clock: self.clock,
             store: self.store.clone(),
             okta,
@@ -177,7 +185,8 @@ pub fn state_path(config: &Config) -> PathBuf {
     config.state_path(std::env::var_os("STATE_DIRECTORY").as_deref())
 }
 
-fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
+/// The secrets of the services other than Okta.
+pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
     let optional = |place, source: Option<&SecretSource>| source.map(|source| secret(place, source, env)).transpose();
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();
@@ -200,7 +209,8 @@ fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result
 /// The id of the user whom the token belongs to: events that he causes are our own. Nothing is decided before it is known,
 /// or the daemon could answer itself.
 async fn own_id(okta: &OktaClient) -> String {
-    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+    // Shorter than any sensible watchdog, which has to be kept quiet when this happens after a reload.
+    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(15) };
     let mut attempt = 0;
     let mut told = String::new();
     loop {
@@ -208,15 +218,32 @@ async fn own_id(okta: &OktaClient) -> String {
             Ok(me) => return me.id,
             Err(error) => {
                 attempt += 1;
-                let problem = error.to_string();
-                if problem != told {
-                    warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {problem}");
-                    told = problem;
+                let gist = error.gist();
+                if gist != told {
+                    let words = error.to_failure().detail;
+                    warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {words}");
+                    told = gist;
                 }
+                systemd::waiting(&told);
                 tokio::time::sleep(schedule.pause(attempt, "own id")).await;
             }
         }
     }
+}
+
+/// Waits until the daemon is told to stop, or to go on with a configuration that is right.
+async fn told(signals: &mut mpsc::Receiver<Signal>, reload: &impl Fn() -> Option<Loaded>) -> Ended {
+    while let Some(signal) = signals.recv().await {
+        match signal {
+            Signal::Stop => return Ended::Stopped,
+            Signal::Reload => {
+                if let Some(loaded) = reload() {
+                    return Ended::Reload(Box::new(loaded));
+                }
+            }
+        }
+    }
+    Ended::Stopped
 }
 
 async fn stopped(signals: &mut mpsc::Receiver<Signal>) {
@@ -315,7 +342,7 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
     let (e, s) = (Arc::clone(engine), stop.clone());
     match work {
         Work::Daemon => {
-            tasks.spawn(async move { (POLLER, live(e, s).await) });
+            tasks.spawn(async move { (POLLER, live(e, s.child_token()).await) });
             let (e, s) = (Arc::clone(engine), stop.clone());
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
         }

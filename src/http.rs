@@ -1,10 +1,11 @@
 //! What every outbound HTTP client here has in common: how it is built, how much of an answer it reads, and what a
 //! failure says about whether the request arrived.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
 use thiserror::Error;
 
@@ -30,22 +31,27 @@ pub fn client(base: &Url, timeout: Duration) -> Result<Client, ClientError> {
         .pool_max_idle_per_host(4)
         .pool_idle_timeout(Duration::from_secs(50));
     let builder = if is_loopback(base) { builder.no_proxy() } else { builder };
+    // Plain http has no certificates to check, and a machine without any can still run it.
+    let builder = if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
     builder.build().map_err(ClientError)
 }
 
 /// Whether a URL points to this machine; only then may it be plain http.
 pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+    url.host_str().is_some_and(is_loopback_host)
+}
+
+/// Whether a host name or address is this very machine. `localhost` counts: a resolver that sends it elsewhere is broken.
+pub fn is_loopback_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The HTTP client could not be built.
 #[derive(Debug, Error)]
-#[error("the HTTP client could not be built; look at the certificates and proxies of this machine")]
+#[error(
+    "the HTTP client could not be built; install the package `ca-certificates`, and look at the proxy settings of this machine"
+)]
 pub struct ClientError(#[source] reqwest::Error);
 
 /// Reads a body of at most `cap` bytes, counted after decompression, and stops reading there.
@@ -159,6 +165,12 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         Err(_) => u64::try_from(http_date(text)?.as_second().checked_sub(date(headers)?.as_second())?).unwrap_or(0),
     };
     Some(Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_PAUSE))
+}
+
+/// Whether an answer says that it is HTML: a login page, a maintenance page, a proxy.
+pub fn is_html(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+    kind.and_then(|kind| kind.get(..9)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
 }
 
 /// The `Date` of an answer: the service's clock.

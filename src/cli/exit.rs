@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use thiserror::Error;
+
 use crate::app::AppError;
 use crate::store::{LockError, PersonError, StoreError};
 
@@ -30,11 +32,16 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
+    /// An error that ends the command with this code.
+    pub fn because(self, message: impl Into<String>) -> anyhow::Error {
+        Ended { exit: self, message: message.into() }.into()
+    }
+
     /// The code for an error: by its cause where the cause has a code of its own.
     pub fn of(error: &anyhow::Error) -> Self {
         for cause in error.chain() {
-            if let Some(exit) = cause.downcast_ref::<Self>() {
-                return *exit;
+            if let Some(ended) = cause.downcast_ref::<Ended>() {
+                return ended.exit;
             }
             if let Some(error) = cause.downcast_ref::<AppError>() {
                 return Self::of_app(error);
@@ -66,18 +73,37 @@ impl Exit {
     }
 }
 
-/// An exit code as the reason of an error: `Err(error.context(Exit::Usage))`.
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Usage => "wrong usage",
-            Self::Unavailable => "a service cannot be reached",
-            Self::Temporary => "not possible now",
-            Self::Configuration => "the configuration is wrong",
-        })
-    }
+/// An error that says itself how the command ends.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub struct Ended {
+    exit: Exit,
+    message: String,
 }
 
-impl std::error::Error for Exit {}
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(error: impl Into<anyhow::Error>, expected: Exit) {
+        let error = error.into();
+        assert_eq!(Exit::of(&error), expected, "{error:#}");
+        assert_eq!(Exit::of(&error.context("while trying")), expected);
+    }
+
+    #[test]
+    fn the_code_is_found_below_whatever_was_said_on_top() {
+        check(Exit::Configuration.because("2 problems"), Exit::Configuration);
+        check(Exit::Usage.because("--since lies in the future"), Exit::Usage);
+        check(StoreError::Full, Exit::Temporary);
+        check(StoreError::NotOurs, Exit::Failed);
+        check(AppError::Store(StoreError::Busy), Exit::Temporary);
+        check(LockError::Held { state: "state.db".into(), holder: "process 1".to_owned() }, Exit::Temporary);
+        check(anyhow::anyhow!("anything"), Exit::Failed);
+        let wrapped: anyhow::Result<()> = Err(StoreError::Full).context("state file state.db");
+        check(wrapped.unwrap_err(), Exit::Temporary);
+    }
+}

@@ -1,19 +1,38 @@
 //! The command line. One file per command; this one holds the arguments and what commands share.
 
+mod actions;
+mod backfill;
+mod check;
+mod completions;
+mod cursor;
+mod demo;
+mod events;
 mod exit;
+mod man;
+mod moment;
+mod online;
+mod pause;
+mod rehearsal;
 mod run;
+mod runs;
+mod simulate;
+mod status;
+mod table;
 pub mod terminal;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 
 use crate::app;
 use crate::config::load::{self, Loaded};
 use crate::config::problem::Problem;
+use crate::config::secret::SecretEnv;
+use crate::engine::clock::Clock;
 use crate::store::Store;
 
 pub use exit::Exit;
@@ -24,6 +43,12 @@ pub use exit::Exit;
 /// SQLite file, and carries out the playbooks of the configuration, each change once.
 #[derive(Debug, Parser)]
 #[command(name = "okta-responder", version, max_term_width = 110, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 69 a service cannot be reached; 75 not possible now, try \
+    again later; 78 the configuration is wrong.\n\n\
+    To begin: write /etc/okta-responder/config.toml, `okta-responder check --online`, `okta-responder run`. Every command \
+    tells more in its --help."
+)]
 struct Arguments {
     /// The configuration file [default: /etc/okta-responder/config.toml]
     #[arg(long, short, global = true, value_name = "FILE", env = load::FILE_VARIABLE)]
@@ -35,8 +60,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon: poll, decide, dispatch, until it is told to stop
     Run(run::Arguments),
+    Demo(demo::Arguments),
+    Check(check::Arguments),
+    Simulate(simulate::Arguments),
+    Backfill(backfill::Arguments),
+    Status(status::Arguments),
+    Events(events::Arguments),
+    Runs(runs::Arguments),
+    Actions(actions::Arguments),
+    Pause(pause::PauseArguments),
+    Resume(pause::ResumeArguments),
+    Cursor(cursor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Runs the program and says how it ended.
@@ -63,24 +100,42 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
     let config = load::locate(arguments.config.as_deref(), None);
     match arguments.command {
         Command::Run(arguments) => run::run(&config, arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Check(arguments) => check::run(&config, &arguments),
+        Command::Simulate(arguments) => simulate::run(&config, &arguments),
+        Command::Backfill(arguments) => backfill::run(&config, &arguments),
+        Command::Status(arguments) => status::run(&config, &arguments),
+        Command::Events(arguments) => events::run(&config, arguments),
+        Command::Runs(arguments) => runs::run(&config, arguments),
+        Command::Actions(arguments) => actions::run(&config, arguments),
+        Command::Pause(_) => pause::pause(&config),
+        Command::Resume(_) => pause::resume(&config),
+        Command::Cursor(arguments) => cursor::run(&config, &arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     }
 }
 
-/// The error and its causes in one line; exit codes, which travel as causes, are left out.
+/// The error and its causes in one line.
 fn told(error: &anyhow::Error) -> String {
-    let words: Vec<String> =
-        error.chain().filter(|cause| cause.downcast_ref::<Exit>().is_none()).map(ToString::to_string).collect();
-    words.join(": ")
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Reads the configuration, or prints every problem and fails with [`Exit::Configuration`].
-fn load_config(file: &std::path::Path) -> anyhow::Result<Loaded> {
-    load::load(file).map_err(|problems| {
-        tell_problems(&problems);
-        let count = problems.len();
-        let noun = if count == 1 { "problem" } else { "problems" };
-        anyhow::anyhow!("the configuration has {count} {noun}; nothing was started").context(Exit::Configuration)
-    })
+fn load_config(file: &Path) -> anyhow::Result<Loaded> {
+    load::load(file).map_err(|problems| wrong(&problems))
+}
+
+/// The same for a command that works with the services.
+fn load_config_with_secrets(file: &Path) -> anyhow::Result<Loaded> {
+    load::load_with_secrets(file, &SecretEnv::of_process()).map_err(|problems| wrong(&problems))
+}
+
+fn wrong(problems: &[Problem]) -> anyhow::Error {
+    tell_problems(problems);
+    let count = problems.len();
+    let noun = if count == 1 { "problem" } else { "problems" };
+    Exit::Configuration.because(format!("the configuration has {count} {noun}; nothing was started"))
 }
 
 fn tell_problems(problems: &[Problem]) {
@@ -93,6 +148,11 @@ fn tell_problems(problems: &[Problem]) {
 fn open_store(loaded: &Loaded) -> anyhow::Result<Store> {
     let path = app::state_path(&loaded.config);
     Store::open_existing(&path).with_context(|| format!("state file {}", path.display()))
+}
+
+/// The wall clock, which commands hand to everything pure.
+fn now() -> Timestamp {
+    Clock::start().now()
 }
 
 /// A runtime for one command.

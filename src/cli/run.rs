@@ -9,19 +9,25 @@ use signal_hook::iterator::Signals;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::{Exit, load_config, runtime, tell_problems};
+use super::{Exit, load_config_with_secrets, runtime, tell_problems};
 use crate::app::{self, App, Signal, Work};
 use crate::config::load::{self, Loaded};
 use crate::config::secret::SecretEnv;
 use crate::telemetry::log;
 
+/// Run the daemon: poll, decide, dispatch, until it is told to stop
+///
 /// SIGTERM and SIGINT finish what is under way and stop; a second one stops at once. SIGHUP checks the configuration and
 /// goes on with the new one, or keeps the old one when the new one is wrong.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  okta-responder run\n  okta-responder --config ./config.toml run\n  \
+    OKTA_RESPONDER_LOG=debug okta-responder run\n\n\
+    Exit codes: 0 stopped as it was told; 1 failed; 75 another instance works on the state file, or the disk is full; 78 the \
+    configuration or a secret is wrong.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(file: &Path, _: Arguments) -> anyhow::Result<Exit> {
-    let loaded = load_config(file)?;
+    let loaded = load_config_with_secrets(file)?;
     log::start(&loaded.config.log)?;
     let state = app::state_path(&loaded.config);
     info!(version = env!("CARGO_PKG_VERSION"), config = %file.display(), state = %state.display(), "okta-responder starts");
@@ -49,16 +55,10 @@ pub(super) fn watch_signals() -> anyhow::Result<mpsc::Receiver<Signal>> {
 }
 
 fn reload(file: &Path) -> Option<Loaded> {
-    match load::load(file) {
-        Ok(loaded) => {
-            let missing = loaded.check_secrets(&SecretEnv::of_process());
-            if missing.is_empty() {
-                return Some(loaded);
-            }
-            tell_problems(&missing);
-        }
-        Err(problems) => tell_problems(&problems),
-    }
-    error!("the new configuration is wrong; the old one stays in force");
-    None
+    load::load_with_secrets(file, &SecretEnv::of_process())
+        .map_err(|problems| {
+            tell_problems(&problems);
+            error!("the new configuration is wrong; the old one stays in force");
+        })
+        .ok()
 }

@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
-use url::{Host, Url};
+use url::Url;
+
+use crate::http;
 
 /// Where the state file lies when neither the configuration nor systemd says so.
 pub const STATE_DIRECTORY: &str = "/var/lib/okta-responder";
@@ -187,7 +189,7 @@ pub fn service_url(text: &str) -> Result<Url, ValueError> {
     }
     match url.scheme() {
         "https" => {}
-        "http" if is_loopback(&url) => {}
+        "http" if http::is_loopback(&url) => {}
         "http" => {
             return Err(ValueError::new(
                 format!("`{text}` is not encrypted, and plain http goes to this machine only"),
@@ -222,22 +224,6 @@ pub fn admin_url_of(org: &Url) -> Url {
         return org.clone();
     }
     admin
-}
-
-/// Whether a host name or address is this very machine. `localhost` counts: a resolver that sends it elsewhere is broken.
-pub fn is_loopback_host(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => is_loopback_host(name),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 /// The org's name and the domain, for a host directly below one of Okta's domains.

@@ -1,6 +1,8 @@
 //! Mistakes of shape in the words of the person who wrote the file: TOML's and serde's sentences, turned into what is wrong
 //! and what to do.
 
+use crate::model::similar::closest;
+
 /// A line for people: bounded, without control characters, and without the values of keys that may hold secrets.
 pub(super) fn excerpt(line: &str) -> Option<String> {
     let lower = line.to_lowercase();
@@ -56,7 +58,7 @@ pub(super) fn words(message: &str) -> (String, String) {
     if let Some(rest) = message.strip_prefix("unknown variant `") {
         let word = rest.split('`').next().unwrap_or_default();
         let known = listed(message);
-        let remedy = match closest(word, &known) {
+        let remedy = match closest(word, known.iter().copied()) {
             Some(known) => format!("did you mean \"{known}\"?"),
             None => {
                 format!("use one of: {}", known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", "))
@@ -92,65 +94,9 @@ pub(super) fn listed(message: &str) -> Vec<&str> {
     expected.split('`').skip(1).step_by(2).collect()
 }
 
-/// The candidate that differs from `word` by a few letters at most.
-pub(super) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    let allowed = (word.chars().count() / 3).max(1);
-    candidates
-        .iter()
-        .map(|candidate| (distance(word, candidate), *candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// How many letters have to be put in, taken out, changed, or swapped with the next one (optimal string alignment). Only
-/// the beginning of long words is worth the work.
-fn distance(left: &str, right: &str) -> usize {
-    let left: Vec<char> = left.chars().take(64).collect();
-    let right: Vec<char> = right.chars().take(64).collect();
-    let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
-    let at = |rows: &[Vec<usize>], row: usize, column: usize| {
-        rows.get(row).and_then(|row| row.get(column)).copied().unwrap_or(usize::MAX / 2)
-    };
-    for (i, letter) in left.iter().enumerate() {
-        rows.push(vec![i + 1]);
-        for (j, other) in right.iter().enumerate() {
-            let mut least = at(&rows, i, j) + usize::from(letter != other);
-            least = least.min(at(&rows, i, j + 1) + 1).min(at(&rows, i + 1, j) + 1);
-            let swapped = i > 0 && j > 0 && left.get(i - 1) == Some(other) && right.get(j - 1) == Some(letter);
-            if swapped {
-                least = least.min(at(&rows, i - 1, j - 1) + 1);
-            }
-            if let Some(row) = rows.last_mut() {
-                row.push(least);
-            }
-        }
-    }
-    at(&rows, left.len(), right.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slip_of_the_pen_is_recognized_and_another_word_is_not() {
-        let known = ["name", "when", "action", "page_size", "after"];
-        for (word, expected) in [("nmae", "name"), ("wen", "when"), ("actions", "action"), ("pagesize", "page_size")] {
-            assert_eq!(closest(word, &known), Some(expected));
-        }
-        for word in ["", "colour", "because"] {
-            assert_eq!(closest(word, &known), None, "{word}");
-        }
-    }
-
-    #[test]
-    fn distance_counts_slips() {
-        for (left, right, slips) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("abc", "xbcd", 2)] {
-            assert_eq!(distance(left, right), slips, "{left} {right}");
-            assert_eq!(distance(right, left), slips, "{right} {left}");
-        }
-    }
 
     #[test]
     fn an_excerpt_keeps_values_of_secret_looking_keys_back() {

@@ -3,7 +3,6 @@
 //! The conversation is led step by step, because the outcome depends on where it ends: before the text of the mail is
 //! sent nothing can have been delivered; from its first byte to the server's answer nobody knows.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use tokio::time::timeout;
 use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::{EmailConfig, MailTls};
+use crate::http;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -97,7 +97,7 @@ impl Mailer {
         let (tls, default_port) = match config.tls {
             MailTls::Starttls => (Protection::Starttls(parameters()?), transport::smtp::SUBMISSION_PORT),
             MailTls::Tls => (Protection::Wrapped(parameters()?), transport::smtp::SUBMISSIONS_PORT),
-            MailTls::None if is_loopback(&config.host) => (Protection::None, transport::smtp::SMTP_PORT),
+            MailTls::None if http::is_loopback_host(&config.host) => (Protection::None, transport::smtp::SMTP_PORT),
             MailTls::None => return Err(invalid("`tls = \"none\"` is only for a mail server on this machine")),
         };
         Ok(Self {
@@ -109,6 +109,28 @@ impl Mailer {
             from,
             timeout: config.timeout,
         })
+    }
+
+    /// Connects and logs in, and leaves again without naming a mail.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub async fn probe(&self) -> Result<String, Failure> {
+        let conversation = async {
+            let mut connection = self.connect().await?;
+            let result = self.log_in(&mut connection).await;
+            let _ = timeout(GOODBYE, connection.abort()).await;
+            result
+        };
+        match timeout(self.timeout, conversation).await {
+            Ok(result) => result.map_err(Outcome::into_failure)?,
+            Err(_) => {
+                let detail = format!("{}:{} did not answer in {} s", self.host, self.port, self.timeout.as_secs_f32());
+                return Err(Failure::new(Reason::Timeout, detail));
+            }
+        }
+        let login = if self.login.is_some() { "accepts the login" } else { "answers" };
+        Ok(format!("{}:{} {login}", self.host, self.port))
     }
 
     /// Leads the whole conversation. `text_sent` becomes true when the text of the mail begins to leave.
@@ -140,23 +162,26 @@ impl Mailer {
         Ok(connection)
     }
 
+    async fn log_in(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Outcome> {
+        let Some((username, password)) = &self.login else { return Ok(()) };
+        let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
+        connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map(drop).map_err(|error| {
+            let detail = format!("logging in at {}: {}", self.host, self.said(&error));
+            if error.is_permanent() || error.is_client() {
+                unauthorized(Failure::new(Reason::Unauthorized, detail))
+            } else {
+                Outcome::Transient(Failure::new(reason_of(&error, false), detail))
+            }
+        })
+    }
+
     async fn converse(
         &self,
         connection: &mut AsyncSmtpConnection,
         message: &Message,
         text_sent: &AtomicBool,
     ) -> Result<(), Outcome> {
-        if let Some((username, password)) = &self.login {
-            let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
-            connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map_err(|error| {
-                let detail = format!("logging in at {}: {}", self.host, self.said(&error));
-                if error.is_permanent() || error.is_client() {
-                    unauthorized(Failure::new(Reason::Unauthorized, detail))
-                } else {
-                    Outcome::Transient(Failure::new(reason_of(&error, false), detail))
-                }
-            })?;
-        }
+        self.log_in(connection).await?;
         let text = message.formatted();
         let envelope = message.envelope();
         let mut options = Vec::new();
@@ -345,10 +370,6 @@ fn message_id(from: &Mailbox, key: &IdempotencyKey) -> String {
 
 fn header(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

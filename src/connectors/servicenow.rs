@@ -127,6 +127,22 @@ impl ServiceNow {
         Ok(Self { http, base, host, table: config.table.clone(), login })
     }
 
+    /// Whether the instance answers and lets this account read the table. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<String, Failure> {
+        let what = format!("reading table `{}` at {}", self.table, self.host);
+        let probe = async {
+            let url = self.table_url()?;
+            let query = [("sysparm_limit", "1"), ("sysparm_fields", "sys_id")];
+            let answer = self.exchange(|http| http.get(url.clone()).query(&query), &what, Sends::Reading).await?;
+            self.parse::<Rows>(&answer, &what, Sends::Reading).map(drop)
+        };
+        probe.await.map_err(Outcome::into_failure)?;
+        Ok(format!("table `{}` at {} can be read", self.table, self.host))
+    }
+
     /// Finds the newest incident whose `field` is exactly `value`. Changes nothing.
     async fn find(&self, field: &str, value: &str) -> Result<Found, Outcome> {
         let what = format!("looking up an incident at {}", self.host);

@@ -56,6 +56,7 @@ pub struct Slack {
 enum Way {
     Bot {
         post_message: Url,
+        auth_test: Url,
         token: SecretString,
     },
     /// The URL is the secret.
@@ -80,9 +81,9 @@ impl Slack {
         let (base, way) = match (token, webhook_url) {
             (Some(token), None) => {
                 let api = service_url(section, "api_url", &config.api_url)?;
-                let post_message =
-                    api.join("chat.postMessage").map_err(|_| invalid("`api_url` cannot be the start of an address"))?;
-                (api, Way::Bot { post_message, token })
+                let method = |name| api.join(name).map_err(|_| invalid("`api_url` cannot be the start of an address"));
+                let (post_message, auth_test) = (method("chat.postMessage")?, method("auth.test")?);
+                (api, Way::Bot { post_message, auth_test, token })
             }
             (None, Some(url)) => {
                 let base = service_url(section, "webhook_url", url.expose_secret())?;
@@ -97,6 +98,36 @@ impl Slack {
     /// Whether messages go over the Web API, where each has to name its channel. A webhook has one channel of its own.
     pub fn needs_channel(&self) -> bool {
         matches!(self.way, Way::Bot { .. })
+    }
+
+    /// Whether Slack knows the bot token (`auth.test`). A webhook cannot be asked without posting to it. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<String, Failure> {
+        const WHAT: &str = "asking Slack whose token this is";
+        let Way::Bot { auth_test, token, .. } = &self.way else {
+            return Ok("a webhook cannot be tried without posting to it".to_owned());
+        };
+        let request = self.http.post(auth_test.clone()).bearer_auth(token.expose_secret());
+        let answer = wire::exchange(request, WHAT, Sends::Reading).await.map_err(Outcome::into_failure)?;
+        if !answer.status.is_success() {
+            return Err(wire::refusal(&answer, WHAT, "", Sends::Reading).into_failure());
+        }
+        match serde_json::from_slice::<Tested>(&answer.body) {
+            Ok(Tested { ok: true, team, .. }) if answer.repeats_credential || team.is_none() => {
+                Ok("the token is accepted".to_owned())
+            }
+            Ok(Tested { ok: true, team, .. }) => {
+                Ok(format!("the token is accepted (workspace {})", cut(&team.unwrap_or_default(), 100)))
+            }
+            Ok(Tested { error, .. }) => {
+                let error = error.unwrap_or_default();
+                let error = if answer.repeats_credential { NO_WORD.to_owned() } else { word(error.as_bytes()) };
+                Err(refused_with(WHAT, &error, &answer).into_failure())
+            }
+            Err(_) => Err(Failure::new(Reason::BadAnswer, format!("{WHAT}: the answer is not Slack's JSON"))),
+        }
     }
 
     async fn post_as_bot(&self, url: &Url, token: &SecretString, message: Map<String, Value>) -> Outcome {
@@ -157,7 +188,7 @@ impl Connector for Slack {
         let message = MessageParams::parse(&call.params).and_then(|params| params.message(&call.key, &self.way));
         match (message, &self.way) {
             (Err(problem), _) => Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
-            (Ok(message), Way::Bot { post_message, token }) => self.post_as_bot(post_message, token, message).await,
+            (Ok(message), Way::Bot { post_message, token, .. }) => self.post_as_bot(post_message, token, message).await,
             (Ok(message), Way::Webhook { url }) => self.post_to_webhook(url, message).await,
         }
     }
@@ -165,6 +196,14 @@ impl Connector for Slack {
     async fn verify(&self, _: &Call) -> Verdict {
         Verdict::CannotTell
     }
+}
+
+/// The answer of `auth.test`.
+#[derive(Debug, Deserialize)]
+struct Tested {
+    ok: bool,
+    team: Option<String>,
+    error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! One exchange with a service that is not Okta, and what its failure means for the attempt.
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{RequestBuilder, StatusCode};
 
 use crate::http;
@@ -42,10 +42,9 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Whether the service says that it is HTML: a login page, a maintenance page, a proxy.
+    /// Whether the service says that it is HTML.
     pub(super) fn is_html(&self) -> bool {
-        let kind = self.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
-        kind.and_then(|kind| kind.get(..9)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
+        http::is_html(&self.headers)
     }
 }
 

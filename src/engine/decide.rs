@@ -23,7 +23,7 @@ use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};
 use crate::model::risk::Risk;
-use crate::playbook::facts::{Fact, FactSet, Facts};
+use crate::playbook::facts::{FactSet, Facts};
 use crate::playbook::{Playbook, Step, plan};
 use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
 
@@ -33,10 +33,6 @@ const ROUND: usize = 500;
 const FETCHING: usize = 8;
 /// Pauses when a fact cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
-/// How long an event waits for our own open changes on its user before his groups are read.
-const FOR_OWN_CHANGES: Duration = Duration::from_millis(300);
-/// How often it does; after that the groups are read as they are.
-const OWN_CHANGES_PATIENCE: u32 = 100;
 /// The longest time between two looks into the inbox.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -119,9 +115,13 @@ impl Decider {
         let full = pending.len() == ROUND;
         let mut busy: HashSet<String> = self.under_way.values().flatten().cloned().collect();
         let mut decisions = Vec::new();
+        // Users for whom something is decided in this round: what else waits for them can be looked at right after it.
+        let mut decided_for: HashSet<String> = HashSet::new();
+        let mut left = false;
         for event in pending {
-            if self.under_way.contains_key(&event.id) || event.subject.as_ref().is_some_and(|user| busy.contains(user))
-            {
+            let user = event.subject.as_ref();
+            if self.under_way.contains_key(&event.id) || user.is_some_and(|user| busy.contains(user)) {
+                left |= user.is_some_and(|user| decided_for.contains(user));
                 continue;
             }
             let case = match Case::open(&self.engine, event) {
@@ -146,15 +146,17 @@ impl Decider {
             } else {
                 let decision = case.decide(&self.engine, now);
                 // Groups that this decision changes must be changed before the user's next event asks for them.
-                if decision.runs.iter().flat_map(|run| &run.actions).any(|action| action.subject.is_some()) {
+                let acting = decision.runs.iter().filter(|run| !run.observe);
+                if acting.flat_map(|run| &run.actions).any(|action| action.subject.is_some()) {
                     busy.extend(case.pending.subject.clone());
+                    decided_for.extend(case.pending.subject.clone());
                 }
                 decisions.push(decision);
             }
         }
         let decided = decisions.len();
         write(&self.engine, decisions).await?;
-        Ok(full && decided > 0)
+        Ok((full || left) && decided > 0)
     }
 }
 
@@ -266,23 +268,9 @@ impl Case {
         // Twice: what says that a playbook applies, then what its steps name.
         for _ in 0..2 {
             let open = self.open_facts(engine);
-            self.wait_for_own_changes(engine, open).await?;
+            let after_ours = gather::AfterOurs { postponed: self.pending.postponed, before: None };
+            gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await?;
             gather::fetch(engine, &mut self.facts, open, user.as_deref()).await?;
-        }
-        Ok(())
-    }
-
-    /// The groups of a user are read only after our own changes to them are through: a user who is just being put into the
-    /// high-risk group is at high risk already.
-    async fn wait_for_own_changes(&self, engine: &Engine, open: FactSet) -> Result<(), gather::Later> {
-        let Some(user) = self.pending.subject.as_deref() else { return Ok(()) };
-        let reads_groups = open.contains(Fact::Groups) || open.contains(Fact::UserRisk);
-        if !reads_groups || self.pending.postponed >= OWN_CHANGES_PATIENCE {
-            return Ok(());
-        }
-        if engine.store.has_open_changes(user).await? {
-            let reason = "changes of ours on this user are under way".to_owned();
-            return Err(gather::Later { pause: Some(FOR_OWN_CHANGES), reason, by_design: true });
         }
         Ok(())
     }
@@ -352,7 +340,7 @@ impl Case {
         if matches!(planned, plan::Prepared::NeedsFacts(_)) && !observe {
             return (None, None);
         }
-        let end = prepare::end(engine, step, &self.event, planned, observe, now);
+        let end = prepare::end(&engine.guard, step, &self.event, planned, observe, now);
         let lane = end.lane.clone();
         let goes_on = matches!(end.happening, Happening::Prepared | Happening::HeldForApproval);
         if waits && goes_on { (None, lane) } else { (Some(end), lane) }

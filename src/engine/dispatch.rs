@@ -361,13 +361,19 @@ async fn look(
         match plan::prepare(playbook, step, facts, event) {
             plan::Prepared::NeedsFacts(open) => {
                 debug!(action.id = action.id.0, facts = %open, "facts are fetched");
-                if let Err(later) = gather::fetch(engine, facts, open, user.as_deref()).await {
+                let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
+                let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
+                let fetched = match ours {
+                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref()).await,
+                    Err(later) => Err(later),
+                };
+                if let Err(later) = fetched {
                     let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(action.postponed + 1, &action.step));
                     return Err((outcome::after(now, pause), later.reason));
                 }
             }
             prepared => {
-                return Ok(prepare::end(engine, step, event, prepared, context.observe, now));
+                return Ok(prepare::end(&engine.guard, step, event, prepared, context.observe, now));
             }
         }
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Engine;
 use crate::config::RiskSource;
+use crate::model::ids::RunId;
 use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::groups::GroupRef;
 use crate::okta::rate::Wait;
@@ -27,6 +28,42 @@ pub(super) struct Later {
 impl From<StoreError> for Later {
     fn from(error: StoreError) -> Self {
         Self { pause: None, reason: error.to_string(), by_design: false }
+    }
+}
+
+/// Whose changes are waited for, and how often they were already.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AfterOurs {
+    /// How often this was put off.
+    pub postponed: u32,
+    /// Only those of runs before this one; a run does not wait for itself.
+    pub before: Option<RunId>,
+}
+
+/// The groups of a user are read only after our own changes to them are through: a user who is just being put into the
+/// high-risk group is at high risk already. When they do not get through for long, the groups are read as they are.
+pub(super) async fn wait_for_own_changes(
+    engine: &Engine,
+    open: FactSet,
+    user: Option<&str>,
+    after: AfterOurs,
+) -> Result<(), Later> {
+    let (Some(user), Some(pause)) = (user, patience(after.postponed)) else { return Ok(()) };
+    let reads_groups = open.contains(Fact::Groups) || open.contains(Fact::UserRisk);
+    if reads_groups && engine.store.has_open_changes(user, after.before).await? {
+        let reason = "changes of ours on this user are under way".to_owned();
+        return Err(Later { pause: Some(pause), reason, by_design: true });
+    }
+    Ok(())
+}
+
+/// The next wait for our own changes, after so many; `None` when it is enough. All of them together are longer than a
+/// minute, because for so long Okta can refuse a change when its rate limit is reached.
+fn patience(waited: u32) -> Option<Duration> {
+    match waited {
+        0..20 => Some(Duration::from_millis(300)),
+        20..80 => Some(Duration::from_secs(2)),
+        _ => None,
     }
 }
 
@@ -183,4 +220,17 @@ fn later(error: &OktaError) -> Option<Later> {
         _ => return None,
     };
     Some(Later { pause, reason: error.to_string(), by_design: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_changes_are_waited_for_longer_than_a_rate_limit_lasts_but_not_for_ever() {
+        let pauses: Vec<Duration> = (0..1000).map_while(patience).collect();
+        let whole: Duration = pauses.iter().sum();
+        assert!(Duration::from_secs(90) < whole && whole < Duration::from_secs(180), "{whole:?}");
+        assert!(pauses[0] < Duration::from_secs(1), "an ordinary change takes no longer");
+    }
 }

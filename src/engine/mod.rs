@@ -11,7 +11,7 @@ pub mod halt;
 pub mod intake;
 mod outcome;
 mod poll;
-mod prepare;
+pub(crate) mod prepare;
 pub mod pulse;
 pub mod retry;
 
@@ -194,7 +194,7 @@ impl Engine {
 }
 
 /// The event types that some playbook wants, and those that tell a risk when the ledger is asked for it.
-fn wanted_types(playbooks: &[Playbook], risk: &RiskConfig) -> BTreeSet<String> {
+pub fn wanted_types(playbooks: &[Playbook], risk: &RiskConfig) -> BTreeSet<String> {
     let mut wanted: BTreeSet<String> =
         playbooks.iter().flat_map(|playbook| playbook.event_types()).map(str::to_owned).collect();
     let risk_is_asked_for = playbooks.iter().any(|playbook| playbook.facts_named().contains(Fact::UserRisk));

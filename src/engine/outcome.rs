@@ -65,6 +65,10 @@ pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy
         Verdict::Done(receipt) => {
             AttemptEnd { receipt: Some(receipt), detail: None, ..end(Happening::FoundDone, "found_done", "") }
         }
+        Verdict::NotDone if is_over(action, policy, now) => AttemptEnd {
+            detail: Some(given_up(action, policy, "the requests keep getting lost")),
+            ..end(Happening::WillNotPass, "found_undone", "")
+        },
         Verdict::NotDone => AttemptEnd {
             due: Some(after(now, pause_before_resending(action, policy))),
             ..end(Happening::FoundUndone, "found_undone", "the request did not arrive; it is sent again")
@@ -75,6 +79,10 @@ pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy
                 "in_doubt",
                 "nobody can tell whether it was sent, and it is not sent again (in_doubt = \"skip\")",
             ),
+            InDoubt::Resend if is_over(action, policy, now) => AttemptEnd {
+                detail: Some(given_up(action, policy, "nobody can tell whether one of them was sent")),
+                ..end(Happening::DoubtAccepted, "in_doubt", "")
+            },
             InDoubt::Resend => AttemptEnd {
                 due: Some(after(now, pause_before_resending(action, policy))),
                 ..end(
@@ -103,10 +111,26 @@ pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy
 
 /// The first time at once; a request that keeps getting lost is spaced like every other retry.
 fn pause_before_resending(action: &Claimed, policy: RetryPolicy) -> Duration {
-    match action.attempt.saturating_sub(1) {
+    match made(action) {
         0 | 1 => Duration::ZERO,
         made => policy.schedule.pause(made, action.key.as_str()),
     }
+}
+
+/// How many attempts an action has had that is being read back: it carries the number of the next one.
+fn made(action: &Claimed) -> u32 {
+    action.attempt.saturating_sub(1)
+}
+
+/// Whether the time for retries is over before a lost request could be sent again. One loss alone never ends an action,
+/// however long the daemon was down after it.
+fn is_over(action: &Claimed, policy: RetryPolicy, now: Timestamp) -> bool {
+    let due = after(now, pause_before_resending(action, policy));
+    made(action) > 1 && due > after(action.retry_from, policy.give_up_after)
+}
+
+fn given_up(action: &Claimed, policy: RetryPolicy, why: &str) -> String {
+    format!("given up after {} and {} attempts: {why}", humantime::format_duration(policy.give_up_after), made(action))
 }
 
 fn retry(end: AttemptEnd, action: &Claimed, pause: Duration, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
@@ -194,6 +218,19 @@ mod tests {
             let end = of_verdict(&action(in_doubt, 1), Verdict::CannotTell, POLICY, at(0));
             assert_eq!(end.happening, Some(happening));
         }
+    }
+
+    #[test]
+    fn a_request_that_keeps_getting_lost_is_given_up_but_one_loss_never_is() {
+        let verdict = |in_doubt, made: u32, verdict, second| {
+            of_verdict(&action(in_doubt, made + 1), verdict, POLICY, at(second)).happening
+        };
+        assert_eq!(verdict(InDoubt::Ask, 2, Verdict::NotDone, 10), Some(Happening::FoundUndone));
+        assert_eq!(verdict(InDoubt::Ask, 2, Verdict::NotDone, 3601), Some(Happening::WillNotPass));
+        assert_eq!(verdict(InDoubt::Ask, 1, Verdict::NotDone, 90_000), Some(Happening::FoundUndone));
+        assert_eq!(verdict(InDoubt::Resend, 2, Verdict::CannotTell, 3601), Some(Happening::DoubtAccepted));
+        assert_eq!(verdict(InDoubt::Resend, 1, Verdict::CannotTell, 90_000), Some(Happening::FoundUndone));
+        assert_eq!(verdict(InDoubt::Ask, 9, Verdict::Done(Receipt::default()), 90_000), Some(Happening::FoundDone));
     }
 
     #[test]

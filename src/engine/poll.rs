@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::halt::{self, Point};
 use super::intake::{self, Intake};
+use super::pulse::Beat;
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
@@ -28,6 +29,9 @@ use crate::store::{NewStream, PageCommit, PageCounts, StoreError, Stream, Stream
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 /// How long it waits when a person has to mend something: a refused token, a missing role, a foreign next page.
 const FOR_A_PERSON: Schedule = Schedule { initial: Duration::from_secs(30), max: Duration::from_secs(300) };
+/// How often the cursor of a stream that has nothing new is written, so that an idle daemon does not commit every second.
+/// A restart goes back by the overlap, which is far more.
+const IDLE_COMMIT: SignedDuration = SignedDuration::from_secs(10);
 /// The share of our share of the budget that backfills leave to the live stream.
 const LEFT_TO_LIVE: f64 = 0.2;
 
@@ -40,13 +44,28 @@ pub struct Poller {
     /// The stream as it stands in the store, moved along with each page.
     cursor: Option<String>,
     since: Timestamp,
+    began: Timestamp,
     until: Option<Timestamp>,
     query: String,
     last_good_poll: Option<Timestamp>,
     /// Whether the last page was full, so that there is more at once.
     full: bool,
     failures: u32,
-    problem: Option<String>,
+    problem: Option<Problem>,
+}
+
+/// What keeps a stream from going on.
+struct Problem {
+    /// What stays the same when the same thing goes wrong again.
+    gist: String,
+    /// The sentence for people.
+    words: String,
+}
+
+impl Problem {
+    fn of(error: &OktaError) -> Self {
+        Self { gist: error.gist(), words: error.to_failure().detail }
+    }
 }
 
 /// Why a poller's turn ended early.
@@ -105,6 +124,7 @@ impl Poller {
             kind: stream.kind,
             cursor: stream.next_url,
             since: stream.since,
+            began: stream.began,
             until: stream.until,
             query: stream.query,
             last_good_poll: stream.last_good_poll,
@@ -123,7 +143,7 @@ impl Poller {
                 Err(Interrupted::Okta(error)) => self.handle_okta(error).await?,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
-                    self.pause_for(words, PASSING).await?;
+                    self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await?;
                 }
                 Err(Interrupted::Store(error)) => self.handle_store(error).await?,
             }
@@ -171,9 +191,12 @@ impl Poller {
             // A backfill ends where Okta names no next page; the live stream then asks the same URL again.
             let last = self.until.is_some() && head.next.is_none();
             let next_url = head.next.clone().unwrap_or_else(|| url.clone());
-            if self.full && !last && self.may_ask_now() {
+            // Without a link there is nothing to ask ahead for: the page may be no page at all.
+            if let Some(next) = head.next.clone()
+                && self.full
+                && self.may_ask_now()
+            {
                 let okta = Arc::clone(&self.engine.okta);
-                let next = next_url.clone();
                 self.sent();
                 ahead = Some(tokio::spawn(async move { okta.fetch_page(&next).await }));
             }
@@ -192,6 +215,13 @@ impl Poller {
             halt::point(Point::PageRead);
 
             self.full = intake.records >= self.engine.settings.page_size as usize;
+            let unchanged = intake.records == 0 && asked.as_ref() == Some(&next_url);
+            let nothing_new = unchanged && !last && self.problem.is_none();
+            if nothing_new && self.last_good_poll.is_some_and(|stored| date.duration_since(stored) < IDLE_COMMIT) {
+                self.good();
+                self.engine.pulse.polled();
+                continue;
+            }
             let page = page_commit(self.id, asked, next_url.clone(), intake, date, last);
             let store = self.engine.store.clone();
             let now = self.engine.clock.now();
@@ -204,7 +234,7 @@ impl Poller {
             }
             self.cursor = Some(next_url);
             self.last_good_poll = Some(date);
-            self.good().await.map_err(Interrupted::Store)?;
+            self.good();
             if last {
                 break true;
             }
@@ -220,7 +250,9 @@ impl Poller {
     fn first_url(&self) -> Result<String, OktaError> {
         let filter = Some(self.query.clone()).filter(|query| !query.is_empty());
         let limit = self.engine.settings.page_size;
-        self.engine.okta.logs_url(&LogQuery { since: self.since, until: self.until, filter, limit })
+        // After a long stop a stream may want to begin before what Okta keeps, and Okta refuses what lies far before it.
+        let (since, _) = clamp_since(self.since, self.engine.clock.now());
+        self.engine.okta.logs_url(&LogQuery { since, until: self.until, filter, limit })
     }
 
     /// Tells the decider and the health of the daemon about stored pages.
@@ -242,9 +274,9 @@ impl Poller {
                 self.sent();
                 return !self.stop.is_cancelled();
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => return false,
+            self.sleep(wait).await;
+            if self.stop.is_cancelled() {
+                return false;
             }
         }
     }
@@ -273,7 +305,10 @@ impl Poller {
         budgets.logs.sent(now);
         match self.kind {
             StreamKind::Backfill => budgets.backfill.sent(now),
-            StreamKind::Live => budgets.last_live = Some(now),
+            StreamKind::Live => {
+                budgets.last_live = Some(now);
+                self.engine.pulse.tick(Beat::Poller);
+            }
         }
     }
 
@@ -286,13 +321,12 @@ impl Poller {
     }
 
     /// A page went well: whatever was the matter is over.
-    async fn good(&mut self) -> Result<(), StoreError> {
+    fn good(&mut self) {
         self.failures = 0;
         if let Some(problem) = self.problem.take() {
-            info!(stream.id = self.id.0, "reading goes on; over is: {problem}");
+            info!(stream.id = self.id.0, "reading goes on; over is: {}", problem.words);
         }
         self.engine.pulse.first_poll();
-        Ok(())
     }
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
@@ -323,8 +357,8 @@ impl Poller {
             | OktaErrorKind::ForeignNext
             | OktaErrorKind::NoCredential
             | OktaErrorKind::BadRequest
-            | OktaErrorKind::NotFound => self.pause_for(error.to_string(), FOR_A_PERSON).await?,
-            _ => self.pause_for(error.to_string(), PASSING).await?,
+            | OktaErrorKind::NotFound => self.pause_for(Problem::of(&error), FOR_A_PERSON).await?,
+            _ => self.pause_for(Problem::of(&error), PASSING).await?,
         }
         Ok(())
     }
@@ -357,13 +391,11 @@ impl Poller {
         }
     }
 
-    /// Begins the stream again: at the last good poll minus the overlap, or where it began.
+    /// Begins the stream again: at the last good poll minus the overlap, but never before it was first meant to begin.
     async fn restart(&mut self, query: String) -> Result<(), TaskError> {
         let overlap = SignedDuration::try_from(self.engine.settings.overlap).unwrap_or(SignedDuration::from_hours(1));
         let since = match (self.kind, self.last_good_poll) {
-            (StreamKind::Live, Some(last)) => {
-                last.checked_sub(overlap).unwrap_or(self.since).max(Timestamp::UNIX_EPOCH)
-            }
+            (StreamKind::Live, Some(last)) => last.checked_sub(overlap).unwrap_or(self.began).max(self.began),
             // A backfill reads by the time of the events, of which the newest stored one says how far it is.
             (StreamKind::Backfill, _) => {
                 let newest = self.engine.store.stream(self.id).await?.and_then(|stream| stream.newest);
@@ -382,15 +414,16 @@ impl Poller {
     }
 
     /// Says what is the matter once, keeps it where `status` shows it, and waits.
-    async fn pause_for(&mut self, problem: String, schedule: Schedule) -> Result<(), TaskError> {
-        if self.problem.as_ref() != Some(&problem) {
-            warn!(stream.id = self.id.0, "reading the log does not go on: {problem}");
+    async fn pause_for(&mut self, problem: Problem, schedule: Schedule) -> Result<(), TaskError> {
+        if self.problem.as_ref().is_none_or(|told| told.gist != problem.gist) {
+            let words = &problem.words;
+            warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
             let told =
-                self.engine.store.set_stream_problem(self.id, Some(problem.clone()), self.engine.clock.now()).await;
+                self.engine.store.set_stream_problem(self.id, Some(words.clone()), self.engine.clock.now()).await;
             if let Err(error) = told {
                 warn!("{error}");
             }
-            self.engine.pulse.problem(&problem);
+            self.engine.pulse.problem(words);
             self.problem = Some(problem);
         }
         self.pause(schedule).await;
@@ -404,6 +437,9 @@ impl Poller {
     }
 
     async fn sleep(&self, wait: Duration) {
+        if self.kind == StreamKind::Live {
+            self.engine.pulse.sleeps(Beat::Poller, wait);
+        }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = self.stop.cancelled() => {}
@@ -467,17 +503,16 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             Ok(head) => return Some(head.date),
             Err(error) => error,
         };
-        if let (OktaErrorKind::BadRequest | OktaErrorKind::FilterRefused, Some(date)) =
-            (error.kind, error.exchange.date)
-        {
+        use OktaErrorKind::{BadRequest, FilterRefused, ForeignNext};
+        if let (BadRequest | FilterRefused | ForeignNext, Some(date)) = (error.kind, error.exchange.date) {
             return Some(date);
         }
         attempt += 1;
-        let problem = error.to_string();
-        if told.as_ref() != Some(&problem) {
-            warn!("the log cannot be read yet: {problem}");
-            engine.pulse.problem(&problem);
-            told = Some(problem);
+        let Problem { gist, words } = Problem::of(&error);
+        if told.as_ref() != Some(&gist) {
+            warn!("the log cannot be read yet: {words}");
+            engine.pulse.problem(&words);
+            told = Some(gist);
         }
         let for_a_person = matches!(error.kind, OktaErrorKind::Unauthorized | OktaErrorKind::Forbidden);
         let schedule = if for_a_person { FOR_A_PERSON } else { PASSING };

@@ -3,9 +3,8 @@
 
 use jiff::Timestamp;
 
-use super::Engine;
 use crate::config::Mode;
-use crate::guard::{Admission, Subject};
+use crate::guard::{Admission, Guard, Subject};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::playbook::{Step, plan};
@@ -13,8 +12,8 @@ use crate::store::Prepared;
 
 /// The end of preparing a step. `NeedsFacts` is no end: in observe mode it means that the step would have been prepared
 /// later, elsewhere the caller fetches the facts first.
-pub(super) fn end(
-    engine: &Engine,
+pub(crate) fn end(
+    guard: &Guard,
     step: &Step,
     event: &Event,
     prepared: plan::Prepared,
@@ -30,7 +29,7 @@ pub(super) fn end(
         plan::Prepared::Failed { message } => cannot(message),
         plan::Prepared::Ready { params, lane } => {
             let mode = if observe { Mode::Observe } else { Mode::Enforce };
-            let admission = engine.guard.admit(step.action, &params, Subject::of(event), event.published, now, mode);
+            let admission = guard.admit(step.action, &params, Subject::of(event), event.published, now, mode);
             let (happening, reason, error) = match admission {
                 Admission::Refused { why } => (Happening::RefusedByGuard, Some("guard"), Some(why)),
                 Admission::Observe => (Happening::NotCalledFor, Some("observe"), None),

@@ -15,6 +15,8 @@ pub enum Beat {
     Decider,
     /// The dispatcher looked for actions.
     Dispatcher,
+    /// The poller of the live stream is about to ask, or has an answer.
+    Poller,
 }
 
 /// What the tasks show of themselves.
@@ -23,6 +25,7 @@ pub struct Pulse {
     clock: Clock,
     decider: AtomicU64,
     dispatcher: AtomicU64,
+    poller: AtomicU64,
     polled: AtomicU64,
     ready: AtomicBool,
     became_ready: Notify,
@@ -36,6 +39,7 @@ impl Pulse {
             clock,
             decider: AtomicU64::new(0),
             dispatcher: AtomicU64::new(0),
+            poller: AtomicU64::new(0),
             polled: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             became_ready: Notify::new(),
@@ -45,11 +49,18 @@ impl Pulse {
 
     /// A task went round.
     pub fn tick(&self, beat: Beat) {
+        self.sleeps(beat, Duration::ZERO);
+    }
+
+    /// A task means to be still for a while; it counts as alive until then.
+    pub fn sleeps(&self, beat: Beat, pause: Duration) {
         let cell = match beat {
             Beat::Decider => &self.decider,
             Beat::Dispatcher => &self.dispatcher,
+            Beat::Poller => &self.poller,
         };
-        cell.store(self.millis(), Ordering::Relaxed);
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        cell.store(self.millis().saturating_add(pause), Ordering::Relaxed);
     }
 
     /// A page was stored.
@@ -90,9 +101,10 @@ impl Pulse {
         format!("last page stored {} s ago", ago.as_secs())
     }
 
-    /// Whether decider and dispatcher both went round within `bound`.
+    /// Whether poller, decider and dispatcher all went round within `bound`. Each of them goes through the store, so a
+    /// store that hangs shows as well.
     pub fn alive(&self, bound: Duration) -> bool {
-        self.age(&self.decider) <= bound && self.age(&self.dispatcher) <= bound
+        [&self.poller, &self.decider, &self.dispatcher].into_iter().all(|cell| self.age(cell) <= bound)
     }
 
     fn millis(&self) -> u64 {

@@ -109,6 +109,7 @@ impl ActionState {
 
             (S::Unknown, H::FoundDone | H::DoubtAccepted) => S::Settled,
             (S::Unknown, H::FoundUndone) => S::Retry,
+            (S::Unknown, H::WillNotPass) => S::Failed,
             (S::Unknown, H::CannotTell) => S::NeedsAttention,
 
             (S::NeedsAttention, H::SettledByPerson) => S::Settled,
@@ -149,7 +150,7 @@ pub enum Happening {
     Succeeded,
     /// The attempt failed without effect, and another may work.
     MayPass,
-    /// The attempt failed without effect, and no other will work.
+    /// The attempt failed without effect (or reading back found that it had none), and no other will work.
     WillNotPass,
     /// Nobody knows whether the attempt had its effect.
     OutcomeLost,
@@ -275,6 +276,7 @@ mod tests {
         assert_eq!(
             ways_out,
             [
+                Happening::WillNotPass,
                 Happening::FoundDone,
                 Happening::FoundUndone,
                 Happening::CannotTell,

@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -27,7 +28,16 @@ pub struct Envelope<'a> {
     #[serde(borrow)]
     pub event_type: Cow<'a, str>,
     /// When it happened, by Okta's clock.
+    #[serde(deserialize_with = "moment")]
     pub published: Timestamp,
+}
+
+/// RFC 3339, as Okta writes it. Exports of other tools leave the zone out; it is UTC then.
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = Cow::<'de, str>::deserialize(deserializer)?;
+    text.parse::<Timestamp>()
+        .or_else(|_| text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()))
+        .map_err(|_| D::Error::custom("`published` is no time such as 2026-08-24T10:15:02.102Z"))
 }
 
 impl<'a> Envelope<'a> {
@@ -196,6 +206,16 @@ mod tests {
         ] {
             assert!(Envelope::parse(raw).is_err(), "{raw}");
         }
+    }
+
+    #[test]
+    fn a_time_without_a_zone_is_utc() {
+        for text in ["2022-06-22 18:18:29.015", "2022-06-22T18:18:29.015000000", "2022-06-22T20:18:29.015+02:00"] {
+            let record = format!(r#"{{"uuid":"u","eventType":"x","published":"{text}"}}"#);
+            assert_eq!(Envelope::parse(&record).unwrap().published.to_string(), "2022-06-22T18:18:29.015Z");
+        }
+        let error = Envelope::parse(r#"{"uuid":"u","eventType":"x","published":"redacted"}"#).unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("`published` is no time"));
     }
 
     #[test]

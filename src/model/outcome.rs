@@ -22,6 +22,19 @@ pub enum Outcome {
     Unknown(Failure),
 }
 
+impl Outcome {
+    /// What went wrong; an empty sentence when nothing did.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::RetryAfter(_, failure)
+            | Self::Transient(failure)
+            | Self::Permanent(failure)
+            | Self::Unknown(failure) => failure,
+            Self::Done(_) | Self::AlreadyDone(_) => Failure::new(Reason::BadAnswer, ""),
+        }
+    }
+}
+
 /// What reading the target back says about an attempt whose outcome is unknown.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {

@@ -22,6 +22,18 @@ pub struct AppUser {
 }
 
 impl OktaClient {
+    /// The label of an app; `None` when there is no app of this id.
+    pub async fn app_label(&self, app: &str) -> Result<Option<String>, OktaError> {
+        #[derive(Deserialize)]
+        struct App {
+            #[serde(default)]
+            label: String,
+        }
+        let path = ApiPath::new(["api", "v1", "apps", app])?;
+        let found = found(self.get(&path, &[]).await)?;
+        found.map(|answer| answer.json::<App>().map(|app| app.label)).transpose()
+    }
+
     /// A user's assignment to an app; `None` when there is none.
     pub async fn app_user(&self, app: &str, user: &str) -> Result<Option<AppUser>, OktaError> {
         let path = ApiPath::new(["api", "v1", "apps", app, "users", user])?;

@@ -124,6 +124,11 @@ impl OktaClient {
     async fn whole(&self, method: Method, url: Url, body: Option<&Value>) -> Result<Answer, OktaError> {
         let changing = method != Method::GET;
         let Head { response, exchange, next } = self.head(method, url, body).await?;
+        // Okta answers a change with JSON or with nothing. A page comes from something in between, which may have kept
+        // the request to itself.
+        if changing && http::is_html(response.headers()) {
+            return Err(OktaError::bad_answer(exchange, "an HTML page is no answer of Okta's; look at the proxy"));
+        }
         match http::read_bounded(response, MAX_BODY).await {
             Ok(body) => Ok(Answer { exchange, next, body }),
             Err(_) if changing => Ok(Answer { exchange, next, body: Vec::new() }),
@@ -401,6 +406,16 @@ mod tests {
         let error = client.get(&path(), &[]).await.unwrap_err();
         assert_eq!(error.kind, OktaErrorKind::ConnectionLost);
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_page_of_a_proxy_is_no_answer_to_a_change() {
+        let mut server = Server::new_async().await;
+        let page = server.mock("DELETE", Matcher::Any).with_header("content-type", " Text/HTML; charset=utf-8");
+        page.with_body("<html>please sign in</html>").create_async().await;
+        let error = delete(&client(&server.url())).await;
+        assert_eq!(error.kind, OktaErrorKind::BadAnswer);
+        assert!(matches!(error.to_outcome(true), Outcome::Unknown(_)));
     }
 
     #[tokio::test]

@@ -171,6 +171,11 @@ impl OktaError {
         self.exchange.status
     }
 
+    /// What stays the same when the same thing goes wrong again, unlike the words, which name the request.
+    pub fn gist(&self) -> String {
+        format!("{:?} {:?} {:?}", self.kind, self.exchange.status, self.exchange.error_code)
+    }
+
     /// The reason it is counted under.
     pub fn reason(&self) -> Reason {
         match self.kind {

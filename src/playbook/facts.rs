@@ -315,7 +315,7 @@ fn bounded(value: &Value, depth: usize) -> Value {
 
 /// The record without what can carry tokens. Okta puts whole request URLs, with login tokens and SAML requests in their
 /// query, into `debugData`.
-fn redacted(body: &Value) -> Value {
+pub fn redacted(body: &Value) -> Value {
     let mut body = body.clone();
     if let Some(debug) = body.pointer_mut("/debugContext/debugData") {
         redact(debug);

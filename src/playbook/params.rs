@@ -73,6 +73,12 @@ impl ParamTemplates {
         Ok(params)
     }
 
+    /// The parameters as far as they can be filled in: a parameter that cannot keeps its templates.
+    pub fn render_known(&self, facts: &Facts) -> Map<String, Value> {
+        let filled = |node: &Node| node.render(facts).unwrap_or_else(|_| node.unrendered());
+        self.0.iter().map(|(name, node)| (name.clone(), filled(node))).collect()
+    }
+
     fn templates(&self) -> impl Iterator<Item = &Template> {
         let mut open: Vec<&Node> = self.0.iter().map(|(_, node)| node).collect();
         std::iter::from_fn(move || {

@@ -8,6 +8,7 @@ use super::facts::{STEPS, cut, step_identifier};
 use super::{CompileError, Condition, ParamTemplates, Playbook, Step};
 use crate::config::{PlaybookConfig, StepConfig};
 use crate::connectors::ActionKind;
+use crate::model::similar::closest;
 
 /// The longest name of a playbook or step, in characters.
 const MAX_NAME: usize = 64;
@@ -25,12 +26,9 @@ pub struct Problem {
     pub remedy: String,
 }
 
-/// Finds an action by its name.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<&'static ActionKind>;
-
 impl Playbook {
-    /// Compiles a playbook, or tells everything that is wrong with it. That its name is unique is for the caller to check.
-    pub fn compile(config: &PlaybookConfig, lookup: Lookup<'_>) -> Result<Self, Vec<Problem>> {
+    /// Compiles a playbook of these actions, or tells everything that is wrong with it. That its name is unique is for the caller to check.
+    pub fn compile(config: &PlaybookConfig, actions: &[&'static ActionKind]) -> Result<Self, Vec<Problem>> {
         let mut found = Problems::default();
         check_name(&config.name, &mut found);
         check_event_types(&config.on, &mut found);
@@ -43,7 +41,7 @@ impl Playbook {
         }
         check_step_names(config, &mut found);
         let steps: Vec<_> =
-            config.steps.iter().filter_map(|step| compile_step(step, config, lookup, &mut found)).collect();
+            config.steps.iter().filter_map(|step| compile_step(step, config, actions, &mut found)).collect();
         check_cycles(config, &mut found);
         if !found.list.is_empty() {
             return Err(found.list);
@@ -55,25 +53,28 @@ impl Playbook {
 fn compile_step(
     config: &StepConfig,
     playbook: &PlaybookConfig,
-    lookup: Lookup<'_>,
+    actions: &[&'static ActionKind],
     found: &mut Problems,
 ) -> Option<Step> {
     found.step = Some(config.name.clone());
-    let step = try_step(config, playbook, lookup, found);
+    let step = try_step(config, playbook, actions, found);
     found.step = None;
     step
 }
 
-fn try_step(config: &StepConfig, playbook: &PlaybookConfig, lookup: Lookup<'_>, found: &mut Problems) -> Option<Step> {
+fn try_step(
+    config: &StepConfig,
+    playbook: &PlaybookConfig,
+    actions: &[&'static ActionKind],
+    found: &mut Problems,
+) -> Option<Step> {
     check_name(&config.name, found);
     let after = check_order(config, playbook, found);
     let when = config.when.as_deref().map(|text| found.condition(text));
-    let Some(kind) = lookup(&config.action) else {
-        found.add(
-            "action",
-            format!("there is no action `{}`", cut(&config.action, 100)),
-            suggestion(&config.action, lookup),
-        );
+    let Some(kind) = actions.iter().copied().find(|kind| kind.name == config.action) else {
+        let known = actions.iter().map(|kind| kind.name);
+        let message = format!("there is no action `{}`", cut(&config.action, 100));
+        found.add("action", message, instead(&config.action, "actions", known));
         return None;
     };
     let with = match ParamTemplates::compile(kind, &config.with) {
@@ -117,7 +118,7 @@ fn check_order(config: &StepConfig, playbook: &PlaybookConfig, found: &mut Probl
                 found.add(field, "a step cannot wait for itself", format!("remove `{name}`"));
             } else if !playbook.steps.iter().any(|step| step.name == *name) {
                 let known = playbook.steps.iter().map(|step| step.name.as_str());
-                found.add(field, format!("there is no step `{}`", cut(name, 100)), closest(name, known));
+                found.add(field, format!("there is no step `{}`", cut(name, 100)), instead(name, "steps", known));
             } else if !after.contains(name) {
                 after.push(name.clone());
             }
@@ -161,7 +162,7 @@ fn check_steps_read(
             None => {
                 let known: Vec<_> = playbook.steps.iter().map(|step| step_identifier(&step.name)).collect();
                 let message = format!("there is no step `{}`", cut(identifier, 100));
-                found.add(field, message, closest(identifier, known.iter().map(String::as_str)));
+                found.add(field, message, instead(identifier, "steps", known.iter().map(String::as_str)));
             }
         }
     }
@@ -242,41 +243,12 @@ fn check_cycles(config: &PlaybookConfig, found: &mut Problems) {
     }
 }
 
-/// An action whose name is one slip of the keyboard away, or has the same words in another order.
-fn suggestion(name: &str, lookup: Lookup<'_>) -> String {
-    const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz._";
-    let name: Vec<char> = name.chars().take(MAX_NAME).collect();
-    let mut guesses: Vec<String> = Vec::new();
-    for at in 0..=name.len() {
-        let (before, rest) = name.split_at(at);
-        let join = |middle: &[char], rest: &[char]| before.iter().chain(middle).chain(rest).collect::<String>();
-        for letter in LETTERS.chars() {
-            guesses.push(join(&[letter], rest));
-            guesses.push(join(&[letter], rest.get(1..).unwrap_or_default()));
-        }
-        guesses.push(join(&[], rest.get(1..).unwrap_or_default()));
-        if let [first, second, rest @ ..] = rest {
-            guesses.push(join(&[*second, *first], rest));
-        }
-    }
-    let text: String = name.iter().collect();
-    guesses.push(text.to_ascii_lowercase().replace('-', "_"));
-    if let [first, second, third] = text.split('.').collect::<Vec<_>>().as_slice() {
-        guesses.push(format!("{first}.{third}.{second}"));
-    }
-    match guesses.iter().find_map(|guess| lookup(guess)) {
-        Some(kind) => format!("did you mean `{}`?", kind.name),
-        None => "names are connector.noun.verb, such as okta.group.add_user; the manual lists them".to_owned(),
-    }
-}
-
-/// The candidate with most of the word's beginning, or all of them.
-fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+/// What to do about a name that is none of the candidates; `noun` is what they are, in the plural.
+fn instead<'a>(word: &str, noun: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let candidates: Vec<&str> = candidates.collect();
-    let common = |candidate: &str| word.chars().zip(candidate.chars()).take_while(|(a, b)| a == b).count();
-    match candidates.iter().max_by_key(|candidate| common(candidate)) {
-        Some(best) if common(best) >= 3 => format!("did you mean `{best}`?"),
-        _ => format!("the steps are {}", candidates.join(", ")),
+    match closest(word, candidates.iter().copied()) {
+        Some(best) => format!("did you mean `{best}`?"),
+        None => format!("the {noun} are {}", candidates.join(", ")),
     }
 }
 
@@ -350,12 +322,8 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::playbook) fn lookup(name: &str) -> Option<&'static ActionKind> {
-        [&ADD_USER, &POST].into_iter().find(|kind| kind.name == name)
-    }
-
     pub(in crate::playbook) fn compile(toml: &str) -> Result<Playbook, Vec<Problem>> {
-        Playbook::compile(&toml::from_str(toml).unwrap(), &lookup)
+        Playbook::compile(&toml::from_str(toml).unwrap(), &[&ADD_USER, &POST])
     }
 
     const HEAD: &str = "name = \"p\"\non = [\"user.risk.detect\"]\n";
@@ -404,13 +372,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_slip_in_an_action_is_answered_with_the_right_name() {
-        for name in [
-            "slack.mesage.post",
-            "slack.message.psot",
-            "slack.messsage.post",
-            "Slack.Message.Post",
-            "slack.post.message",
-        ] {
+        for name in ["slack.mesage.post", "slack.message.psot", "slack.messsage.post", "Slack.Message.Post"] {
             let steps = format!("[[step]]\nname = \"a\"\naction = \"{name}\"");
             check(&steps, Some("a"), "action", "there is no action", "did you mean `slack.message.post`?");
         }
@@ -419,7 +381,7 @@ pub(super) mod tests {
             Some("a"),
             "action",
             "there is no action",
-            "connector.noun.verb",
+            "the actions are okta.group.add_user, slack.message.post",
         );
     }
 

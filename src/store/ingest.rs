@@ -65,6 +65,8 @@ pub struct Stream {
     pub next_url: Option<String>,
     /// Where it began, or began again.
     pub since: Timestamp,
+    /// Where it was first meant to begin; it never begins again before that.
+    pub began: Timestamp,
     /// Where a backfill ends.
     pub until: Option<Timestamp>,
     /// Whether a backfill acts.
@@ -175,8 +177,8 @@ impl Store {
     pub async fn create_stream(&self, new: NewStream, now: Timestamp) -> Result<StreamId, StoreError> {
         self.write(move |connection| {
             connection.execute(
-                "INSERT INTO stream (source, kind, state, query, since, until, execute, created_at, updated_at)
-                 VALUES (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?7)",
+                "INSERT INTO stream (source, kind, state, query, since, began, until, execute, created_at, updated_at)
+                 VALUES (?1, ?2, 'active', ?3, ?4, ?4, ?5, ?6, ?7, ?7)",
                 params![
                     new.source,
                     match new.kind {
@@ -206,7 +208,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(move |connection| {
             connection.execute(
-                "UPDATE stream SET next_url = NULL, query = ?2, since = ?3, restarts = restarts + 1, updated_at = ?4
+                "UPDATE stream SET next_url = NULL, query = ?2, since = ?3, began = min(began, ?3),
+                                   restarts = restarts + 1, updated_at = ?4
                  WHERE id = ?1",
                 params![id.0, query, to_ms(since), to_ms(now)],
             )?;
@@ -247,18 +250,36 @@ impl Store {
     }
 }
 
+/// The stream that a page was read for.
+struct Reader {
+    stream: StreamId,
+    source: String,
+    backfill: bool,
+    execute: bool,
+}
+
+impl Reader {
+    /// How its events begin.
+    fn state(&self) -> &'static str {
+        if self.backfill && self.execute { "held" } else { "new" }
+    }
+}
+
 fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Result<PageCounts, StoreError> {
     let mut of_stream = connection.prepare_cached(
         "SELECT source, kind = 'backfill', execute, next_url FROM stream WHERE id = ?1 AND state = 'active'",
     )?;
-    let (source, backfill, execute, cursor): (String, bool, bool, Option<String>) = of_stream
-        .query_row([page.stream.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+    let (reader, cursor): (Reader, Option<String>) = of_stream
+        .query_row([page.stream.0], |row| {
+            let reader =
+                Reader { stream: page.stream, source: row.get(0)?, backfill: row.get(1)?, execute: row.get(2)? };
+            Ok((reader, row.get(3)?))
+        })
         .optional()?
         .ok_or(StoreError::CursorMoved)?;
     if cursor != page.asked {
         return Err(StoreError::CursorMoved);
     }
-    let state = if backfill && execute { "held" } else { "new" };
     let mut counts = PageCounts::default();
     let mut newest: Option<i64> = None;
     {
@@ -269,7 +290,7 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
         let mut insert_body = connection.prepare_cached("INSERT INTO event_body (event, body) VALUES (?1, ?2)")?;
         for event in &page.events {
             let inserted = insert.execute(params![
-                source,
+                reader.source,
                 event.uuid,
                 event.event_type,
                 to_ms(event.published),
@@ -277,16 +298,20 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
                 page.stream.0,
                 event.subject,
                 event.risk,
-                backfill,
-                state,
+                reader.backfill,
+                reader.state(),
             ])?;
             newest = newest.max(Some(to_ms(event.published)));
-            if inserted == 0 {
+            let row = match inserted {
+                0 => take_over(connection, &reader, &event.uuid, now)?,
+                _ => Some(connection.last_insert_rowid()),
+            };
+            let Some(row) = row else {
                 counts.duplicates += 1;
                 continue;
-            }
+            };
             counts.stored += 1;
-            insert_body.execute(params![connection.last_insert_rowid(), event.body])?;
+            insert_body.execute(params![row, event.body])?;
         }
     }
     for record in &page.quarantined {
@@ -311,10 +336,45 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
             page.last,
             to_ms(now),
         ])?;
-    if page.last && execute {
+    if page.last && reader.execute {
         connection.execute("UPDATE event SET state = 'new' WHERE stream = ?1 AND state = 'held'", [page.stream.0])?;
     }
     Ok(counts)
+}
+
+/// Gives a stream that acts an event that a backfill met first and has not acted on: one that only observes, or was
+/// cancelled, or (for the live stream) has not read to its end. Else a backfill over a time that the live stream has still
+/// to read would swallow what happened in it, and looking first would leave nothing to act on. What was observed is
+/// forgotten, and the event gets a new row, so that a decision under way for the old one finds nothing. `None` when the
+/// event is no such one.
+fn take_over(connection: &Connection, reader: &Reader, uuid: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
+    if reader.backfill && !reader.execute {
+        return Ok(None);
+    }
+    let old: Option<i64> = connection
+        .prepare_cached(
+            "SELECT e.id FROM event e JOIN stream s ON s.id = e.stream
+             WHERE e.source = ?1 AND e.uuid = ?2 AND s.kind = 'backfill'
+               AND (NOT s.execute OR e.reason = 'backfill cancelled' OR (e.state = 'held' AND NOT ?3))",
+        )?
+        .query_row(params![reader.source, uuid, reader.backfill], |row| row.get(0))
+        .optional()?;
+    let Some(old) = old else { return Ok(None) };
+    for forgotten in [
+        "DELETE FROM action WHERE run IN (SELECT id FROM run WHERE event = ?1)",
+        "DELETE FROM run WHERE event = ?1",
+        "DELETE FROM event_body WHERE event = ?1",
+    ] {
+        connection.prepare_cached(forgotten)?.execute([old])?;
+    }
+    let row = connection
+        .prepare_cached(
+            "UPDATE event SET id = (SELECT max(id) + 1 FROM event), stream = ?2, backfill = ?3, state = ?4,
+                              received_at = ?5, reason = NULL, postponed = 0, retry_at = NULL
+             WHERE id = ?1 RETURNING id",
+        )?
+        .query_row(params![old, reader.stream.0, reader.backfill, reader.state(), to_ms(now)], |row| row.get(0))?;
+    Ok(Some(row))
 }
 
 fn quarantine(
@@ -334,7 +394,7 @@ fn quarantine(
 }
 
 const SELECT_STREAM: &str = "SELECT id, source, kind, state, query, next_url, since, until, execute, last_good_poll, \
-                             newest, stored FROM stream";
+                             newest, stored, began FROM stream";
 
 fn stream(row: &Row<'_>) -> Result<Stream, StoreError> {
     let kind: String = row.get(2)?;
@@ -361,5 +421,6 @@ fn stream(row: &Row<'_>) -> Result<Stream, StoreError> {
         last_good_poll: from_optional_ms(row.get(9)?)?,
         newest: from_optional_ms(row.get(10)?)?,
         stored: row.get(11)?,
+        began: from_ms(row.get(12)?)?,
     })
 }

@@ -368,7 +368,8 @@ impl Store {
     }
 
     /// T3: takes actions that are due and whose lane is free, and writes their attempt rows, in one transaction. Nothing
-    /// is taken while dispatching is paused.
+    /// is taken while dispatching is paused. A lane is free when no earlier action holds a place in it and none is under
+    /// way: that can be a later one, when a person has an earlier one tried again.
     pub async fn claim_ready(&self, now: Timestamp, limit: usize) -> Result<Vec<Claimed>, StoreError> {
         self.write(move |connection| {
             let taken: Vec<Claimed> = connection
@@ -376,7 +377,7 @@ impl Store {
                     "{SELECT_CLAIMED} WHERE a.state IN ('ready', 'retry') AND a.due <= ?1
                        AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')
                        AND (a.lane IS NULL OR NOT EXISTS (
-                            SELECT 1 FROM action b WHERE b.lane = a.lane AND b.id < a.id
+                            SELECT 1 FROM action b WHERE b.lane = a.lane AND (b.id < a.id OR b.state = 'started')
                                AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
                                                'awaiting_approval')))
                      ORDER BY a.due, a.id LIMIT ?2"
@@ -414,16 +415,17 @@ impl Store {
         .await
     }
 
-    /// Whether changes of a user's access are planned or under way. What only a person can move does not count.
-    pub async fn has_open_changes(&self, subject: &str) -> Result<bool, StoreError> {
+    /// Whether changes of a user's access are planned or under way, in all runs or in those before one. What only a person
+    /// can move does not count.
+    pub async fn has_open_changes(&self, subject: &str, before: Option<RunId>) -> Result<bool, StoreError> {
         let subject = subject.to_owned();
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL AND run < ?2
                         AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
                 )?
-                .query_row([subject], |row| row.get(0))?)
+                .query_row(params![subject, before.map_or(i64::MAX, |run| run.0)], |row| row.get(0))?)
         })
         .await
     }

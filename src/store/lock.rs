@@ -1,10 +1,13 @@
 //! One daemon per state file.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+/// How often a lock that is held is asked for again at once.
+const TRIES: u32 = 1000;
 
 /// Held for as long as a process works on a state file; the kernel gives it back even after a kill.
 #[derive(Debug)]
@@ -38,9 +41,7 @@ impl InstanceLock {
     /// Takes the lock of a state file, or says who holds it. `purpose` is what this process does, for the next one's message.
     pub fn take(state: &Path, purpose: &str) -> Result<Self, LockError> {
         use std::os::unix::fs::OpenOptionsExt;
-        let mut path = state.to_owned().into_os_string();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = path_of(state);
         let broken = |source| LockError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -50,21 +51,52 @@ impl InstanceLock {
             .mode(0o600)
             .open(&path)
             .map_err(broken)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = (&file).take(200).read_to_string(&mut holder);
-                let holder = holder.trim();
-                let holder = if holder.is_empty() { "another process" } else { holder }.to_owned();
-                return Err(LockError::Held { state: state.to_owned(), holder });
+        // [`InstanceLock::holder`] has the lock for a moment only, which must keep nobody from starting.
+        let mut tries = TRIES;
+        while let Err(error) = file.try_lock() {
+            match error {
+                TryLockError::WouldBlock if tries > 0 => tries -= 1,
+                TryLockError::WouldBlock => {
+                    return Err(LockError::Held { state: state.to_owned(), holder: told_by(&file) });
+                }
+                TryLockError::Error(source) => return Err(broken(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(broken(source)),
+            std::thread::yield_now();
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(broken)?;
         write!(file, "process {} (okta-responder {purpose})", std::process::id()).map_err(broken)?;
         Ok(Self { _file: file })
     }
+
+    /// Who works on a state file now, in words; `None` when nobody does. Nothing is taken, made or written.
+    pub fn holder(state: &Path) -> Result<Option<String>, LockError> {
+        let path = path_of(state);
+        let broken = |source| LockError::Io { path: path.clone(), source };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(broken(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(told_by(&file))),
+            Err(TryLockError::Error(source)) => Err(broken(source)),
+        }
+    }
+}
+
+fn path_of(state: &Path) -> PathBuf {
+    let mut path = state.to_owned().into_os_string();
+    path.push(".lock");
+    PathBuf::from(path)
+}
+
+/// What the holder wrote about itself.
+fn told_by(mut file: &File) -> String {
+    let mut holder = String::new();
+    let read = file.rewind().and_then(|()| file.take(200).read_to_string(&mut holder));
+    let holder = holder.trim();
+    if read.is_err() || holder.is_empty() { "another process" } else { holder }.to_owned()
 }
 
 #[cfg(test)]
@@ -78,7 +110,20 @@ mod tests {
         let first = InstanceLock::take(&state, "run").unwrap();
         let refused = InstanceLock::take(&state, "run").unwrap_err().to_string();
         assert!(refused.contains(&format!("process {} (okta-responder run)", std::process::id())), "{refused}");
+        let looked_at = InstanceLock::holder(&state).unwrap().unwrap();
+        assert!(looked_at.contains("okta-responder run"), "{looked_at}");
         drop(first);
         InstanceLock::take(&state, "backfill").unwrap();
+    }
+
+    #[test]
+    fn looking_leaves_nothing_and_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state.db");
+        assert_eq!(InstanceLock::holder(&state).unwrap(), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        drop(InstanceLock::take(&state, "run").unwrap());
+        assert_eq!(InstanceLock::holder(&state).unwrap(), None);
+        InstanceLock::take(&state, "run").unwrap();
     }
 }

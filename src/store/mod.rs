@@ -12,6 +12,9 @@ mod people;
 mod status;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,8 +30,8 @@ pub use ledger::{
 pub use lock::{InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
 pub use status::{
-    ActionFilter, ActionRow, AttemptRow, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow, StatusSnapshot,
-    StreamRow,
+    ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
+    StatusSnapshot, StreamRow,
 };
 
 /// A handle to the state file; clones share the writer thread and the read connection.
@@ -55,12 +58,12 @@ pub enum StoreError {
     #[error("a commit to the state file failed: {0}")]
     Unwritable(String),
     /// The file cannot be written.
-    #[error("the state file is read-only for this user or file system")]
+    #[error("the state file or its directory is read-only for this user or file system")]
     ReadOnly,
     /// The file is damaged.
     #[error(
-        "the state file is damaged; stop the daemon, put a backup in its place or move the file away, then run \
-         `okta-responder cursor reset --since TIME`"
+        "the state file is damaged; stop the daemon and put a backup in its place, or move the file away and set [poll] \
+         start_from to the time from which the log has to be read again"
     )]
     Corrupt,
     /// The file was written by a newer version.
@@ -134,10 +137,16 @@ impl StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
+        // Where the disk is full, SQLite may not even get room for the index of its log, and calls that an input error.
+        if matches!(&error, rusqlite::Error::SqliteFailure(told, _) if told.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+        {
+            return Self::Full;
+        }
         match error.sqlite_error_code() {
             Some(Code::DiskFull) => Self::Full,
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy,
-            Some(Code::ReadOnly) => Self::ReadOnly,
+            // The log lies beside the file and cannot be made in a read-only directory.
+            Some(Code::ReadOnly | Code::CannotOpen) => Self::ReadOnly,
             Some(Code::DatabaseCorrupt) => Self::Corrupt,
             Some(Code::NotADatabase) => Self::NotOurs,
             _ => Self::Sqlite(error),

@@ -58,6 +58,11 @@ impl PersonChange {
         }
     }
 
+    /// Whether the time for retries begins now: an action that waited two days for its approval has had no attempt yet.
+    fn begins_anew(self) -> bool {
+        matches!(self, Self::Retry | Self::Approve)
+    }
+
     fn participle(self) -> &'static str {
         match self {
             Self::Retry => "retried",
@@ -103,7 +108,7 @@ impl Store {
             connection.execute(
                 "UPDATE action SET due = ?2, reason = ?3, error = NULL,
                             retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
-                params![action.0, to_ms(now), change.participle(), change == PersonChange::Retry],
+                params![action.0, to_ms(now), change.participle(), change.begins_anew()],
             )?;
             Ok(Ok(change_state(connection, action, change.happening(), now)?))
         })

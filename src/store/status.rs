@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
+use crate::model::ids::StreamId;
 
 /// How things stand.
 #[derive(Debug, Clone, Serialize)]
@@ -72,6 +73,17 @@ pub struct StreamRow {
     pub restarts: u64,
     /// What keeps it from going on.
     pub problem: Option<String>,
+}
+
+/// What became of the events of a backfill.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct BackfillResults {
+    /// Its events by state.
+    pub events: Vec<(String, u64)>,
+    /// Their runs by mode.
+    pub runs: Vec<(String, u64)>,
+    /// The actions of those by state.
+    pub actions: Vec<(String, u64)>,
 }
 
 /// Which events to list.
@@ -164,6 +176,8 @@ pub struct ActionFilter {
     pub kind: Option<String>,
     /// Only this affected user (id).
     pub user: Option<String>,
+    /// Only this playbook.
+    pub playbook: Option<String>,
     /// Only planned at or after.
     pub since: Option<Timestamp>,
     /// Only this one.
@@ -353,6 +367,7 @@ impl Store {
             }
             query.equal("a.kind", filter.kind);
             query.equal("a.subject", filter.user);
+            query.equal("r.playbook", filter.playbook);
             query.since("a.created_at", filter.since);
             if let Some(run) = filter.run {
                 query.add("a.run = ?", [Sql::Integer(run)]);
@@ -409,6 +424,29 @@ impl Store {
                     })
                 },
             )
+        })
+        .await
+    }
+
+    /// What became of the events of a backfill.
+    pub async fn backfill_results(&self, stream: StreamId) -> Result<BackfillResults, StoreError> {
+        self.read(move |connection| {
+            let counts = |sql: &str| {
+                list(connection, sql, vec![Sql::Integer(stream.0)], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))
+                })
+            };
+            Ok(BackfillResults {
+                events: counts("SELECT state, count(*) FROM event WHERE stream = ?1 GROUP BY state ORDER BY state")?,
+                runs: counts(
+                    "SELECT r.mode, count(*) FROM run r JOIN event e ON e.id = r.event
+                     WHERE e.stream = ?1 GROUP BY r.mode ORDER BY r.mode",
+                )?,
+                actions: counts(
+                    "SELECT a.state, count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
+                     WHERE e.stream = ?1 GROUP BY a.state ORDER BY a.state",
+                )?,
+            })
         })
         .await
     }

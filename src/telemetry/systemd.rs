@@ -26,6 +26,11 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping: waiting for requests under way")]);
 }
 
+/// Says that the daemon is alive although it does not read yet, and why.
+pub fn waiting(status: &str) {
+    tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+}
+
 /// Keeps the status line fresh and, while the tasks tick, the watchdog quiet.
 pub async fn heartbeat(pulse: &Pulse, stop: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();

@@ -3,6 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests bound their waits by the real clock")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
+pub mod every;
+pub mod ledger;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use okta_responder::demo::org::{Org, OrgOptions};
+use okta_responder::store::{EventFilter, Store, StreamRow};
 
 /// The bound on every wait of a test. Long, because machines are shared; nothing waits longer than it has to.
 pub const BOUND: Duration = Duration::from_secs(60);
@@ -96,7 +100,21 @@ timeout = "2s"
         self.dir.path().join("state.db")
     }
 
-    fn secret(&self, name: &str, value: &str) {
+    /// Replaces a part of the configuration that is there.
+    #[track_caller]
+    pub fn edit(&self, part: &str, by: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(part), "`{part}` is not in the configuration");
+        std::fs::write(self.config(), text.replace(part, by)).unwrap();
+    }
+
+    /// Opens the state file beside the daemon, as soon as the daemon has made it.
+    pub async fn store(&self) -> Store {
+        eventually(async || Store::open_existing(&self.state()).map_err(|error| error.to_string())).await
+    }
+
+    /// Writes a secret's file anew.
+    pub fn secret(&self, name: &str, value: &str) {
         use std::os::unix::fs::PermissionsExt;
         let path = self.dir.path().join(name);
         std::fs::write(&path, value).unwrap();
@@ -133,6 +151,39 @@ timeout = "2s"
     pub fn daemon_with(&self, environment: &[(&str, &str)]) -> Daemon {
         Daemon::start(&self.config(), environment)
     }
+}
+
+/// Looks again and again, until there is what is looked for. `Err` says what there is instead.
+pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let until = Instant::now() + BOUND;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(instead) => assert!(Instant::now() < until, "waited in vain; there is {instead}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The uuids of the inbox in the order in which they were stored.
+pub async fn inbox(store: &Store) -> Vec<String> {
+    let mut events = store.list_events(EventFilter { limit: 100_000, ..EventFilter::default() }).await.unwrap();
+    events.sort_by_key(|event| event.id);
+    events.into_iter().map(|event| event.uuid).collect()
+}
+
+/// Waits until the inbox holds that many events, and returns their uuids in the order in which they were stored.
+pub async fn inbox_of(store: &Store, count: usize) -> Vec<String> {
+    eventually(async || {
+        let uuids = inbox(store).await;
+        if uuids.len() >= count { Ok(uuids) } else { Err(format!("an inbox of {}", uuids.len())) }
+    })
+    .await
+}
+
+/// The live stream as it stands.
+pub async fn live(store: &Store) -> StreamRow {
+    store.list_streams().await.unwrap().into_iter().find(|stream| stream.kind == "live").unwrap()
 }
 
 fn binary() -> Command {

@@ -76,8 +76,10 @@ enum Mode {
 /// The empty line between head and body.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// The head of the answer that never ends: no length, so the client can only find out by reading.
-const ENDLESS_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n[";
+/// The head of the answer that never ends: no length, so the client can only find out by reading. It has a date, which
+/// need not be right: without one a reader of the log would not even look at the body.
+const ENDLESS_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                              date: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n[";
 
 /// What follows it for ever.
 const ENDLESS_FILL: &[u8] = &[b' '; 16 * 1024];

@@ -1,0 +1,309 @@
+//! What would be done for an event. Pure: the playbooks, the guard and the templates are the daemon's own; only the facts
+//! are somebody's word, and steps that would run are taken to succeed.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::simulate::GivenFacts;
+use crate::config::Mode;
+use crate::config::load::Loaded;
+use crate::engine::intake::tells_risk;
+use crate::engine::prepare;
+use crate::engine::wanted_types;
+use crate::guard::Guard;
+use crate::model::action::Happening;
+use crate::model::event::{Entity, Event};
+use crate::model::ids::IdempotencyKey;
+use crate::model::risk::Risk;
+use crate::playbook::facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView, step_identifier};
+use crate::playbook::{Playbook, Step, plan};
+
+/// Everything that is needed besides the event.
+pub(super) struct Stage<'a> {
+    pub loaded: &'a Loaded,
+    pub guard: &'a Guard,
+    pub links: &'a LinkBase,
+    pub given: &'a GivenFacts,
+}
+
+/// What would be done for one event.
+#[derive(Debug, Serialize)]
+pub(super) struct Rehearsal {
+    pub uuid: String,
+    #[serde(rename = "type")]
+    pub event_type: String,
+    pub published: Timestamp,
+    pub user: Option<Person>,
+    /// What a risk event tells; null for other events.
+    pub risk: Option<Risk>,
+    /// Whether the event would be stored at all.
+    pub wanted: bool,
+    /// Whether we caused it ourselves, as far as [guard] own_ids tells; such an event starts nothing.
+    pub own: bool,
+    /// Whether it would be left alone as an echo, had we reset this user's risk a moment before.
+    pub possible_echo: bool,
+    pub notes: Vec<String>,
+    pub runs: Vec<Run>,
+}
+
+/// The affected user.
+#[derive(Debug, Serialize)]
+pub(super) struct Person {
+    id: String,
+    login: Option<String>,
+    name: Option<String>,
+}
+
+/// One playbook that wants events of this type.
+#[derive(Debug, Serialize)]
+pub(super) struct Run {
+    pub playbook: String,
+    pub mode: &'static str,
+    /// Null when facts are needed to tell.
+    pub applies: Option<bool>,
+    pub why: Option<String>,
+    pub steps: Vec<Part>,
+}
+
+/// One step.
+#[derive(Debug, Serialize)]
+pub(super) struct Part {
+    pub step: String,
+    pub action: &'static str,
+    pub state: StepState,
+    pub why: Option<String>,
+    pub after: Vec<String>,
+    pub wait: Option<String>,
+    /// The facts that would be asked for.
+    pub facts: Vec<&'static str>,
+    /// As far as they can be filled in.
+    pub params: Option<Map<String, Value>>,
+    pub lane: Option<String>,
+    pub key: String,
+}
+
+/// What would become of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StepState {
+    WouldRun,
+    AwaitsApproval,
+    NeedsFacts,
+    NotCalledFor,
+    NeedNotMet,
+    Observed,
+    Refused,
+    Failed,
+}
+
+impl StepState {
+    pub(super) fn in_words(self) -> &'static str {
+        match self {
+            Self::WouldRun => "would run",
+            Self::AwaitsApproval => "would wait for approval",
+            Self::NeedsFacts => "needs facts",
+            Self::NotCalledFor => "is not called for",
+            Self::NeedNotMet => "would be skipped",
+            Self::Observed => "would be recorded only (observe mode)",
+            Self::Refused => "would be refused by the guard",
+            Self::Failed => "would fail",
+        }
+    }
+
+    /// The word that later steps read of it.
+    fn seen_as(self) -> &'static str {
+        match self {
+            Self::WouldRun | Self::NeedsFacts => "succeeded",
+            Self::AwaitsApproval => "awaiting_approval",
+            Self::NotCalledFor | Self::NeedNotMet | Self::Observed => "skipped",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Person {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.id)?;
+        let named = [&self.login, &self.name].into_iter().flatten().cloned().collect::<Vec<_>>().join(", ");
+        if named.is_empty() { Ok(()) } else { write!(f, " ({named})") }
+    }
+}
+
+impl From<Entity<'_>> for Person {
+    fn from(user: Entity<'_>) -> Self {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Self { id: user.id.to_owned(), login: text(user.alternate_id), name: text(user.display_name) }
+    }
+}
+
+impl Stage<'_> {
+    pub(super) fn rehearse(&self, event: &Event, now: Timestamp) -> Rehearsal {
+        let risk = Risk::of(event);
+        let wanted = wanted_types(&self.loaded.playbooks, &self.loaded.config.risk).contains(&event.event_type);
+        let own = self.guard.is_own(event);
+        let possible_echo = event.affected_user().is_some() && self.guard.is_echo(event, &risk, Some(event.published));
+        let mut notes = Vec::new();
+        if !wanted {
+            notes.push(format!("no playbook wants `{}`: the event would not even be stored", event.event_type));
+        }
+        if own {
+            notes.push("its actor is one of [guard] own_ids: it would start nothing".to_owned());
+        }
+        if possible_echo {
+            let window = humantime::format_duration(self.loaded.config.guard.echo_window);
+            notes.push(format!(
+                "had we cleared this user's sessions within {window} before, it would be left alone as an echo"
+            ));
+        }
+        let wanting = self.loaded.playbooks.iter().filter(|playbook| !own && playbook.wants(&event.event_type));
+        Rehearsal {
+            uuid: event.uuid.clone(),
+            event_type: event.event_type.clone(),
+            published: event.published,
+            user: event.affected_user().map(Person::from),
+            risk: tells_risk(&event.event_type).then_some(risk),
+            wanted,
+            own,
+            possible_echo,
+            notes,
+            runs: wanting.map(|playbook| self.run(playbook, event, now)).collect(),
+        }
+    }
+
+    fn facts(&self, event: &Event) -> Facts {
+        let mut facts = Facts::from_event(event, self.links);
+        if event.affected_user().is_none() {
+            for fact in Fact::ALL {
+                facts.set(fact, FactValue::Missing("the event names no user".to_owned()));
+            }
+        }
+        for (fact, value) in &self.given.facts {
+            facts.set(*fact, FactValue::Known(value.clone()));
+        }
+        facts
+    }
+
+    fn run(&self, playbook: &Playbook, event: &Event, now: Timestamp) -> Run {
+        let mut facts = self.facts(event);
+        let open = facts.not_fetched(plan::applying_facts(playbook));
+        let (applies, why) = if open.is_empty() {
+            match plan::applies(playbook, &facts) {
+                Ok(true) => (Some(true), None),
+                Ok(false) => (Some(false), Some("its condition is false".to_owned())),
+                Err(error) => (Some(true), Some(with_cause(&error))),
+            }
+        } else {
+            (None, Some(format!("{open} would be asked for to tell")))
+        };
+        // A condition without an answer fails every step, so that somebody sees it.
+        let unmet = why.clone().filter(|_| applies == Some(true));
+        let mut steps = Vec::new();
+        if applies != Some(false) {
+            for step in playbook.in_order() {
+                let part = self.part(playbook, step, event, &facts, unmet.as_deref(), &steps, now);
+                facts.set_step(&step.name, self.seen(step, &part));
+                steps.push(part);
+            }
+        }
+        let observe = playbook.mode == Mode::Observe || self.guard.observes();
+        Run { playbook: playbook.name.clone(), mode: if observe { "observe" } else { "enforce" }, applies, why, steps }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is another thing that a step depends on")]
+    fn part(
+        &self,
+        playbook: &Playbook,
+        step: &Step,
+        event: &Event,
+        facts: &Facts,
+        unmet: Option<&str>,
+        before: &[Part],
+        now: Timestamp,
+    ) -> Part {
+        let observe = playbook.mode == Mode::Observe || self.guard.observes();
+        let mut part = Part {
+            step: step.name.clone(),
+            action: step.action.name,
+            state: StepState::Failed,
+            why: unmet.map(str::to_owned),
+            after: step.after.clone(),
+            wait: step.wait.map(|wait| humantime::format_duration(wait).to_string()),
+            facts: Vec::new(),
+            params: None,
+            lane: None,
+            key: IdempotencyKey::derive(&event.source, &event.uuid, &playbook.name, &step.name).as_str().to_owned(),
+        };
+        if unmet.is_some() {
+            return part;
+        }
+        if let Some(needed) = step.needs.iter().find(|needed| !self.is_success(needed, before)) {
+            part.state = StepState::NeedNotMet;
+            part.why = Some(format!("it needs the step `{needed}`, which would not succeed"));
+            return part;
+        }
+        match plan::prepare(playbook, step, facts, event) {
+            plan::Prepared::NeedsFacts(open) => {
+                part.state = StepState::NeedsFacts;
+                part.why = Some(what_is_needed(step, facts, open));
+                part.facts = facts.not_fetched(step.facts_named()).iter().map(Fact::as_str).collect();
+                part.params = Some(step.with.render_known(facts));
+            }
+            prepared => {
+                let end = prepare::end(self.guard, step, event, prepared, observe, now);
+                part.state = match end.happening {
+                    Happening::Prepared => StepState::WouldRun,
+                    Happening::HeldForApproval => StepState::AwaitsApproval,
+                    Happening::RefusedByGuard => StepState::Refused,
+                    Happening::NotCalledFor if end.reason == Some("observe") => StepState::Observed,
+                    Happening::NotCalledFor => StepState::NotCalledFor,
+                    _ => StepState::Failed,
+                };
+                part.why = end.error;
+                part.lane = end.lane;
+                part.params = end.params.and_then(|params| serde_json::from_str(&params).ok());
+            }
+        }
+        part
+    }
+
+    fn given_step(&self, name: &str) -> Option<&StepView> {
+        let wanted = step_identifier(name);
+        self.given.steps.iter().find(|(given, _)| step_identifier(given) == wanted).map(|(_, view)| view)
+    }
+
+    fn is_success(&self, name: &str, before: &[Part]) -> bool {
+        let predicted = before.iter().find(|part| part.step == name).map(|part| part.state.seen_as());
+        let state = self.given_step(name).map(|view| view.state.as_str()).or(predicted);
+        matches!(state, Some("succeeded" | "settled"))
+    }
+
+    /// The step as the steps after it would see it.
+    fn seen(&self, step: &Step, part: &Part) -> StepView {
+        if let Some(view) = self.given_step(&step.name) {
+            return view.clone();
+        }
+        let state = part.state.seen_as().to_owned();
+        let made = |what: &str| (state == "succeeded").then(|| format!("({what} of {})", step.name));
+        StepView { url: made("url"), id: made("id"), number: made("number"), error: part.why.clone(), state }
+    }
+}
+
+fn what_is_needed(step: &Step, facts: &Facts, open: FactSet) -> String {
+    let of_condition = step.when.as_ref().is_some_and(|when| !facts.not_fetched(when.facts_named()).is_empty());
+    if of_condition {
+        format!("{open} would be asked for to tell whether it is called for")
+    } else {
+        format!("{open} would be asked for to fill its parameters")
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
