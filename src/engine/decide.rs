@@ -111,7 +111,8 @@ impl Decider {
     /// One look into the inbox. Returns whether there may be more right away.
     async fn round(&mut self) -> Result<bool, StoreError> {
         let now = self.engine.clock.now();
-        let pending = self.engine.store.undecided(now, ROUND).await?;
+        let resetting: Vec<_> = connectors::resetting_risk().collect();
+        let pending = self.engine.store.undecided(now, ROUND, &resetting).await?;
         let full = pending.len() == ROUND;
         let mut busy: HashSet<String> = self.under_way.values().flatten().cloned().collect();
         let mut decisions = Vec::new();
@@ -199,8 +200,7 @@ struct Case {
     facts: Facts,
     /// Playbooks that want its type, by their place.
     playbooks: Vec<usize>,
-    /// Whether the ledger has to be asked if this fall in risk is an echo of ours.
-    may_be_echo: bool,
+    /// Whether it is a fall in risk that our own action caused.
     echo: bool,
 }
 
@@ -222,14 +222,14 @@ impl Case {
         let playbooks =
             (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
         let facts = Facts::from_event(&event, &engine.links);
-        let may_be_echo = pending.subject.is_some() && Risk::of(&event).is_fall();
-        Ok(Self { pending, event, facts, playbooks, may_be_echo, echo: false })
+        let echo = engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
+        Ok(Self { pending, event, facts, playbooks, echo })
     }
 
     /// Whether anything has to be asked before this event can be decided. A backfill that observes asks nothing of Okta:
     /// its events may be a million.
     fn needs_io(&self, engine: &Engine) -> bool {
-        self.may_be_echo || (!self.only_observes() && !self.open_facts(engine).is_empty())
+        !self.echo && !self.only_observes() && !self.open_facts(engine).is_empty()
     }
 
     fn only_observes(&self) -> bool {
@@ -258,13 +258,6 @@ impl Case {
     /// Asks the ledger and Okta for what decides.
     async fn gather(&mut self, engine: &Engine) -> Result<(), gather::Later> {
         let user = self.pending.subject.clone();
-        if let (true, Some(user)) = (self.may_be_echo, &user) {
-            let last = engine.store.last_attempt_on(user, connectors::resetting_risk().collect()).await?;
-            self.echo = engine.guard.is_echo(&self.event, &Risk::of(&self.event), last);
-        }
-        if self.echo || self.only_observes() {
-            return Ok(());
-        }
         // Twice: what says that a playbook applies, then what its steps name.
         for _ in 0..2 {
             let open = self.open_facts(engine);
