@@ -43,12 +43,14 @@ pub struct Decider {
     fetching: JoinSet<(EventId, Result<(), StoreError>)>,
     /// Events under way, with the user each is about: his later events wait.
     under_way: HashMap<EventId, Option<String>>,
+    /// Events that were found to need a request when no more could be made; they are not opened again before one can.
+    waiting: HashSet<EventId>,
 }
 
 impl Decider {
     /// A decider that runs until `stop`.
     pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
-        Self { engine, stop, fetching: JoinSet::new(), under_way: HashMap::new() }
+        Self { engine, stop, fetching: JoinSet::new(), under_way: HashMap::new(), waiting: HashSet::new() }
     }
 
     /// Decides until the daemon stops.
@@ -119,10 +121,17 @@ impl Decider {
         // Users for whom something is decided in this round: what else waits for them can be looked at right after it.
         let mut decided_for: HashSet<String> = HashSet::new();
         let mut left = false;
+        let mut waiting = HashSet::new();
         for event in pending {
             let user = event.subject.as_ref();
             if self.under_way.contains_key(&event.id) || user.is_some_and(|user| busy.contains(user)) {
                 left |= user.is_some_and(|user| decided_for.contains(user));
+                continue;
+            }
+            let may_fetch = self.fetching.len() < FETCHING;
+            if !may_fetch && self.waiting.contains(&event.id) {
+                busy.extend(event.subject);
+                waiting.insert(event.id);
                 continue;
             }
             let case = match Case::open(&self.engine, event) {
@@ -133,11 +142,11 @@ impl Decider {
                 }
             };
             if case.needs_io(&self.engine) {
-                if self.fetching.len() >= FETCHING {
-                    busy.extend(case.pending.subject.clone());
+                busy.extend(case.pending.subject.clone());
+                if !may_fetch {
+                    waiting.insert(case.pending.id);
                     continue;
                 }
-                busy.extend(case.pending.subject.clone());
                 self.under_way.insert(case.pending.id, case.pending.subject.clone());
                 let engine = Arc::clone(&self.engine);
                 self.fetching.spawn(async move {
@@ -155,6 +164,7 @@ impl Decider {
                 decisions.push(decision);
             }
         }
+        self.waiting = waiting;
         let decided = decisions.len();
         write(&self.engine, decisions).await?;
         Ok((full || left) && decided > 0)

@@ -477,7 +477,8 @@ impl Store {
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state IN ('new', 'held'))
+                    "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'new')
+                          + (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'held')
                           + (SELECT count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
                              WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown'))",
                 )?
