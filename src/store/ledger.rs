@@ -24,6 +24,8 @@ pub struct PendingEvent {
     pub backfill: Option<BackfillMode>,
     /// Whether a newer risk event of the same user is known (asked only for backfills that act).
     pub superseded: bool,
+    /// When an action that resets risk was last attempted on the affected user, whatever became of it.
+    pub last_reset: Option<Timestamp>,
     /// How often it was put off.
     pub postponed: u32,
 }
@@ -217,38 +219,32 @@ pub struct AttemptEnd {
 
 impl Store {
     /// Events that wait for a decision, live ones first, each user's in the order in which they were stored. An event
-    /// whose user has an earlier event that was put off is not among them.
-    pub async fn undecided(&self, now: Timestamp, limit: usize) -> Result<Vec<PendingEvent>, StoreError> {
+    /// whose user has an earlier event that was put off is not among them. `resetting` are the kinds of action that
+    /// reset a user's risk.
+    pub async fn undecided(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        resetting: &[&'static str],
+    ) -> Result<Vec<PendingEvent>, StoreError> {
+        let resetting = serde_json::json!(resetting).to_string();
         self.read(move |connection| {
             connection
                 .prepare_cached(
                     "SELECT e.id, e.source, b.body, e.subject, e.backfill, s.execute, e.postponed,
                             e.backfill AND s.execute AND e.risk IS NOT NULL AND EXISTS (
                                 SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
-                                                        AND n.risk IS NOT NULL)
+                                                        AND n.risk IS NOT NULL),
+                            (SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
+                             WHERE a.subject = e.subject AND a.kind IN (SELECT value FROM json_each(?3)))
                      FROM event e JOIN event_body b ON b.event = e.id JOIN stream s ON s.id = e.stream
                      WHERE e.state = 'new' AND coalesce(e.retry_at, 0) <= ?1
                        AND NOT EXISTS (SELECT 1 FROM event p WHERE p.state = 'new' AND p.retry_at > ?1
                                                                AND p.subject = e.subject AND p.id < e.id)
                      ORDER BY e.backfill, e.id LIMIT ?2",
                 )?
-                .query_map(params![to_ms(now), limit as i64], |row| {
-                    let backfill = match (row.get(4)?, row.get(5)?) {
-                        (false, _) => None,
-                        (true, false) => Some(BackfillMode::Observe),
-                        (true, true) => Some(BackfillMode::Execute),
-                    };
-                    Ok(PendingEvent {
-                        id: EventId(row.get(0)?),
-                        source: row.get(1)?,
-                        body: row.get(2)?,
-                        subject: row.get(3)?,
-                        backfill,
-                        superseded: row.get(7)?,
-                        postponed: row.get(6)?,
-                    })
-                })?
-                .map(|row| Ok(row?))
+                .query_map(params![to_ms(now), limit as i64, resetting], |row| Ok(pending_event(row)))?
+                .map(|row| row?)
                 .collect()
         })
         .await
@@ -264,29 +260,6 @@ impl Store {
             }
             halt::point(Point::InsideT2);
             Ok(written)
-        })
-        .await
-    }
-
-    /// When one of these actions was last attempted on a user, whatever became of it.
-    pub async fn last_attempt_on(
-        &self,
-        subject: &str,
-        kinds: Vec<&'static str>,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let subject = subject.to_owned();
-        self.read(move |connection| {
-            let mut last: Option<i64> = None;
-            for kind in kinds {
-                let of_kind: Option<i64> = connection
-                    .prepare_cached(
-                        "SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
-                         WHERE a.subject = ?1 AND a.kind = ?2",
-                    )?
-                    .query_row(params![subject, kind], |row| row.get(0))?;
-                last = last.max(of_kind);
-            }
-            from_optional_ms(last)
         })
         .await
     }
@@ -504,7 +477,8 @@ impl Store {
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state IN ('new', 'held'))
+                    "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'new')
+                          + (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'held')
                           + (SELECT count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
                              WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown'))",
                 )?
@@ -512,6 +486,24 @@ impl Store {
         })
         .await
     }
+}
+
+fn pending_event(row: &Row<'_>) -> Result<PendingEvent, StoreError> {
+    let backfill = match (row.get(4)?, row.get(5)?) {
+        (false, _) => None,
+        (true, false) => Some(BackfillMode::Observe),
+        (true, true) => Some(BackfillMode::Execute),
+    };
+    Ok(PendingEvent {
+        id: EventId(row.get(0)?),
+        source: row.get(1)?,
+        body: row.get(2)?,
+        subject: row.get(3)?,
+        backfill,
+        postponed: row.get(6)?,
+        superseded: row.get(7)?,
+        last_reset: from_optional_ms(row.get(8)?)?,
+    })
 }
 
 fn commit_decision(connection: &Connection, decision: &Decision, now: Timestamp) -> Result<usize, StoreError> {

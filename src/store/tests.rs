@@ -9,6 +9,9 @@ use super::*;
 use crate::model::action::{ActionState, Happening, InDoubt};
 use crate::model::ids::{ActionId, IdempotencyKey, RunId, StreamId};
 
+/// The kinds of action that reset risk.
+const RESETTING: [&str; 2] = ["okta.group.add_user", "okta.user.clear_sessions"];
+
 /// A state file in a directory of its own.
 struct Inbox {
     store: Store,
@@ -108,7 +111,7 @@ impl Inbox {
 
     /// The events that are to be decided, by uuid.
     async fn undecided(&self, second: i64) -> Vec<String> {
-        let pending = self.store.undecided(at(second), 100).await.unwrap();
+        let pending = self.store.undecided(at(second), 100, &RESETTING).await.unwrap();
         let mut uuids = Vec::new();
         for event in pending {
             uuids.push(self.store.find_event(&event.id.0.to_string()).await.unwrap().unwrap().0.uuid);
@@ -118,7 +121,7 @@ impl Inbox {
 
     async fn pending(&self, uuid: &str) -> PendingEvent {
         let id = self.store.find_event(uuid).await.unwrap().unwrap().0.id;
-        self.store.undecided(at(1), 100).await.unwrap().into_iter().find(|event| event.id.0 == id).unwrap()
+        self.store.undecided(at(1), 100, &RESETTING).await.unwrap().into_iter().find(|event| event.id.0 == id).unwrap()
     }
 
     /// Receives an event of its own and plans a run of these actions for it. Returns their ids.
@@ -458,6 +461,22 @@ async fn an_event_that_is_put_off_holds_back_its_own_user_only() {
     assert_eq!(inbox.undecided(60).await, ["a1", "b1", "a2", "b2", "n"]);
     let row = inbox.store.find_event("a1").await.unwrap().unwrap().0;
     assert_eq!((row.state.as_str(), row.reason.as_deref()), ("new", Some("Okta is away")));
+}
+
+#[tokio::test]
+async fn an_event_knows_when_a_reset_of_its_user_was_last_attempted() {
+    let inbox = Inbox::open().await;
+    let tell = NewAction { kind: "slack.message.post", ..ready("tell") };
+    let [reset, _] = inbox.plan("ann", vec![ready("reset"), tell]).await[..] else { panic!("two actions") };
+    inbox.receive(vec![event("bob", "bob", 1), event("fall", "ann", 2)]).await;
+    assert_eq!(inbox.pending("fall").await.last_reset, None, "it is only planned");
+    assert_eq!(inbox.claim(3).await, ["reset", "tell"]);
+    assert_eq!(inbox.pending("fall").await.last_reset, Some(at(3)), "it is under way");
+    inbox.ends(reset, "transient", Happening::MayPass).await;
+    assert_eq!(inbox.pending("fall").await.last_reset, Some(at(3)), "it failed, but may have arrived");
+    assert_eq!(inbox.claim(5).await, ["reset"]);
+    assert_eq!(inbox.pending("fall").await.last_reset, Some(at(5)));
+    assert_eq!(inbox.pending("bob").await.last_reset, None, "another user");
 }
 
 #[tokio::test]
