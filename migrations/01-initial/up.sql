@@ -96,6 +96,8 @@ CREATE TABLE action (
     run         INTEGER NOT NULL REFERENCES run (id),
     step        TEXT    NOT NULL,
     kind        TEXT    NOT NULL,
+    -- The service it speaks to: what stands before the first dot of its kind.
+    service     TEXT    NOT NULL GENERATED ALWAYS AS (substr(kind, 1, max(instr(kind, '.') - 1, 0))) VIRTUAL,
     key         TEXT    NOT NULL UNIQUE,
     -- The affected user, for finding what we did to him.
     subject     TEXT,
@@ -129,6 +131,7 @@ CREATE TABLE action (
 
 CREATE INDEX action_run ON action (run);
 CREATE INDEX action_open ON action (due, id) WHERE state IN ('waiting', 'ready', 'retry', 'unknown');
+CREATE INDEX action_claim ON action (service, due, id) WHERE state IN ('ready', 'retry');
 CREATE INDEX action_lane ON action (lane, id)
     WHERE lane IS NOT NULL
       AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention', 'awaiting_approval');

@@ -168,7 +168,7 @@ pub enum RiskSource {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DispatchConfig {
-    /// Requests under way at once, over all services.
+    /// Requests under way at once to each service, so that one that does not answer holds up no other.
     pub concurrency: usize,
     /// How long a stop waits for requests under way.
     #[serde(deserialize_with = "duration::required")]

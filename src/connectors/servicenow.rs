@@ -413,6 +413,7 @@ struct Granted {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::stage::{Reply, Seen, Stage};
     use super::incident::{MAX_SHORT_DESCRIPTION, correlation_id, without_code_tags};
     use super::*;
     use crate::model::ids::IdempotencyKey;

@@ -2,7 +2,7 @@
 //!
 //! T3 is committed before a request leaves and T4 after its answer; nothing here is open across either.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ pub struct Dispatcher {
     under_way: JoinSet<Result<(), StoreError>>,
     preparing: JoinSet<(ActionId, Result<(), StoreError>)>,
     in_preparation: HashSet<ActionId>,
-    /// Unknown actions that are being read back.
-    in_settlement: HashSet<ActionId>,
+    /// Unknown actions that are being read back, and their services.
+    in_settlement: HashMap<ActionId, String>,
     settling: JoinSet<(ActionId, Result<(), StoreError>)>,
 }
 
@@ -58,7 +58,7 @@ impl Dispatcher {
             under_way: JoinSet::new(),
             preparing: JoinSet::new(),
             in_preparation: HashSet::new(),
-            in_settlement: HashSet::new(),
+            in_settlement: HashMap::new(),
             settling: JoinSet::new(),
         }
     }
@@ -80,12 +80,16 @@ impl Dispatcher {
                 () = self.engine.planned.notified() => {}
                 Some(done) = self.under_way.join_next() => check(done.unwrap_or(Ok(())))?,
                 Some(done) = self.preparing.join_next() => {
-                    let in_preparation = &mut self.in_preparation;
-                    check(freed(done, in_preparation))?;
+                    check(freed(done, |action| match action {
+                        Some(action) => drop(self.in_preparation.remove(&action)),
+                        None => self.in_preparation.clear(),
+                    }))?;
                 }
                 Some(done) = self.settling.join_next() => {
-                    let in_settlement = &mut self.in_settlement;
-                    check(freed(done, in_settlement))?;
+                    check(freed(done, |action| match action {
+                        Some(action) => drop(self.in_settlement.remove(&action)),
+                        None => self.in_settlement.clear(),
+                    }))?;
                 }
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => {}
@@ -127,11 +131,13 @@ impl Dispatcher {
                 self.preparing.spawn(async move { (action.id, prepare_action(&engine, action).await) });
             }
         }
-        for action in self.engine.store.unsettled(now, ROUND).await? {
-            if self.settling.len() >= self.engine.settings.concurrency {
-                break;
-            }
-            if self.in_settlement.insert(action.id) {
+        // Like requests, reading back has places of its own for each service.
+        let most = self.engine.settings.concurrency;
+        for action in self.engine.store.unsettled(now, most).await? {
+            let service = service_of(&action.kind);
+            let busy = self.in_settlement.values().filter(|other| *other == service).count();
+            if busy < most && !self.in_settlement.contains_key(&action.id) {
+                self.in_settlement.insert(action.id, service.to_owned());
                 let engine = Arc::clone(&self.engine);
                 self.settling.spawn(async move { (action.id, settle(&engine, action).await) });
             }
@@ -140,11 +146,11 @@ impl Dispatcher {
     }
 
     async fn claim(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let free = self.engine.settings.concurrency.saturating_sub(self.under_way.len());
-        if free == 0 || !self.engine.store.has_claimable(now).await? {
+        let most = self.engine.settings.concurrency;
+        if !self.engine.store.has_claimable(now, most).await? {
             return Ok(());
         }
-        for action in self.engine.store.claim_ready(now, free).await? {
+        for action in self.engine.store.claim_ready(now, most).await? {
             halt::point(Point::Claimed);
             let engine = Arc::clone(&self.engine);
             self.under_way.spawn(async move { attempt(&engine, action).await });
@@ -160,21 +166,27 @@ fn check(result: Result<(), StoreError>) -> Result<(), TaskError> {
     }
 }
 
+/// Frees the action of a task that has ended, or every one when it is not known whose task it was.
 fn freed(
     done: Result<(ActionId, Result<(), StoreError>), tokio::task::JoinError>,
-    busy: &mut HashSet<ActionId>,
+    free: impl FnOnce(Option<ActionId>),
 ) -> Result<(), StoreError> {
     match done {
         Ok((action, result)) => {
-            busy.remove(&action);
+            free(Some(action));
             result
         }
         Err(error) => {
             error!("a task of the dispatcher failed: {error}");
-            busy.clear();
+            free(None);
             Ok(())
         }
     }
+}
+
+/// What stands before the first dot of an action's kind.
+fn service_of(kind: &str) -> &str {
+    kind.split('.').next().unwrap_or_default()
 }
 
 /// Sends the request of a claimed action and records how it ended.

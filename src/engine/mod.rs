@@ -87,7 +87,7 @@ pub struct Settings {
     pub risk: RiskConfig,
     /// The linked object that names a manager.
     pub manager_link: String,
-    /// Requests under way at once.
+    /// Requests under way at once to each service.
     pub concurrency: usize,
     /// Pauses between attempts.
     pub retry: Schedule,

@@ -278,14 +278,15 @@ impl Store {
         .await
     }
 
-    /// Waiting actions whose steps before have ended (or whose wait is over) and that are due.
+    /// Waiting actions whose steps before have ended (or whose wait is over) and that are due, those first that are due
+    /// longest: what is put off again and again stands behind what was never looked at.
     pub async fn preparable(&self, now: Timestamp, limit: usize) -> Result<Vec<OpenAction>, StoreError> {
         self.read(move |connection| {
             connection
                 .prepare_cached(
                     "SELECT id, run, step, attempts FROM action
                      WHERE state = 'waiting' AND due <= ?1 AND (open_after = 0 OR wait_until <= ?1)
-                     ORDER BY id LIMIT ?2",
+                     ORDER BY due, id LIMIT ?2",
                 )?
                 .query_map(params![to_ms(now), limit as i64], |row| {
                     Ok(OpenAction {
@@ -341,23 +342,25 @@ impl Store {
     }
 
     /// T3: takes actions that are due and whose lane is free, and writes their attempt rows, in one transaction. Nothing
-    /// is taken while dispatching is paused. A lane is free when no earlier action holds a place in it and none is under
-    /// way: that can be a later one, when a person has an earlier one tried again.
-    pub async fn claim_ready(&self, now: Timestamp, limit: usize) -> Result<Vec<Claimed>, StoreError> {
+    /// is taken while dispatching is paused. Each service has `most` places of its own: when one does not answer, what
+    /// goes to the others goes on. A lane is free when no earlier action holds a place in it and none is under way: that
+    /// can be a later one, when a person has an earlier one tried again.
+    pub async fn claim_ready(&self, now: Timestamp, most: usize) -> Result<Vec<Claimed>, StoreError> {
         self.write(move |connection| {
-            let taken: Vec<Claimed> = connection
-                .prepare_cached(&format!(
-                    "{SELECT_CLAIMED} WHERE a.state IN ('ready', 'retry') AND a.due <= ?1
-                       AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')
+            let mut taken: Vec<Claimed> = Vec::new();
+            for (service, free) in free_places(connection, most)? {
+                let mut due = connection.prepare_cached(&format!(
+                    "{SELECT_CLAIMED} WHERE a.service = ?1 AND a.state IN ('ready', 'retry') AND a.due <= ?2
                        AND (a.lane IS NULL OR NOT EXISTS (
                             SELECT 1 FROM action b WHERE b.lane = a.lane AND (b.id < a.id OR b.state = 'started')
                                AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
                                                'awaiting_approval')))
-                     ORDER BY a.due, a.id LIMIT ?2"
-                ))?
-                .query_map(params![to_ms(now), limit as i64], |row| Ok(claimed(row)))?
-                .map(|row| row?)
-                .collect::<Result<_, _>>()?;
+                     ORDER BY a.due, a.id LIMIT ?3"
+                ))?;
+                for row in due.query_map(params![service, to_ms(now), free], |row| Ok(claimed(row)))? {
+                    taken.push(row??);
+                }
+            }
             for action in &taken {
                 change_state(connection, action.id, Happening::Claimed, now)?;
                 connection
@@ -376,14 +379,20 @@ impl Store {
     }
 
     /// Whether anything could be claimed; lanes are not looked at. Spares an idle daemon its commits.
-    pub async fn has_claimable(&self, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn has_claimable(&self, now: Timestamp, most: usize) -> Result<bool, StoreError> {
         self.read(move |connection| {
-            Ok(connection
-                .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM action WHERE state IN ('ready', 'retry') AND due <= ?1)
-                        AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')",
-                )?
-                .query_row([to_ms(now)], |row| row.get(0))?)
+            for (service, _) in free_places(connection, most)? {
+                let due: bool = connection
+                    .prepare_cached(
+                        "SELECT EXISTS (SELECT 1 FROM action WHERE service = ?1 AND state IN ('ready', 'retry')
+                                                               AND due <= ?2)",
+                    )?
+                    .query_row(params![service, to_ms(now)], |row| row.get(0))?;
+                if due {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
         .await
     }
@@ -438,12 +447,16 @@ impl Store {
         .await
     }
 
-    /// Actions whose last attempt is unknown and whose target is to be read back now.
+    /// Actions whose last attempt is unknown and whose target is to be read back now; at most `limit` of each service.
     pub async fn unsettled(&self, now: Timestamp, limit: usize) -> Result<Vec<Claimed>, StoreError> {
         self.read(move |connection| {
             connection
                 .prepare_cached(&format!(
-                    "{SELECT_CLAIMED} WHERE a.state = 'unknown' AND a.due <= ?1 ORDER BY a.due, a.id LIMIT ?2"
+                    "{SELECT_CLAIMED} WHERE a.id IN (
+                        SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY service ORDER BY due, id) AS place
+                                        FROM action WHERE state = 'unknown' AND due <= ?1)
+                        WHERE place <= ?2)
+                     ORDER BY a.due, a.id"
                 ))?
                 .query_map(params![to_ms(now), limit as i64], |row| Ok(claimed(row)))?
                 .map(|row| row?)
@@ -504,6 +517,26 @@ fn pending_event(row: &Row<'_>) -> Result<PendingEvent, StoreError> {
         superseded: row.get(7)?,
         last_reset: from_optional_ms(row.get(8)?)?,
     })
+}
+
+/// The services that something is ready for, each with how many of its `most` places are free. None while dispatching is
+/// paused.
+fn free_places(connection: &Connection, most: usize) -> Result<Vec<(String, i64)>, StoreError> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "WITH RECURSIVE wanted (name) AS (
+                SELECT min(service) FROM action WHERE state IN ('ready', 'retry')
+                UNION ALL
+                SELECT (SELECT min(service) FROM action WHERE state IN ('ready', 'retry') AND service > wanted.name)
+                FROM wanted WHERE wanted.name IS NOT NULL)
+             SELECT name, ?1 - (SELECT count(*) FROM action WHERE state = 'started' AND service = name) AS free
+             FROM wanted WHERE name IS NOT NULL AND free > 0
+               AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')",
+        )?
+        .query_map([most], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .map(|row| Ok(row?))
+        .collect()
 }
 
 fn commit_decision(connection: &Connection, decision: &Decision, now: Timestamp) -> Result<usize, StoreError> {

@@ -628,16 +628,32 @@ async fn the_time_for_retries_begins_when_a_person_has_spoken() {
 }
 
 #[tokio::test]
+async fn each_service_has_places_of_its_own() {
+    let inbox = Inbox::open().await;
+    let of = |step: &str, kind| NewAction { kind, ..ready(step) };
+    let tickets = ["t1", "t2", "t3"].map(|step| of(step, "servicenow.incident.create"));
+    inbox.plan("a", tickets.into_iter().chain([of("g1", "okta.group.add_user")]).collect()).await;
+    let claim = async || -> Vec<String> {
+        let claimed = inbox.store.claim_ready(at(5), 2).await.unwrap();
+        claimed.into_iter().map(|action| action.step).collect()
+    };
+    assert_eq!(claim().await, ["g1", "t1", "t2"]);
+    assert!(!inbox.store.has_claimable(at(5), 2).await.unwrap(), "the places of the one service are taken");
+    inbox.plan("b", vec![of("g2", "okta.group.remove_user")]).await;
+    assert_eq!(claim().await, ["g2"]);
+}
+
+#[tokio::test]
 async fn nothing_is_claimed_while_dispatching_is_paused() {
     let inbox = Inbox::open().await;
     inbox.plan("a", vec![ready("s")]).await;
     assert!(inbox.store.set_paused(true, at(1)).await.unwrap());
     assert!(!inbox.store.set_paused(true, at(2)).await.unwrap());
-    assert!(!inbox.store.has_claimable(at(5)).await.unwrap());
+    assert!(!inbox.store.has_claimable(at(5), 9).await.unwrap());
     assert!(inbox.claim(5).await.is_empty());
     assert_eq!(inbox.store.status(at(5)).await.unwrap().paused_since, Some(at(1)));
     assert!(inbox.store.set_paused(false, at(3)).await.unwrap());
-    assert!(inbox.store.has_claimable(at(5)).await.unwrap());
+    assert!(inbox.store.has_claimable(at(5), 9).await.unwrap());
     assert_eq!(inbox.claim(5).await, ["s"]);
 }
 
