@@ -24,7 +24,7 @@ use crate::playbook::facts::{Fact, StepView};
 /// The most bytes of a file of events or facts.
 const MAX_INPUT: u64 = 64 * 1024 * 1024;
 /// The most characters of a parameter that are shown to people.
-const MAX_SHOWN: usize = 300;
+const MAX_SHOWN: usize = 4000;
 
 /// Tell what would be done for an event
 ///
