@@ -32,8 +32,8 @@
 //! # Invariants, and the tests that prove them
 //!
 //! 1. **Cursor and events commit together**, and the cursor moves in no other way.
-//!    `tests/crash.rs: every_point_of_the_transactions_survives_a_kill`,
-//!    `store::tests::a_page_that_does_not_follow_the_cursor_is_refused`.
+//!    `tests/crash.rs: the_daemon_is_killed_at_every_point_there_is`,
+//!    `store::tests::a_page_that_does_not_follow_the_cursor_changes_nothing`.
 //! 2. **Intent before effect.** No request that changes something leaves before its attempt row is committed; an attempt
 //!    without an outcome is read back, never blindly repeated. `tests/crash.rs`, `tests/settle.rs`,
 //!    `model::action::tests::nothing_is_sent_without_a_claim`,
@@ -57,6 +57,7 @@ pub mod connectors;
 pub mod demo;
 pub mod engine;
 pub mod guard;
+pub mod halt;
 pub mod http;
 pub mod model;
 pub mod okta;

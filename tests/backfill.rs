@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use okta_responder::demo::org::{Fault, Hold, Misbehaviour, Org, OrgOptions, Service, User, events};
 use okta_responder::model::event::SOURCE_OKTA;
 use okta_responder::store::{ActionFilter, EventFilter, NewStream, Store, StreamKind, StreamRow};
+use serde_json::{Value, json};
 use support::{BOUND, Scene, eventually, inbox, inbox_of};
 
 const GROUP: &str = "High Risk Users";
@@ -319,4 +320,56 @@ async fn what_a_backfill_only_observed_the_live_stream_still_acts_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_backfill_has_acted_on_the_live_stream_leaves_alone() {
     check_met_first_by_a_backfill(true).await;
+}
+
+mod command {
+    use super::*;
+
+    /// The command over the last 25 hours, first looking, then acting. It ends when all is done.
+    fn check(scene: &Scene, since: &str) {
+        let seen = scene.json(&["backfill", "--since", since, "--format", "json"]);
+        assert_eq!((&seen["state"], &seen["stored"]), (&json!("done"), &json!(25)), "{seen}");
+        assert!(scene.org.effects().is_empty());
+        let done = scene.json(&["backfill", "--since", since, "--execute", "--format", "json"]);
+        assert_eq!((&done["state"], &done["stored"], &done["execute"]), (&json!("done"), &json!(25), &json!(true)));
+        assert_eq!(scene.org.effects().len(), 25);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_a_daemon_it_does_the_work_itself() {
+        let scene = Scene::with(day_of(25), SMALL_PAGES, QUARANTINE).await;
+        scene.org.add_group(GROUP);
+        check(&scene, "25h");
+        // A daemon that starts now finds nothing left to do, and begins where it would have begun.
+        let daemon = scene.daemon();
+        daemon.wait_for_log("ready");
+        let store = scene.store().await;
+        assert_eq!(inbox(&store).await.len(), 25);
+        assert_eq!(scene.org.effects().len(), 25);
+        assert!(daemon.stop().success());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn beside_a_daemon_it_leaves_the_work_to_it() {
+        let scene = Scene::with(day_of(25), SMALL_PAGES, QUARANTINE).await;
+        scene.org.add_group(GROUP);
+        let daemon = scene.daemon();
+        daemon.wait_for_log("ready");
+        check(&scene, "25h");
+        assert!(daemon.log().contains("the backfill has read to its end"), "{}", daemon.log());
+        assert!(daemon.stop().success());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_never_asks_for_more_than_okta_keeps_and_says_so() {
+        let scene = Scene::with(day_of(5), SMALL_PAGES, QUARANTINE).await;
+        let output = scene.command(&["backfill", "--since", "400d", "--format", "json"]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && told.contains("Okta keeps 90 days"), "{told}");
+        let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&seen["stored"], &seen["problem"]), (&json!(5), &Value::Null), "{seen}");
+        let since: Timestamp = seen["since"].as_str().unwrap().parse().unwrap();
+        let oldest = scene.org.now() - SignedDuration::from_hours(90 * 24 + 1);
+        assert!(since > oldest, "{since}");
+    }
 }

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use okta_responder::demo::org::{Fault, Misbehaviour, OrgOptions, Service, User, events};
-use okta_responder::engine::halt::{HALT_AT, Point};
+use okta_responder::halt::{HALT_AT, Point};
 use okta_responder::store::ActionRow;
 use support::every::{Every, FAST, STEPS};
 use support::ledger::{Ledger, told};

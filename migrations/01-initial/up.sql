@@ -11,6 +11,8 @@ CREATE TABLE stream (
     -- The verbatim rel=next URL; null before the first page.
     next_url       TEXT,
     since          INTEGER NOT NULL,
+    -- Where it was first meant to begin; it never begins again before that.
+    began          INTEGER NOT NULL,
     until          INTEGER,
     execute        INTEGER NOT NULL DEFAULT 0 CHECK (execute IN (0, 1)),
     -- By the source's own clock.

@@ -222,10 +222,7 @@ async fn change(store: &Store, ids: &Ids, change: PersonChange) -> anyhow::Resul
     }
     match failed {
         0 => Ok(Exit::Done),
-        failed if ids.actions.len() == 1 => {
-            debug_assert_eq!(failed, 1);
-            Ok(Exit::Failed)
-        }
-        failed => Err(anyhow!("{} of {} not changed", plural(failed, "action"), ids.actions.len())),
+        _ if ids.actions.len() == 1 => Ok(Exit::Failed),
+        failed => Err(anyhow!("{failed} of {} were not changed", plural(ids.actions.len() as u64, "action"))),
     }
 }

@@ -17,7 +17,7 @@ use super::run::watch_signals;
 use super::table::{self, Format, plural};
 use super::{Exit, load_config, now, open_store, runtime, tell_problems, terminal};
 use crate::app::{self, App, AppError, Signal, Work};
-use crate::config::load::Loaded;
+use crate::config::load::{self, Loaded};
 use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
 use crate::engine::wanted_types;
@@ -90,7 +90,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     log::start(&quiet(&loaded))?;
     let (query, state) = (query(&loaded), app::state_path(&loaded.config));
-    let missing = loaded.check_secrets(&SecretEnv::of_process());
+    let missing = load::load_with_secrets(file, &SecretEnv::of_process()).err().unwrap_or_default();
     // The daemon's lock decides who reads.
     match App::open(loaded, SecretEnv::of_process(), "backfill") {
         Ok(app) => read(app, query, &missing, arguments),
@@ -187,25 +187,29 @@ fn read(app: App, query: Option<String>, missing: &[Problem], arguments: &Argume
     ended?;
     runtime.block_on(async {
         let stream = store.stream(stream.id).await?.context("the backfill is gone from the state file")?;
-        match stream.state {
-            StreamState::Active => {
-                terminal::note(format!(
-                    "Interrupted; `okta-responder backfill --resume {}` goes on, and so does the next `okta-responder run`.",
-                    stream.id.0
-                ));
-                Ok(Exit::Failed)
-            }
-            StreamState::Done | StreamState::Cancelled => tell_end(&store, &stream, arguments.format).await,
+        let open = store.unfinished_of(stream.id).await?;
+        if stream.state == StreamState::Active {
+            terminal::note(format!(
+                "Interrupted; `okta-responder backfill --resume {}` goes on, and so does the next `okta-responder run`.",
+                stream.id.0
+            ));
+            return Ok(Exit::Failed);
         }
+        let told = tell_end(&store, &stream, arguments.format).await?;
+        if open > 0 {
+            terminal::note(format!("Interrupted with {open} to be decided or done; the next `okta-responder run` goes on."));
+            return Ok(Exit::Failed);
+        }
+        Ok(told)
     })
 }
 
 /// Watches the daemon read. Ctrl-C ends the watching only.
 async fn watch_daemon(store: &Store, query: Option<String>, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stream = begin(store, query, arguments).await?;
+    let mut signals = watch_signals()?;
     terminal::note("The running daemon does the reading; this command watches.");
     let mut progress = Progress::new(&stream);
-    let mut signals = watch_signals()?;
     let through = tokio::select! {
         result = until_through(store, stream.id, &mut progress) => result.map(|()| true),
         () = stopped(&mut signals) => Ok(false),

@@ -38,15 +38,14 @@ pub(super) struct Arguments {
 
 pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let env = SecretEnv::of_process();
-    let (loaded, mut problems) = match load::load(file) {
-        Ok(loaded) => (Some(loaded), Vec::new()),
-        Err(problems) => (None, problems),
+    let loaded = if arguments.online {
+        load::load_with_secrets(file, &env)
+    } else {
+        load::load_with_secrets_at_hand(file, &env)
     };
-    if let Some(loaded) = &loaded {
-        problems.extend(loaded.check_secrets(&env));
-    }
-    let Some(loaded) = loaded.filter(|_| problems.is_empty()) else {
-        return tell_wrong(&problems, arguments.format);
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(problems) => return tell_wrong(&problems, arguments.format),
     };
     let found = Found::of(&loaded);
     match arguments.format {

@@ -21,7 +21,7 @@ mod table;
 pub mod terminal;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -31,6 +31,7 @@ use jiff::Timestamp;
 use crate::app;
 use crate::config::load::{self, Loaded};
 use crate::config::problem::Problem;
+use crate::config::secret::SecretEnv;
 use crate::engine::clock::Clock;
 use crate::store::Store;
 
@@ -45,8 +46,8 @@ pub use exit::Exit;
 #[command(
     after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 69 a service cannot be reached; 75 not possible now, try \
     again later; 78 the configuration is wrong.\n\n\
-    To begin: write /etc/okta-responder/config.toml, `okta-responder check --online`, `okta-responder run`. Every command has\n\
-    examples in its --help."
+    To begin: write /etc/okta-responder/config.toml, `okta-responder check --online`, `okta-responder run`. Every command \
+    tells more in its --help."
 )]
 struct Arguments {
     /// The configuration file [default: /etc/okta-responder/config.toml]
@@ -121,13 +122,20 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 /// Reads the configuration, or prints every problem and fails with [`Exit::Configuration`].
-fn load_config(file: &std::path::Path) -> anyhow::Result<Loaded> {
-    load::load(file).map_err(|problems| {
-        tell_problems(&problems);
-        let count = problems.len();
-        let noun = if count == 1 { "problem" } else { "problems" };
-        Exit::Configuration.because(format!("the configuration has {count} {noun}; nothing was started"))
-    })
+fn load_config(file: &Path) -> anyhow::Result<Loaded> {
+    load::load(file).map_err(|problems| wrong(&problems))
+}
+
+/// The same for a command that works with the services.
+fn load_config_with_secrets(file: &Path) -> anyhow::Result<Loaded> {
+    load::load_with_secrets(file, &SecretEnv::of_process()).map_err(|problems| wrong(&problems))
+}
+
+fn wrong(problems: &[Problem]) -> anyhow::Error {
+    tell_problems(problems);
+    let count = problems.len();
+    let noun = if count == 1 { "problem" } else { "problems" };
+    Exit::Configuration.because(format!("the configuration has {count} {noun}; nothing was started"))
 }
 
 fn tell_problems(problems: &[Problem]) {

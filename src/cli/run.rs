@@ -9,7 +9,7 @@ use signal_hook::iterator::Signals;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::{Exit, load_config, runtime, tell_problems};
+use super::{Exit, load_config_with_secrets, runtime, tell_problems};
 use crate::app::{self, App, Signal, Work};
 use crate::config::load::{self, Loaded};
 use crate::config::secret::SecretEnv;
@@ -27,7 +27,7 @@ use crate::telemetry::log;
 pub(super) struct Arguments {}
 
 pub(super) fn run(file: &Path, _: Arguments) -> anyhow::Result<Exit> {
-    let loaded = load_config(file)?;
+    let loaded = load_config_with_secrets(file)?;
     log::start(&loaded.config.log)?;
     let state = app::state_path(&loaded.config);
     info!(version = env!("CARGO_PKG_VERSION"), config = %file.display(), state = %state.display(), "okta-responder starts");
@@ -55,16 +55,10 @@ pub(super) fn watch_signals() -> anyhow::Result<mpsc::Receiver<Signal>> {
 }
 
 fn reload(file: &Path) -> Option<Loaded> {
-    match load::load(file) {
-        Ok(loaded) => {
-            let missing = loaded.check_secrets(&SecretEnv::of_process());
-            if missing.is_empty() {
-                return Some(loaded);
-            }
-            tell_problems(&missing);
-        }
-        Err(problems) => tell_problems(&problems),
-    }
-    error!("the new configuration is wrong; the old one stays in force");
-    None
+    load::load_with_secrets(file, &SecretEnv::of_process())
+        .map_err(|problems| {
+            tell_problems(&problems);
+            error!("the new configuration is wrong; the old one stays in force");
+        })
+        .ok()
 }

@@ -24,7 +24,7 @@ use crate::playbook::facts::{Fact, StepView};
 /// The most bytes of a file of events or facts.
 const MAX_INPUT: u64 = 64 * 1024 * 1024;
 /// The most characters of a parameter that are shown to people.
-const MAX_SHOWN: usize = 300;
+const MAX_SHOWN: usize = 4000;
 
 /// Tell what would be done for an event
 ///
@@ -39,7 +39,7 @@ const MAX_SHOWN: usize = 300;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder simulate --event event.json\n  \
     okta-responder simulate --event event.json --facts facts.json\n  \
-    okta-responder events show 42 --body --raw --format json | jq .body | okta-responder simulate --event -\n\n\
+    okta-responder simulate --event - < events.jsonl\n\n\
     Exit codes: 0 told; 1 something in the file is no event; 64 usage; 78 the configuration is wrong.")]
 pub(super) struct Arguments {
     /// The events; - reads standard input

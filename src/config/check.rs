@@ -6,19 +6,19 @@ use std::time::Duration;
 use lettre::message::Mailbox;
 use tracing_subscriber::EnvFilter;
 
-use super::path::{KeyPath, Segment};
+use super::document::Repairs;
+use super::path::KeyPath;
 use super::problem::{Problem, Sources};
-use super::secret::SecretEnv;
+use super::secret::{SecretEnv, SecretSource};
 use super::values::{self, ValueError};
 use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
 use crate::connectors::{self, Service};
 use crate::http;
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
 
-/// The compiled playbooks and all problems, except those inside tables that had to be repaired: they may only be
-/// consequences.
-pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPath>) -> (Vec<Playbook>, Vec<Problem>) {
-    let mut check = Check { sources, repaired, problems: Vec::new() };
+/// The compiled playbooks and all problems, except those that may only be consequences of a repair.
+pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec<Playbook>, Vec<Problem>) {
+    let mut check = Check { sources, repairs, problems: Vec::new() };
     check.okta(config);
     check.numbers(config);
     check.risk(config);
@@ -37,8 +37,14 @@ pub(super) fn all(config: &Config, sources: &Sources, repaired: &BTreeSet<KeyPat
     (playbooks, check.problems)
 }
 
-/// Every secret that cannot be had.
-pub(super) fn secrets(config: &Config, sources: &Sources, env: &SecretEnv) -> Vec<Problem> {
+/// Every secret that cannot be had; those that systemd passes only if `credentials` are asked for.
+pub(super) fn secrets(
+    config: &Config,
+    sources: &Sources,
+    repairs: &Repairs,
+    env: &SecretEnv,
+    credentials: bool,
+) -> Vec<Problem> {
     let (servicenow, slack, email) = (config.servicenow.as_ref(), config.slack.as_ref(), config.email.as_ref());
     let named = [
         ("okta", "token", Some(&config.okta.token)),
@@ -51,16 +57,21 @@ pub(super) fn secrets(config: &Config, sources: &Sources, env: &SecretEnv) -> Ve
     named
         .into_iter()
         .filter_map(|(section, key, source)| {
-            let error = source?.resolve(env).err()?;
+            let source = source.filter(|source| credentials || !matches!(source, SecretSource::Credential(_)))?;
+            let error = source.resolve(env).err()?;
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Some(sources.problem(&KeyPath::of(section).key(key), format!("{error}{cause}"), error.remedy()))
+            let path = KeyPath::of(section).key(key);
+            if repairs.may_have_caused(&path, sources.stands(&path)) {
+                return None;
+            }
+            Some(sources.problem(&path, format!("{error}{cause}"), error.remedy()))
         })
         .collect()
 }
 
 struct Check<'c> {
     sources: &'c Sources,
-    repaired: &'c BTreeSet<KeyPath>,
+    repairs: &'c Repairs,
     problems: Vec<Problem>,
 }
 
@@ -242,7 +253,7 @@ impl Check<'_> {
     /// What the playbook's own compiler found, with the places of its keys.
     fn uncompiled(&mut self, here: &KeyPath, playbook: &PlaybookConfig, problems: Vec<playbook::Problem>) {
         // When a step had to be repaired, its name may be what is missing.
-        let names_known = !self.repaired.iter().any(|table| table.is_within(here));
+        let names_known = !self.repairs.tables.iter().any(|table| table.is_within(here));
         for problem in problems {
             let place = match problem.step {
                 None => here.clone(),
@@ -266,7 +277,7 @@ impl Check<'_> {
         let missing: Vec<&str> = groups.iter().filter(|(_, group)| group.is_none()).map(|(key, _)| *key).collect();
         let named = playbook.steps.iter().map(Step::facts_named).fold(plan::applying_facts(playbook), FactSet::union);
         let wanted = config.risk.source == RiskSource::Groups && named.contains(Fact::UserRisk);
-        if wanted && !missing.is_empty() && !self.repaired.contains(&KeyPath::of("risk")) {
+        if wanted && !missing.is_empty() && !self.repairs.tables.contains(&KeyPath::of("risk")) {
             let message =
                 format!("user_risk is asked for, it comes from groups, and {} is not set", missing.join(" and "));
             let remedy = "set high_group and medium_group in [risk], or source = \"okta\" or \"ledger\" there";
@@ -321,12 +332,7 @@ impl Check<'_> {
     }
 
     fn say(&mut self, path: &KeyPath, message: impl Into<String>, remedy: impl Into<String>) {
-        let may_be_a_consequence = self.repaired.iter().any(|table| {
-            path.segments().strip_prefix(table.segments()).is_some_and(|below| {
-                !below.windows(2).any(|pair| matches!(pair, [Segment::Key(key), Segment::Element(_)] if key == "step"))
-            })
-        });
-        if !may_be_a_consequence {
+        if !self.repairs.may_have_caused(path, self.sources.stands(path)) {
             self.problems.push(self.sources.problem(path, message, remedy));
         }
     }

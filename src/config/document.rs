@@ -28,8 +28,8 @@ pub(super) struct Document<T> {
     pub(super) value: T,
     /// The mistakes of shape.
     pub(super) problems: Vec<Problem>,
-    /// Tables that were repaired: what seems wrong inside them may only be a consequence.
-    pub(super) repaired: BTreeSet<KeyPath>,
+    /// What was done to it to give it its shape.
+    pub(super) repairs: Repairs,
     /// Where each key stands.
     pub(super) spots: Vec<(KeyPath, Spot)>,
 }
@@ -50,12 +50,11 @@ pub(super) fn read<T: DeserializeOwned>(file: &Path, text: &str) -> Result<Docum
     for (path, spot) in &spots {
         sources.insert(path.clone(), spot.clone());
     }
-    let mut repair =
-        Repair { text, sources, tree, problems: Vec::new(), removed: BTreeSet::new(), repaired: BTreeSet::new() };
+    let mut repair = Repair { text, sources, tree, problems: Vec::new(), repairs: Repairs::default() };
     for _ in 0..MAX_MISTAKES {
         match T::deserialize(Deserializer::from(repair.tree.clone())) {
             Ok(value) => {
-                return Ok(Document { value, problems: repair.problems, repaired: repair.repaired, spots });
+                return Ok(Document { value, problems: repair.problems, repairs: repair.repairs, spots });
             }
             Err(error) => {
                 if !repair.one(&error) {
@@ -65,6 +64,37 @@ pub(super) fn read<T: DeserializeOwned>(file: &Path, text: &str) -> Result<Docum
         }
     }
     Err(repair.problems)
+}
+
+/// What was taken out of a file or put into it, so that the rest could be read.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    /// Tables that were repaired: what seems wrong with them as a whole may only be a consequence.
+    pub(super) tables: BTreeSet<KeyPath>,
+    /// Keys that were taken out, or that a mistyped key was meant to be.
+    pub(super) keys: BTreeSet<KeyPath>,
+}
+
+impl Repairs {
+    /// Adds those of another file, whose playbooks are counted from `offset`.
+    pub(super) fn extend(&mut self, other: Self, offset: usize) {
+        self.tables.extend(other.tables.into_iter().map(|path| path.with_playbooks_from(offset)));
+        self.keys.extend(other.keys.into_iter().map(|path| path.with_playbooks_from(offset)));
+    }
+
+    /// Whether what seems wrong at `path` may only be a consequence of a repair. What `stands` in the file as it was
+    /// written is not.
+    pub(super) fn may_have_caused(&self, path: &KeyPath, stands: bool) -> bool {
+        self.tables.iter().any(|table| {
+            path.segments().strip_prefix(table.segments()).is_some_and(|below| {
+                let untouched = stands && !below.is_empty() && !self.keys.contains(path);
+                let in_a_step = below
+                    .windows(2)
+                    .any(|pair| matches!(pair, [Segment::Key(key), Segment::Element(_)] if key == "step"));
+                !untouched && !in_a_step
+            })
+        })
+    }
 }
 
 /// A file's text, for lines and columns.
@@ -165,8 +195,7 @@ struct Repair<'i> {
     sources: Sources,
     tree: Spanned<DeTable<'i>>,
     problems: Vec<Problem>,
-    removed: BTreeSet<KeyPath>,
-    repaired: BTreeSet<KeyPath>,
+    repairs: Repairs,
 }
 
 impl Repair<'_> {
@@ -187,11 +216,11 @@ impl Repair<'_> {
         };
         let path = table.key(key);
         // What was taken out a moment ago is missing now, and has been told. Of a whole section its keys are told.
-        if !self.removed.contains(&path) && key != "okta" {
+        if !self.repairs.keys.contains(&path) && key != "okta" {
             let problem = self.sources.problem(&table, format!("the key `{key}` is missing"), missing_remedy(key));
             self.problems.push(problem);
         }
-        self.repaired.insert(table.clone());
+        self.repairs.tables.insert(table.clone());
         let placed = table_mut(&mut self.tree, &table)
             .map(|table| table.insert(Spanned::new(0..0, key.to_owned().into()), Spanned::new(0..0, placeholder(key))));
         placed.is_some()
@@ -207,7 +236,7 @@ impl Repair<'_> {
         let remedy = match closest(key, known.iter().copied()) {
             Some(known) => {
                 // Where the right key is missing, this one is why.
-                self.removed.insert(table.key(known));
+                self.repairs.keys.insert(table.key(known));
                 format!("did you mean `{known}`?")
             }
             None if known.is_empty() => "take it out".to_owned(),
@@ -255,11 +284,11 @@ impl Repair<'_> {
             return false;
         };
         if table != KeyPath::default() {
-            self.repaired.insert(table.clone());
+            self.repairs.tables.insert(table.clone());
         }
         let key = key.clone();
         let taken = table_mut(&mut self.tree, &table).and_then(|table| table.remove(key.as_str()));
-        self.removed.insert(path);
+        self.repairs.keys.insert(path);
         taken.is_some()
     }
 

@@ -1,6 +1,5 @@
 //! Finding and reading the configuration: one file, and the playbooks beside it.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::document::{self, Document};
-use super::path::KeyPath;
+use super::document::{self, Document, Repairs};
 use super::problem::{Problem, Sources};
 use super::secret::SecretEnv;
 use super::{Config, PlaybookConfig, check};
@@ -42,13 +40,6 @@ pub struct Loaded {
     pub sources: Sources,
 }
 
-impl Loaded {
-    /// What is wrong with the secrets: every one that cannot be had. The daemon reads them again when it starts.
-    pub fn check_secrets(&self, env: &SecretEnv) -> Vec<Problem> {
-        check::secrets(&self.config, &self.sources, env)
-    }
-}
-
 /// The file to read: `--config`, else `$OKTA_RESPONDER_CONFIG`, else [`DEFAULT_FILE`].
 pub fn locate(argument: Option<&Path>, variable: Option<OsString>) -> PathBuf {
     let variable = variable.filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -61,8 +52,29 @@ pub fn locate(argument: Option<&Path>, variable: Option<OsString>) -> PathBuf {
 /// # Errors
 /// Every problem that was found, in the order of files and lines.
 pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
+    load_and(file, |_, _| Vec::new())
+}
+
+/// As [`load`], and with the secrets, each of which has to be there.
+///
+/// # Errors
+/// Every problem that was found, in the order of files and lines.
+pub fn load_with_secrets(file: &Path, env: &SecretEnv) -> Result<Loaded, Vec<Problem>> {
+    load_and(file, |config, reading| check::secrets(config, &reading.sources, &reading.repairs, env, true))
+}
+
+/// As [`load_with_secrets`], for a person outside the unit: where systemd passed no credentials, none is asked for.
+///
+/// # Errors
+/// Every problem that was found, in the order of files and lines.
+pub fn load_with_secrets_at_hand(file: &Path, env: &SecretEnv) -> Result<Loaded, Vec<Problem>> {
+    let credentials = env.has_credentials();
+    load_and(file, |config, reading| check::secrets(config, &reading.sources, &reading.repairs, env, credentials))
+}
+
+fn load_and(file: &Path, more: impl Fn(&Config, &Reading) -> Vec<Problem>) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
-    let mut reading = Reading { sources: Sources::new(file), repaired: BTreeSet::new() };
+    let mut reading = Reading { sources: Sources::new(file), repairs: Repairs::default() };
     let main = reading.take::<Config>(file, 0, &mut problems);
     let mut playbooks = Vec::new();
     let own = main.as_ref().map_or(0, |config| config.playbooks.len());
@@ -73,7 +85,8 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
     }
     if let Some(mut config) = main {
         config.playbooks.extend(playbooks);
-        let (playbooks, found) = check::all(&config, &reading.sources, &reading.repaired);
+        let (playbooks, found) = check::all(&config, &reading.sources, &reading.repairs);
+        problems.extend(more(&config, &reading));
         problems.extend(found);
         if problems.is_empty() {
             return Ok(Loaded { config, playbooks, sources: reading.sources });
@@ -95,7 +108,7 @@ struct Playbooks {
 
 struct Reading {
     sources: Sources,
-    repaired: BTreeSet<KeyPath>,
+    repairs: Repairs,
 }
 
 impl Reading {
@@ -117,9 +130,9 @@ impl Reading {
             }
         };
         match document::read::<T>(file, &text) {
-            Ok(Document { value, problems: found, repaired, spots }) => {
+            Ok(Document { value, problems: found, repairs, spots }) => {
                 problems.extend(found);
-                self.repaired.extend(repaired.into_iter().map(|path| path.with_playbooks_from(offset)));
+                self.repairs.extend(repairs, offset);
                 for (path, spot) in spots {
                     // The arrays themselves belong to the file that began them.
                     if offset == 0 || path.segments().len() > 1 {
@@ -332,8 +345,7 @@ mod tests {
              client_secret = { credential = \"servicenow-secret\" }\n\n[slack]\nwebhook_url = { file = \"/nowhere/slack\" }\n",
             &[],
         );
-        let loaded = room.load().unwrap();
-        let problems = loaded.check_secrets(&SecretEnv::new(None, |_| None));
+        let problems = load_with_secrets(&room.path("config.toml"), &SecretEnv::new(None, |_| None)).unwrap_err();
         let text: Vec<String> = problems.iter().map(Problem::to_string).collect();
         insta::assert_snapshot!(text.join("\n").replace(&format!("{}/", room.directory.path().display()), ""));
     }

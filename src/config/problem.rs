@@ -140,6 +140,11 @@ impl Sources {
         words.join(", ")
     }
 
+    /// Whether a key or table stands in a file, as it was written.
+    pub(super) fn stands(&self, path: &KeyPath) -> bool {
+        self.spots.contains_key(path)
+    }
+
     fn spot(&self, path: &KeyPath) -> Option<&Spot> {
         let mut path = path.clone();
         loop {

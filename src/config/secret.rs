@@ -49,6 +49,11 @@ impl SecretEnv {
     ) -> Self {
         Self { credentials_directory, variable: Arc::new(variable) }
     }
+
+    /// Whether systemd passed credentials. A command that a person starts has none, however right the unit is.
+    pub fn has_credentials(&self) -> bool {
+        self.credentials_directory.is_some()
+    }
 }
 
 impl std::fmt::Debug for SecretEnv {

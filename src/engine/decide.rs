@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::halt::{self, Point};
 use super::pulse::Beat;
 use super::retry::Schedule;
 use super::survive::{self, survive, survive_async};
 use super::{Engine, TaskError, gather, outcome, prepare};
 use crate::config::Mode;
 use crate::connectors;
+use crate::halt::{self, Point};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};
@@ -46,12 +46,21 @@ pub struct Decider {
     under_way: HashMap<EventId, Option<String>>,
     /// Users for whom something was decided in the last round, if there was more than fits into one: others come first.
     had_their_turn: HashSet<String>,
+    /// Events that were found to need a request when no more could be made; they are not opened again before one can.
+    waiting: HashSet<EventId>,
 }
 
 impl Decider {
     /// A decider that runs until `stop`.
     pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
-        Self { engine, stop, fetching: JoinSet::new(), under_way: HashMap::new(), had_their_turn: HashSet::new() }
+        Self {
+            engine,
+            stop,
+            fetching: JoinSet::new(),
+            under_way: HashMap::new(),
+            waiting: HashSet::new(),
+            had_their_turn: HashSet::new(),
+        }
     }
 
     /// Decides until the daemon stops.
@@ -114,31 +123,40 @@ impl Decider {
     /// One look into the inbox. Returns whether there may be more right away.
     async fn round(&mut self) -> Result<bool, StoreError> {
         let now = self.engine.clock.now();
+        let resetting: Vec<_> = connectors::resetting_risk().collect();
         let mut busy: HashSet<String> = self.under_way.values().flatten().cloned().collect();
         // Many events of one user must not keep the others' from being seen.
         let had_their_turn = std::mem::take(&mut self.had_their_turn);
         let passed_over = busy.iter().chain(&had_their_turn).cloned().collect();
-        let pending = self.engine.store.undecided(now, passed_over, ROUND).await?;
+        let pending = self.engine.store.undecided(now, ROUND, &resetting, passed_over).await?;
         let full = pending.len() == ROUND;
         let mut began = 0;
         let mut decisions = Vec::new();
         // Users for whom something is decided in this round: what else waits for them can be looked at right after it.
         let mut decided_for: HashSet<String> = HashSet::new();
         let mut left = false;
+        let mut waiting = HashSet::new();
         for event in pending {
             let user = event.subject.as_ref();
             if self.under_way.contains_key(&event.id) || user.is_some_and(|user| busy.contains(user)) {
                 left |= user.is_some_and(|user| decided_for.contains(user));
                 continue;
             }
+            let may_fetch = self.fetching.len() < FETCHING;
+            if !may_fetch && self.waiting.contains(&event.id) {
+                busy.extend(event.subject);
+                waiting.insert(event.id);
+                continue;
+            }
             let id = event.id;
             match survive(|| self.look_at(event, now)).unwrap_or_else(|| Look::Decided(poisoned(id))) {
                 Look::NeedsIo(case) => {
                     busy.extend(case.pending.subject.clone());
-                    if self.fetching.len() >= FETCHING {
+                    if !may_fetch {
+                        waiting.insert(id);
                         continue;
                     }
-                    self.under_way.insert(case.pending.id, case.pending.subject.clone());
+                    self.under_way.insert(id, case.pending.subject.clone());
                     began += 1;
                     let engine = Arc::clone(&self.engine);
                     self.fetching.spawn(async move { (id, decide_with_facts(&engine, *case).await) });
@@ -154,6 +172,7 @@ impl Decider {
                 }
             }
         }
+        self.waiting = waiting;
         let decided = decisions.len();
         write(&self.engine, decisions).await?;
         let more = (full && decided + began > 0) || (left && decided > 0) || !had_their_turn.is_empty();
@@ -219,8 +238,7 @@ struct Case {
     facts: Facts,
     /// Playbooks that want its type, by their place.
     playbooks: Vec<usize>,
-    /// Whether the ledger has to be asked if this fall in risk is an echo of ours.
-    may_be_echo: bool,
+    /// Whether it is a fall in risk that our own action caused.
     echo: bool,
 }
 
@@ -245,14 +263,14 @@ impl Case {
         let playbooks =
             (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
         let facts = Facts::from_event(&event, &engine.links);
-        let may_be_echo = pending.subject.is_some() && Risk::of(&event).is_fall();
-        Ok(Self { pending, event, facts, playbooks, may_be_echo, echo: false })
+        let echo = engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
+        Ok(Self { pending, event, facts, playbooks, echo })
     }
 
     /// Whether anything has to be asked before this event can be decided. A backfill that observes asks nothing of Okta:
     /// its events may be a million.
     fn needs_io(&self, engine: &Engine) -> bool {
-        self.may_be_echo || (!self.only_observes() && !self.open_facts(engine).is_empty())
+        !self.echo && !self.only_observes() && !self.open_facts(engine).is_empty()
     }
 
     fn only_observes(&self) -> bool {
@@ -281,13 +299,6 @@ impl Case {
     /// Asks the ledger and Okta for what decides.
     async fn gather(&mut self, engine: &Engine) -> Result<(), gather::Later> {
         let user = self.pending.subject.clone();
-        if let (true, Some(user)) = (self.may_be_echo, &user) {
-            let last = engine.store.last_attempt_on(user, connectors::resetting_risk().collect()).await?;
-            self.echo = engine.guard.is_echo(&self.event, &Risk::of(&self.event), last);
-        }
-        if self.echo || self.only_observes() {
-            return Ok(());
-        }
         // Twice: what says that a playbook applies, then what its steps name.
         for _ in 0..2 {
             let open = self.open_facts(engine);

@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::halt::{self, Point};
 use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
@@ -20,6 +19,7 @@ use super::retry::Schedule;
 use super::survive::{self, survive_async};
 use super::{Engine, TaskError, gather};
 use crate::connectors::Call;
+use crate::halt::{self, Point};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::model::ids::ActionId;

@@ -41,30 +41,22 @@ pub(super) struct AfterOurs {
 }
 
 /// The groups of a user are read only after our own changes to them are through: a user who is just being put into the
-/// high-risk group is at high risk already. When they do not get through for long, the groups are read as they are.
+/// high-risk group is at high risk already. There is no end to this patience, because a user whose quarantine does not get
+/// through must not pass for one of low risk; what only a person can move is not waited for.
 pub(super) async fn wait_for_own_changes(
     engine: &Engine,
     open: FactSet,
     user: Option<&str>,
     after: AfterOurs,
 ) -> Result<(), Later> {
-    let (Some(user), Some(pause)) = (user, patience(after.postponed)) else { return Ok(()) };
+    let Some(user) = user else { return Ok(()) };
     let reads_groups = open.contains(Fact::Groups) || open.contains(Fact::UserRisk);
     if reads_groups && engine.store.has_open_changes(user, after.before).await? {
+        let pause = if after.postponed < 20 { Duration::from_millis(300) } else { Duration::from_secs(2) };
         let reason = "changes of ours on this user are under way".to_owned();
         return Err(Later { pause: Some(pause), reason, by_design: true });
     }
     Ok(())
-}
-
-/// The next wait for our own changes, after so many; `None` when it is enough. All of them together are longer than a
-/// minute, because for so long Okta can refuse a change when its rate limit is reached.
-fn patience(waited: u32) -> Option<Duration> {
-    match waited {
-        0..20 => Some(Duration::from_millis(300)),
-        20..80 => Some(Duration::from_secs(2)),
-        _ => None,
-    }
 }
 
 /// Fetches the facts in `wanted` that are not there yet. A fact that will never be had becomes `Missing` with its reason;
@@ -205,9 +197,9 @@ fn user_fact(user: &User) -> Value {
     })
 }
 
-/// How often an answer that cannot be understood is asked for again. A proxy is put right by then; what still cannot be
-/// read is so for good, and must not hold back everything else that concerns the user. More than [`patience`] gives.
-const UNREADABLE: u32 = 90;
+/// How often an answer that cannot be understood is asked for again, which takes some hours. A proxy is put right by then;
+/// what still cannot be read is so for good, and must not hold back everything else that concerns the user.
+const UNREADABLE: u32 = 200;
 
 /// Whether asking again may help, and when.
 fn later(error: &OktaError, postponed: u32) -> Option<Later> {
@@ -234,15 +226,6 @@ fn later(error: &OktaError, postponed: u32) -> Option<Later> {
 mod tests {
     use super::*;
     use crate::okta::error::Exchange;
-
-    #[test]
-    fn our_own_changes_are_waited_for_longer_than_a_rate_limit_lasts_but_not_for_ever() {
-        let pauses: Vec<Duration> = (0..1000).map_while(patience).collect();
-        let whole: Duration = pauses.iter().sum();
-        assert!(Duration::from_secs(90) < whole && whole < Duration::from_secs(180), "{whole:?}");
-        assert!(pauses[0] < Duration::from_secs(1), "an ordinary change takes no longer");
-        assert!(pauses.len() < UNREADABLE as usize, "one unreadable answer after them is no reason to give up");
-    }
 
     #[test]
     fn an_answer_that_stays_unreadable_does_not_hold_a_user_back_for_ever() {

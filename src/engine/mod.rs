@@ -7,7 +7,6 @@ pub mod clock;
 mod decide;
 mod dispatch;
 mod gather;
-pub mod halt;
 pub mod intake;
 mod outcome;
 mod poll;

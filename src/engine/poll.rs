@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::halt::{self, Point};
 use super::intake::{self, Intake};
 use super::pulse::Beat;
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
+use crate::halt::{self, Point};
 use crate::model::event::SOURCE_OKTA;
 use crate::model::ids::StreamId;
 use crate::okta::error::{OktaError, OktaErrorKind};
@@ -44,6 +44,7 @@ pub struct Poller {
     /// The stream as it stands in the store, moved along with each page.
     cursor: Option<String>,
     since: Timestamp,
+    began: Timestamp,
     until: Option<Timestamp>,
     query: String,
     last_good_poll: Option<Timestamp>,
@@ -123,6 +124,7 @@ impl Poller {
             kind: stream.kind,
             cursor: stream.next_url,
             since: stream.since,
+            began: stream.began,
             until: stream.until,
             query: stream.query,
             last_good_poll: stream.last_good_poll,
@@ -327,6 +329,13 @@ impl Poller {
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
         match error.kind {
+            OktaErrorKind::FilterRefused | OktaErrorKind::BadRequest if self.begins_too_early(&error).is_some() => {
+                // After a long stop the stream wants to begin far before what Okta keeps.
+                let since = self.begins_too_early(&error).unwrap_or(self.since);
+                warn!(stream.id = self.id.0, asked = %self.since, %since, "Okta keeps 90 days: the stream begins there");
+                self.begin_at(since, self.query.clone()).await?;
+                self.pause(PASSING).await;
+            }
             OktaErrorKind::CursorRefused => {
                 warn!(stream.id = self.id.0, error = %error, "the cursor is lost: the stream begins again a little earlier");
                 let query = self.query.clone();
@@ -387,13 +396,11 @@ impl Poller {
         }
     }
 
-    /// Begins the stream again: at the last good poll minus the overlap, or where it began.
+    /// Begins the stream again: at the last good poll minus the overlap, but never before it was first meant to begin.
     async fn restart(&mut self, query: String) -> Result<(), TaskError> {
         let overlap = SignedDuration::try_from(self.engine.settings.overlap).unwrap_or(SignedDuration::from_hours(1));
         let since = match (self.kind, self.last_good_poll) {
-            (StreamKind::Live, Some(last)) => {
-                last.checked_sub(overlap).unwrap_or(self.since).max(Timestamp::UNIX_EPOCH)
-            }
+            (StreamKind::Live, Some(last)) => last.checked_sub(overlap).unwrap_or(self.began).max(self.began),
             // A backfill reads by the time of the events, of which the newest stored one says how far it is.
             (StreamKind::Backfill, _) => {
                 let newest = self.engine.store.stream(self.id).await?.and_then(|stream| stream.newest);
@@ -401,6 +408,17 @@ impl Poller {
             }
             (StreamKind::Live, None) => self.since,
         };
+        self.begin_at(since, query).await
+    }
+
+    /// Where the stream can begin when what Okta refused lies before what it keeps, by its own clock.
+    fn begins_too_early(&self, error: &OktaError) -> Option<Timestamp> {
+        let okta_now = error.exchange.date.filter(|_| self.cursor.is_none())?;
+        let (since, _) = clamp_since(self.since, okta_now);
+        (since > self.since).then_some(since)
+    }
+
+    async fn begin_at(&mut self, since: Timestamp, query: String) -> Result<(), TaskError> {
         let now = self.engine.clock.now();
         self.engine.store.restart_stream(self.id, query.clone(), since, now).await?;
         info!(stream.id = self.id.0, %since, filter = %query, "the stream begins again");

@@ -113,7 +113,8 @@ impl ActionState {
             (S::Unknown, H::CannotTell) => S::NeedsAttention,
 
             (S::NeedsAttention, H::SettledByPerson) => S::Settled,
-            (S::NeedsAttention | S::Failed | S::Cancelled | S::Refused, H::RetriedByPerson) => S::Retry,
+            (S::NeedsAttention | S::Failed | S::Cancelled, H::RetriedByPerson) => S::Retry,
+            (S::Failed | S::Cancelled | S::Refused, H::PlannedAnewByPerson) => S::Waiting,
             (S::AwaitingApproval, H::Approved) => S::Ready,
             (
                 S::Waiting | S::Ready | S::Retry | S::Unknown | S::NeedsAttention | S::AwaitingApproval,
@@ -164,8 +165,10 @@ pub enum Happening {
     DoubtAccepted,
     /// A person says what happened.
     SettledByPerson,
-    /// A person wants it tried again.
+    /// A person wants it tried again as it was prepared.
     RetriedByPerson,
+    /// A person wants it prepared again: it never was, or the guard refused it and has its say again.
+    PlannedAnewByPerson,
     /// A person allows it.
     Approved,
     /// A person takes it back.
@@ -174,7 +177,7 @@ pub enum Happening {
 
 impl Happening {
     /// Every happening.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Prepared,
         Self::HeldForApproval,
         Self::NotCalledFor,
@@ -191,6 +194,7 @@ impl Happening {
         Self::DoubtAccepted,
         Self::SettledByPerson,
         Self::RetriedByPerson,
+        Self::PlannedAnewByPerson,
         Self::Approved,
         Self::CancelledByPerson,
     ];
@@ -251,7 +255,8 @@ mod tests {
         for state in ActionState::ALL.into_iter().filter(|state| state.is_final()) {
             for happening in Happening::ALL {
                 if state.after(happening).is_ok() {
-                    assert_eq!(happening, Happening::RetriedByPerson, "{state} moved on {happening:?}");
+                    let by_a_person = matches!(happening, Happening::RetriedByPerson | Happening::PlannedAnewByPerson);
+                    assert!(by_a_person, "{state} moved on {happening:?}");
                 }
             }
         }
@@ -284,6 +289,15 @@ mod tests {
                 Happening::CancelledByPerson
             ]
         );
+    }
+
+    #[test]
+    fn nothing_gets_past_the_guard_once_it_was_refused() {
+        for happening in Happening::ALL {
+            if let Ok(next) = ActionState::Refused.after(happening) {
+                assert_eq!(next, ActionState::Waiting, "{happening:?}");
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
-use crate::engine::halt::{self, Point};
+use crate::halt::{self, Point};
 use crate::model::ids::StreamId;
 
 /// The most characters of a quarantined record that are kept.
@@ -65,6 +65,8 @@ pub struct Stream {
     pub next_url: Option<String>,
     /// Where it began, or began again.
     pub since: Timestamp,
+    /// Where it was first meant to begin; it never begins again before that.
+    pub began: Timestamp,
     /// Where a backfill ends.
     pub until: Option<Timestamp>,
     /// Whether a backfill acts.
@@ -175,8 +177,8 @@ impl Store {
     pub async fn create_stream(&self, new: NewStream, now: Timestamp) -> Result<StreamId, StoreError> {
         self.write(move |connection| {
             connection.execute(
-                "INSERT INTO stream (source, kind, state, query, since, until, execute, created_at, updated_at)
-                 VALUES (?1, ?2, 'active', ?3, ?4, ?5, ?6, ?7, ?7)",
+                "INSERT INTO stream (source, kind, state, query, since, began, until, execute, created_at, updated_at)
+                 VALUES (?1, ?2, 'active', ?3, ?4, ?4, ?5, ?6, ?7, ?7)",
                 params![
                     new.source,
                     match new.kind {
@@ -206,7 +208,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(move |connection| {
             connection.execute(
-                "UPDATE stream SET next_url = NULL, query = ?2, since = ?3, restarts = restarts + 1, updated_at = ?4
+                "UPDATE stream SET next_url = NULL, query = ?2, since = ?3, began = min(began, ?3),
+                                   restarts = restarts + 1, updated_at = ?4
                  WHERE id = ?1",
                 params![id.0, query, to_ms(since), to_ms(now)],
             )?;
@@ -393,7 +396,7 @@ fn quarantine(
 }
 
 const SELECT_STREAM: &str = "SELECT id, source, kind, state, query, next_url, since, until, execute, last_good_poll, \
-                             newest, stored FROM stream";
+                             newest, stored, began FROM stream";
 
 fn stream(row: &Row<'_>) -> Result<Stream, StoreError> {
     let kind: String = row.get(2)?;
@@ -420,5 +423,6 @@ fn stream(row: &Row<'_>) -> Result<Stream, StoreError> {
         last_good_poll: from_optional_ms(row.get(9)?)?,
         newest: from_optional_ms(row.get(10)?)?,
         stored: row.get(11)?,
+        began: from_ms(row.get(12)?)?,
     })
 }

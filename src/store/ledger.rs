@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
-use crate::engine::halt::{self, Point};
+use crate::halt::{self, Point};
 use crate::model::action::{ActionState, Happening, IllegalTransition, InDoubt};
 use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId, StreamId};
 use crate::model::outcome::Receipt;
@@ -25,6 +25,8 @@ pub struct PendingEvent {
     pub backfill: Option<BackfillMode>,
     /// Whether a newer risk event of the same user is known (asked only for backfills that act).
     pub superseded: bool,
+    /// When an action that resets risk was last attempted on the affected user, whatever became of it.
+    pub last_reset: Option<Timestamp>,
     /// How often it was put off.
     pub postponed: u32,
 }
@@ -219,44 +221,33 @@ pub struct AttemptEnd {
 impl Store {
     /// Events that wait for a decision, live ones first, each user's in the order in which they were stored. An event
     /// whose user has an earlier event that was put off is not among them, nor are those of users to be passed over.
+    /// `resetting` are the kinds of action that reset a user's risk.
     pub async fn undecided(
         &self,
         now: Timestamp,
-        passed_over: Vec<String>,
         limit: usize,
+        resetting: &[&'static str],
+        passed_over: Vec<String>,
     ) -> Result<Vec<PendingEvent>, StoreError> {
-        let passed_over = Value::from(passed_over).to_string();
+        let (resetting, passed_over) = (Value::from(resetting).to_string(), Value::from(passed_over).to_string());
         self.read(move |connection| {
             connection
                 .prepare_cached(
                     "SELECT e.id, e.source, b.body, e.subject, e.backfill, s.execute, e.postponed,
                             e.backfill AND s.execute AND e.risk IS NOT NULL AND EXISTS (
                                 SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
-                                                        AND n.risk IS NOT NULL)
+                                                        AND n.risk IS NOT NULL),
+                            (SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
+                             WHERE a.subject = e.subject AND a.kind IN (SELECT value FROM json_each(?3)))
                      FROM event e JOIN event_body b ON b.event = e.id JOIN stream s ON s.id = e.stream
                      WHERE e.state = 'new' AND coalesce(e.retry_at, 0) <= ?1
                        AND NOT EXISTS (SELECT 1 FROM event p WHERE p.state = 'new' AND p.retry_at > ?1
                                                                AND p.subject = e.subject AND p.id < e.id)
-                       AND (e.subject IS NULL OR e.subject NOT IN (SELECT value FROM json_each(?3)))
+                       AND (e.subject IS NULL OR e.subject NOT IN (SELECT value FROM json_each(?4)))
                      ORDER BY e.backfill, e.id LIMIT ?2",
                 )?
-                .query_map(params![to_ms(now), limit as i64, passed_over], |row| {
-                    let backfill = match (row.get(4)?, row.get(5)?) {
-                        (false, _) => None,
-                        (true, false) => Some(BackfillMode::Observe),
-                        (true, true) => Some(BackfillMode::Execute),
-                    };
-                    Ok(PendingEvent {
-                        id: EventId(row.get(0)?),
-                        source: row.get(1)?,
-                        body: row.get(2)?,
-                        subject: row.get(3)?,
-                        backfill,
-                        superseded: row.get(7)?,
-                        postponed: row.get(6)?,
-                    })
-                })?
-                .map(|row| Ok(row?))
+                .query_map(params![to_ms(now), limit as i64, resetting, passed_over], |row| Ok(pending_event(row)))?
+                .map(|row| row?)
                 .collect()
         })
         .await
@@ -272,29 +263,6 @@ impl Store {
             }
             halt::point(Point::InsideT2);
             Ok(written)
-        })
-        .await
-    }
-
-    /// When one of these actions was last attempted on a user, whatever became of it.
-    pub async fn last_attempt_on(
-        &self,
-        subject: &str,
-        kinds: Vec<&'static str>,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let subject = subject.to_owned();
-        self.read(move |connection| {
-            let mut last: Option<i64> = None;
-            for kind in kinds {
-                let of_kind: Option<i64> = connection
-                    .prepare_cached(
-                        "SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
-                         WHERE a.subject = ?1 AND a.kind = ?2",
-                    )?
-                    .query_row(params![subject, kind], |row| row.get(0))?;
-                last = last.max(of_kind);
-            }
-            from_optional_ms(last)
         })
         .await
     }
@@ -439,7 +407,7 @@ impl Store {
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND lane IS NOT NULL AND run < ?2
+                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND kind LIKE 'okta.%' AND lane IS NOT NULL AND run < ?2
                         AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
                 )?
                 .query_row(params![subject, before.map_or(i64::MAX, |run| run.0)], |row| row.get(0))?)
@@ -528,7 +496,8 @@ impl Store {
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state IN ('new', 'held'))
+                    "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'new')
+                          + (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'held')
                           + (SELECT count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
                              WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown'))",
                 )?
@@ -536,6 +505,24 @@ impl Store {
         })
         .await
     }
+}
+
+fn pending_event(row: &Row<'_>) -> Result<PendingEvent, StoreError> {
+    let backfill = match (row.get(4)?, row.get(5)?) {
+        (false, _) => None,
+        (true, false) => Some(BackfillMode::Observe),
+        (true, true) => Some(BackfillMode::Execute),
+    };
+    Ok(PendingEvent {
+        id: EventId(row.get(0)?),
+        source: row.get(1)?,
+        body: row.get(2)?,
+        subject: row.get(3)?,
+        backfill,
+        postponed: row.get(6)?,
+        superseded: row.get(7)?,
+        last_reset: from_optional_ms(row.get(8)?)?,
+    })
 }
 
 /// The services that something is ready for, each with how many of its `most` places are free. None while dispatching is

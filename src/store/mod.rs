@@ -58,7 +58,7 @@ pub enum StoreError {
     #[error("a commit to the state file failed: {0}")]
     Unwritable(String),
     /// The file cannot be written.
-    #[error("the state file is read-only for this user or file system")]
+    #[error("the state file or its directory is read-only for this user or file system")]
     ReadOnly,
     /// The file is damaged.
     #[error(
@@ -137,10 +137,16 @@ impl StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
+        // Where the disk is full, SQLite may not even get room for the index of its log, and calls that an input error.
+        if matches!(&error, rusqlite::Error::SqliteFailure(told, _) if told.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+        {
+            return Self::Full;
+        }
         match error.sqlite_error_code() {
             Some(Code::DiskFull) => Self::Full,
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy,
-            Some(Code::ReadOnly) => Self::ReadOnly,
+            // The log lies beside the file and cannot be made in a read-only directory.
+            Some(Code::ReadOnly | Code::CannotOpen) => Self::ReadOnly,
             Some(Code::DatabaseCorrupt) => Self::Corrupt,
             Some(Code::NotADatabase) => Self::NotOurs,
             _ => Self::Sqlite(error),

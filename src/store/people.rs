@@ -40,22 +40,23 @@ pub enum PersonError {
         /// The states from which it can be done.
         possible: String,
     },
-    /// An action that never got its parameters has nothing to send.
-    #[error("action {0} failed before its parameters were known; mend the playbook, it cannot be tried again")]
-    NeverPrepared(ActionId),
     /// The file could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl PersonChange {
-    fn happening(self) -> Happening {
-        match self {
-            Self::Retry => Happening::RetriedByPerson,
+    /// What that means for an action in this state, or `None` when it cannot be done. One that was never prepared, or that
+    /// the guard refused, is prepared again before anything is sent.
+    fn happening(self, state: ActionState, prepared: bool) -> Option<Happening> {
+        let happening = match self {
+            Self::Retry if prepared && state != ActionState::Refused => Happening::RetriedByPerson,
+            Self::Retry => Happening::PlannedAnewByPerson,
             Self::Cancel => Happening::CancelledByPerson,
             Self::Approve => Happening::Approved,
             Self::Settle => Happening::SettledByPerson,
-        }
+        };
+        state.after(happening).is_ok().then_some(happening)
     }
 
     /// Whether the time for retries begins now: an action that waited two days for its approval has had no attempt yet.
@@ -89,10 +90,10 @@ impl Store {
                 .optional()?;
             let Some((state, prepared)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
             let state = parse_state(&state)?;
-            if state.after(change.happening()).is_err() {
+            let Some(happening) = change.happening(state, prepared) else {
                 let possible: Vec<&str> = ActionState::ALL
                     .into_iter()
-                    .filter(|state| state.after(change.happening()).is_ok())
+                    .filter(|state| change.happening(*state, true).is_some())
                     .map(ActionState::as_str)
                     .collect();
                 return Ok(Err(PersonError::WrongState {
@@ -101,16 +102,13 @@ impl Store {
                     done: change.participle(),
                     possible: possible.join(", "),
                 }));
-            }
-            if change == PersonChange::Retry && !prepared {
-                return Ok(Err(PersonError::NeverPrepared(action)));
-            }
+            };
             connection.execute(
                 "UPDATE action SET due = ?2, reason = ?3, error = NULL,
                             retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
                 params![action.0, to_ms(now), change.participle(), change.begins_anew()],
             )?;
-            Ok(Ok(change_state(connection, action, change.happening(), now)?))
+            Ok(Ok(change_state(connection, action, happening, now)?))
         })
         .await?
     }

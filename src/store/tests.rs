@@ -9,6 +9,9 @@ use super::*;
 use crate::model::action::{ActionState, Happening, InDoubt};
 use crate::model::ids::{ActionId, IdempotencyKey, RunId, StreamId};
 
+/// The kinds of action that reset risk.
+const RESETTING: [&str; 2] = ["okta.group.add_user", "okta.user.clear_sessions"];
+
 /// A state file in a directory of its own.
 struct Inbox {
     store: Store,
@@ -108,7 +111,7 @@ impl Inbox {
 
     /// The events that are to be decided, by uuid.
     async fn undecided(&self, second: i64) -> Vec<String> {
-        let pending = self.store.undecided(at(second), Vec::new(), 100).await.unwrap();
+        let pending = self.store.undecided(at(second), 100, &RESETTING, Vec::new()).await.unwrap();
         let mut uuids = Vec::new();
         for event in pending {
             uuids.push(self.store.find_event(&event.id.0.to_string()).await.unwrap().unwrap().0.uuid);
@@ -118,7 +121,13 @@ impl Inbox {
 
     async fn pending(&self, uuid: &str) -> PendingEvent {
         let id = self.store.find_event(uuid).await.unwrap().unwrap().0.id;
-        self.store.undecided(at(1), Vec::new(), 100).await.unwrap().into_iter().find(|event| event.id.0 == id).unwrap()
+        self.store
+            .undecided(at(1), 100, &RESETTING, Vec::new())
+            .await
+            .unwrap()
+            .into_iter()
+            .find(|event| event.id.0 == id)
+            .unwrap()
     }
 
     /// Receives an event of its own and plans a run of these actions for it. Returns their ids.
@@ -461,6 +470,22 @@ async fn an_event_that_is_put_off_holds_back_its_own_user_only() {
 }
 
 #[tokio::test]
+async fn an_event_knows_when_a_reset_of_its_user_was_last_attempted() {
+    let inbox = Inbox::open().await;
+    let tell = NewAction { kind: "slack.message.post", ..ready("tell") };
+    let [reset, _] = inbox.plan("ann", vec![ready("reset"), tell]).await[..] else { panic!("two actions") };
+    inbox.receive(vec![event("bob", "bob", 1), event("fall", "ann", 2)]).await;
+    assert_eq!(inbox.pending("fall").await.last_reset, None, "it is only planned");
+    assert_eq!(inbox.claim(3).await, ["reset", "tell"]);
+    assert_eq!(inbox.pending("fall").await.last_reset, Some(at(3)), "it is under way");
+    inbox.ends(reset, "transient", Happening::MayPass).await;
+    assert_eq!(inbox.pending("fall").await.last_reset, Some(at(3)), "it failed, but may have arrived");
+    assert_eq!(inbox.claim(5).await, ["reset"]);
+    assert_eq!(inbox.pending("fall").await.last_reset, Some(at(5)));
+    assert_eq!(inbox.pending("bob").await.last_reset, None, "another user");
+}
+
+#[tokio::test]
 async fn an_executing_backfill_holds_its_events_until_it_is_known_which_is_the_newest() {
     let inbox = Inbox::open().await;
     let backfill = inbox.store.create_stream(stream(StreamKind::Backfill, true), at(1)).await.unwrap();
@@ -559,6 +584,9 @@ async fn a_person_changes_an_action_exactly_where_the_state_machine_allows_it() 
         let inbox = Inbox::open().await;
         let actions = inbox.bring(state, changes.len()).await;
         for (action, (change, happening)) in actions.into_iter().zip(changes) {
+            // Who asks for what the guard refused gets the guard again.
+            let asks_again = state == ActionState::Refused && change == PersonChange::Retry;
+            let happening = if asks_again { Happening::PlannedAnewByPerson } else { happening };
             let result = inbox.store.change_by_person(action, change, at(5)).await;
             match (state.after(happening), result) {
                 (Ok(next), Ok(now)) => assert_eq!(now, next, "{state} {change:?}"),
@@ -574,16 +602,18 @@ async fn a_person_changes_an_action_exactly_where_the_state_machine_allows_it() 
 }
 
 #[tokio::test]
-async fn an_action_without_parameters_is_never_tried_again() {
+async fn an_action_without_parameters_is_prepared_before_it_is_tried_again() {
     let inbox = Inbox::open().await;
     let none = Prepared { params: None, ..prepared(Happening::CannotBePrepared) };
     let failed = NewAction { preparation: Some(none), ..ready("failed") };
     let actions = inbox.plan("a", vec![failed, waiting("cancelled", &[])]).await;
     inbox.store.change_by_person(actions[1], PersonChange::Cancel, at(2)).await.unwrap();
     for action in actions {
-        let refused = inbox.store.change_by_person(action, PersonChange::Retry, at(3)).await;
-        assert!(matches!(refused, Err(PersonError::NeverPrepared(_))), "{refused:?}");
+        let state = inbox.store.change_by_person(action, PersonChange::Retry, at(3)).await.unwrap();
+        assert_eq!(state, ActionState::Waiting);
     }
+    assert_eq!(inbox.store.preparable(at(4), 10).await.unwrap().len(), 2);
+    assert!(inbox.store.claim_ready(at(4), 10).await.unwrap().is_empty());
     let nobody = inbox.store.change_by_person(ActionId(99), PersonChange::Retry, at(3)).await;
     assert!(matches!(nobody, Err(PersonError::NoSuchAction(_))));
 }
@@ -670,7 +700,7 @@ async fn users_who_are_passed_over_make_room_for_others() {
     let inbox = Inbox::open().await;
     let nobody = NewEvent { subject: None, ..event("0", "", 0) };
     inbox.receive(vec![nobody, event("1", "a", 0), event("2", "a", 0), event("3", "b", 0)]).await;
-    let pending = inbox.store.undecided(at(1), vec!["a".to_owned(), "x\"]".to_owned()], 2).await.unwrap();
+    let pending = inbox.store.undecided(at(1), 2, &RESETTING, vec!["a".to_owned(), "x\"]".to_owned()]).await.unwrap();
     let users: Vec<_> = pending.into_iter().map(|event| event.subject).collect();
     assert_eq!(users, [None, Some("b".to_owned())]);
 }
