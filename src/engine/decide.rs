@@ -206,7 +206,7 @@ async fn decide_with_facts(engine: &Engine, mut case: Case) -> Result<(), StoreE
 /// An event on the table.
 struct Case {
     pending: PendingEvent,
-    event: Event,
+    event: Arc<Event>,
     facts: Facts,
     /// Playbooks that want its type, by their place.
     playbooks: Vec<usize>,
@@ -219,7 +219,7 @@ impl Case {
     fn open(engine: &Engine, pending: PendingEvent) -> Result<Self, Box<Decision>> {
         let end = |verdict| Box::new(Decision { event: pending.id, verdict, runs: Vec::new() });
         let event = match Event::parse(&pending.source, &pending.body) {
-            Ok(event) => event,
+            Ok(event) => Arc::new(event),
             Err(error) => return Err(end(EventVerdict::Skipped(format!("unreadable: {error}")))),
         };
         if engine.guard.is_own(&event) {
@@ -231,7 +231,7 @@ impl Case {
         let wants = |playbook: &Playbook| playbook.wants(&event.event_type);
         let playbooks =
             (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
-        let facts = Facts::from_event(&event, &engine.links);
+        let facts = Facts::from_event(Arc::clone(&event), &engine.links);
         let echo = engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
         Ok(Self { pending, event, facts, playbooks, echo })
     }

@@ -321,10 +321,10 @@ async fn prepare_action(engine: &Engine, action: OpenAction) -> Result<(), Store
     Ok(())
 }
 
-fn open(engine: &Engine, context: &RunContext) -> Result<(Event, Facts), String> {
+fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), String> {
     let body = context.body.as_deref().ok_or("the event's record is gone; it was kept too short")?;
-    let event = Event::parse(&context.source, body).map_err(|error| error.to_string())?;
-    let mut facts = Facts::from_event(&event, &engine.links);
+    let event = Arc::new(Event::parse(&context.source, body).map_err(|error| error.to_string())?);
+    let mut facts = Facts::from_event(Arc::clone(&event), &engine.links);
     let stored = serde_json::from_str(&context.facts).map_err(|error| error.to_string())?;
     facts.restore_fetched(&stored).map_err(|error| error.to_string())?;
     for sibling in &context.siblings {
