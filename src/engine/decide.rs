@@ -11,10 +11,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::intake::tells_risk;
 use super::pulse::Beat;
 use super::retry::Schedule;
+use super::survive::{self, survive, survive_async};
 use super::{Engine, TaskError, gather, outcome, prepare};
 use crate::config::Mode;
 use crate::connectors;
@@ -33,6 +35,8 @@ const ROUND: usize = 500;
 const FETCHING: usize = 8;
 /// Pauses when a fact cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+/// How long nothing is decided after the state file could not be written.
+const REST: Duration = Duration::from_secs(5);
 /// The longest time between two looks into the inbox.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -43,6 +47,8 @@ pub struct Decider {
     fetching: JoinSet<(EventId, Result<(), StoreError>)>,
     /// Events under way, with the user each is about: his later events wait.
     under_way: HashMap<EventId, Option<String>>,
+    /// Users for whom something was decided in the last round, if there was more than fits into one: others come first.
+    had_their_turn: HashSet<String>,
     /// Events that were found to need a request when no more could be made; they are not opened again before one can.
     waiting: HashSet<EventId>,
 }
@@ -50,7 +56,14 @@ pub struct Decider {
 impl Decider {
     /// A decider that runs until `stop`.
     pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
-        Self { engine, stop, fetching: JoinSet::new(), under_way: HashMap::new(), waiting: HashSet::new() }
+        Self {
+            engine,
+            stop,
+            fetching: JoinSet::new(),
+            under_way: HashMap::new(),
+            waiting: HashSet::new(),
+            had_their_turn: HashSet::new(),
+        }
     }
 
     /// Decides until the daemon stops.
@@ -61,7 +74,7 @@ impl Decider {
                 Ok(more) => more,
                 Err(error) if error.may_pass() => {
                     warn!("deciding waits: {error}");
-                    tokio::time::sleep(LOOK).await;
+                    self.rest().await;
                     false
                 }
                 Err(error) => return Err(error.into()),
@@ -72,7 +85,13 @@ impl Decider {
             let wait = self.until_due().await;
             tokio::select! {
                 () = self.engine.stored.notified() => {}
-                Some(done) = self.fetching.join_next() => self.fetched(done)?,
+                Some(done) = self.fetching.join_next() => {
+                    if let Some(error) = self.fetched(done)? {
+                        // What was asked for could not be stored. Asking again at once would only burden Okta.
+                        warn!("deciding waits: {error}");
+                        self.rest().await;
+                    }
+                }
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => {}
             }
@@ -81,25 +100,35 @@ impl Decider {
         Ok(())
     }
 
+    /// Takes back an event whose facts were fetched. Returns why its decision could not be stored, if that passes by itself.
     fn fetched(
         &mut self,
         done: Result<(EventId, Result<(), StoreError>), tokio::task::JoinError>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Option<StoreError>, TaskError> {
         match done {
             Ok((event, result)) => {
                 self.under_way.remove(&event);
                 match result {
-                    Err(error) if !error.may_pass() => return Err(error.into()),
-                    _ => {}
+                    Ok(()) => Ok(None),
+                    Err(error) if error.may_pass() => Ok(Some(error)),
+                    Err(error) => Err(error.into()),
                 }
             }
             Err(error) => {
                 // A panic in one look-up must not block its user for ever.
                 warn!("fetching facts failed: {error}");
                 self.under_way.clear();
+                Ok(None)
             }
         }
-        Ok(())
+    }
+
+    /// A while in which nothing is tried, because the state file cannot be written.
+    async fn rest(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(REST) => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     async fn until_due(&self) -> Duration {
@@ -114,9 +143,13 @@ impl Decider {
     async fn round(&mut self) -> Result<bool, StoreError> {
         let now = self.engine.clock.now();
         let resetting: Vec<_> = connectors::resetting_risk().collect();
-        let pending = self.engine.store.undecided(now, ROUND, &resetting).await?;
-        let full = pending.len() == ROUND;
         let mut busy: HashSet<String> = self.under_way.values().flatten().cloned().collect();
+        // Many events of one user must not keep the others' from being seen.
+        let had_their_turn = std::mem::take(&mut self.had_their_turn);
+        let passed_over = busy.iter().chain(&had_their_turn).cloned().collect();
+        let pending = self.engine.store.undecided(now, ROUND, &resetting, passed_over).await?;
+        let full = pending.len() == ROUND;
+        let mut began = 0;
         let mut decisions = Vec::new();
         // Users for whom something is decided in this round: what else waits for them can be looked at right after it.
         let mut decided_for: HashSet<String> = HashSet::new();
@@ -134,41 +167,60 @@ impl Decider {
                 waiting.insert(event.id);
                 continue;
             }
-            let case = match Case::open(&self.engine, event) {
-                Ok(case) => case,
-                Err(decision) => {
-                    decisions.push(*decision);
-                    continue;
-                }
-            };
-            if case.needs_io(&self.engine) {
-                busy.extend(case.pending.subject.clone());
-                if !may_fetch {
-                    waiting.insert(case.pending.id);
-                    continue;
-                }
-                self.under_way.insert(case.pending.id, case.pending.subject.clone());
-                let engine = Arc::clone(&self.engine);
-                self.fetching.spawn(async move {
-                    let event = case.pending.id;
-                    (event, decide_with_facts(&engine, case).await)
-                });
-            } else {
-                let decision = case.decide(&self.engine, now);
-                // Groups that this decision changes must be changed before the user's next event asks for them.
-                let acting = decision.runs.iter().filter(|run| !run.observe);
-                if acting.flat_map(|run| &run.actions).any(|action| action.subject.is_some()) {
+            let id = event.id;
+            match survive(|| self.look_at(event, now)).unwrap_or_else(|| Look::Decided(poisoned(id))) {
+                Look::NeedsIo(case) => {
                     busy.extend(case.pending.subject.clone());
-                    decided_for.extend(case.pending.subject.clone());
+                    if !may_fetch {
+                        waiting.insert(id);
+                        continue;
+                    }
+                    self.under_way.insert(id, case.pending.subject.clone());
+                    began += 1;
+                    let engine = Arc::clone(&self.engine);
+                    self.fetching.spawn(async move { (id, decide_with_facts(&engine, *case).await) });
                 }
-                decisions.push(decision);
+                Look::Decided(decision) => {
+                    // Groups that this decision changes must be changed before the user's next event asks for them.
+                    let mut acting = decision.runs.iter().filter(|run| !run.observe).flat_map(|run| &run.actions);
+                    if let Some(user) = acting.find_map(|action| action.subject.clone()) {
+                        busy.insert(user.clone());
+                        decided_for.insert(user);
+                    }
+                    decisions.push(decision);
+                }
             }
         }
         self.waiting = waiting;
         let decided = decisions.len();
         write(&self.engine, decisions).await?;
-        Ok((full || left) && decided > 0)
+        let more = (full && decided + began > 0) || (left && decided > 0) || !had_their_turn.is_empty();
+        if full {
+            self.had_their_turn = decided_for;
+        }
+        Ok(more)
     }
+
+    /// Decides an event, or finds that something has to be asked for it first.
+    fn look_at(&self, event: PendingEvent, now: Timestamp) -> Look {
+        match Case::open(&self.engine, event) {
+            Err(decision) => Look::Decided(*decision),
+            Ok(case) if case.needs_io(&self.engine) => Look::NeedsIo(Box::new(case)),
+            Ok(case) => Look::Decided(case.decide(&self.engine, now)),
+        }
+    }
+}
+
+/// What a look at an event came to.
+enum Look {
+    NeedsIo(Box<Case>),
+    Decided(Decision),
+}
+
+/// The end of an event over which the program failed in itself. The events behind it go on.
+fn poisoned(event: EventId) -> Decision {
+    error!(event.id = event.0, "an event is skipped: {}", survive::WORDS);
+    Decision { event, verdict: EventVerdict::Skipped(format!("poisoned: {}", survive::WORDS)), runs: Vec::new() }
 }
 
 async fn write(engine: &Engine, decisions: Vec<Decision>) -> Result<(), StoreError> {
@@ -187,19 +239,14 @@ async fn write(engine: &Engine, decisions: Vec<Decision>) -> Result<(), StoreErr
 /// Decides one event whose playbooks ask for facts that need a request.
 async fn decide_with_facts(engine: &Engine, mut case: Case) -> Result<(), StoreError> {
     let now = engine.clock.now();
-    let decision = match case.gather(engine).await {
-        Ok(()) => case.decide(engine, engine.clock.now()),
-        Err(later) => {
-            let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(case.pending.postponed + 1, &case.event.uuid));
-            if later.by_design {
-                debug!(event.uuid = case.event.uuid, "an event is put off: {}", later.reason);
-            } else {
-                warn!(event.uuid = case.event.uuid, "an event is put off: {}", later.reason);
-            }
-            let verdict = EventVerdict::Postponed { until: outcome::after(now, pause), reason: later.reason };
-            Decision { event: case.pending.id, verdict, runs: Vec::new() }
+    let id = case.pending.id;
+    let decision = survive_async(async {
+        match case.gather(engine).await {
+            Ok(()) => case.decide(engine, engine.clock.now()),
+            Err(later) => case.put_off(later, now),
         }
-    };
+    });
+    let decision = decision.await.unwrap_or_else(|| poisoned(id));
     write(engine, vec![decision]).await
 }
 
@@ -220,7 +267,10 @@ impl Case {
         let end = |verdict| Box::new(Decision { event: pending.id, verdict, runs: Vec::new() });
         let event = match Event::parse(&pending.source, &pending.body) {
             Ok(event) => Arc::new(event),
-            Err(error) => return Err(end(EventVerdict::Skipped(format!("unreadable: {error}")))),
+            Err(error) => {
+                warn!(event.id = pending.id.0, "an event is skipped, because it cannot be read whole: {error}");
+                return Err(end(EventVerdict::Skipped(format!("unreadable: {}", with_cause(&error)))));
+            }
         };
         if engine.guard.is_own(&event) {
             return Err(end(EventVerdict::Skipped("own".to_owned())));
@@ -232,7 +282,8 @@ impl Case {
         let playbooks =
             (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
         let facts = Facts::from_event(Arc::clone(&event), &engine.links);
-        let echo = engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
+        let echo =
+            tells_risk(&event.event_type) && engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
         Ok(Self { pending, event, facts, playbooks, echo })
     }
 
@@ -273,9 +324,21 @@ impl Case {
             let open = self.open_facts(engine);
             let after_ours = gather::AfterOurs { postponed: self.pending.postponed, before: None };
             gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await?;
-            gather::fetch(engine, &mut self.facts, open, user.as_deref()).await?;
+            gather::fetch(engine, &mut self.facts, open, user.as_deref(), self.pending.postponed).await?;
         }
         Ok(())
+    }
+
+    /// A fact cannot be had now.
+    fn put_off(&self, later: gather::Later, now: Timestamp) -> Decision {
+        let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(self.pending.postponed + 1, &self.event.uuid));
+        if later.by_design {
+            debug!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);
+        } else {
+            warn!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);
+        }
+        let verdict = EventVerdict::Postponed { until: outcome::after(now, pause), reason: later.reason };
+        Decision { event: self.pending.id, verdict, runs: Vec::new() }
     }
 
     /// The decision. Pure but for the log.

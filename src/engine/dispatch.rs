@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -17,6 +16,7 @@ use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
 use super::retry::Schedule;
+use super::survive::{self, survive_async};
 use super::{Engine, TaskError, gather};
 use crate::connectors::Call;
 use crate::halt::{self, Point};
@@ -196,13 +196,8 @@ async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
         (Some(connector), Ok(params)) => {
             let call = Call { key: action.key.clone(), params, attempt: action.attempt };
             // A panic must not take the daemon down, and whether the request had left by then is not known.
-            let performed = std::panic::AssertUnwindSafe(connector.perform(&call)).catch_unwind().await;
-            performed.unwrap_or_else(|_| {
-                Outcome::Unknown(Failure::new(
-                    Reason::Interrupted,
-                    "the connector failed in itself; please report this",
-                ))
-            })
+            let performed = survive_async(connector.perform(&call)).await;
+            performed.unwrap_or_else(|| Outcome::Unknown(Failure::new(Reason::Interrupted, survive::WORDS)))
         }
         (None, _) => Outcome::Permanent(no_connector(&action.kind)),
         (_, Err(error)) => {
@@ -223,7 +218,8 @@ async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     let verdict = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
         (Some(connector), Ok(params)) => {
             let call = Call { key: action.key.clone(), params, attempt: action.attempt };
-            connector.verify(&call).await
+            // Asking the same again would only fail again.
+            survive_async(connector.verify(&call)).await.unwrap_or(Verdict::CannotTell)
         }
         (None, _) => Verdict::TryLater(no_connector(&action.kind)),
         (_, Err(_)) => Verdict::CannotTell,
@@ -304,14 +300,17 @@ fn no_connector(kind: &str) -> Failure {
 async fn prepare_action(engine: &Engine, action: OpenAction) -> Result<(), StoreError> {
     let context = engine.store.run_context(action.run).await?;
     let mut facts_before = None;
-    let (result, facts) = match open(engine, &context) {
-        Err(why) => (Ok(prepare::cannot(why)), None),
-        Ok((event, mut facts)) => {
-            facts_before.replace(facts.fetched_json());
-            let result = look(engine, &action, &context, &event, &mut facts).await;
-            (result, Some(facts.fetched_json()))
+    let looked = survive_async(async {
+        match open(engine, &context) {
+            Err(why) => (Ok(prepare::cannot(why)), None),
+            Ok((event, mut facts)) => {
+                facts_before.replace(facts.fetched_json());
+                let result = look(engine, &action, &context, &event, &mut facts).await;
+                (result, Some(facts.fetched_json()))
+            }
         }
-    };
+    });
+    let (result, facts) = looked.await.unwrap_or_else(|| (Ok(prepare::cannot(survive::WORDS.to_owned())), None));
     let facts = facts.filter(|facts| Some(facts) != facts_before.as_ref()).map(|facts| facts.to_string());
     let now = engine.clock.now();
     let preparation = Preparation { action: action.id, run: action.run, facts, result };
@@ -376,7 +375,7 @@ async fn look(
                 let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
                 let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
                 let fetched = match ours {
-                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref()).await,
+                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), action.postponed).await,
                     Err(later) => Err(later),
                 };
                 if let Err(later) = fetched {

@@ -66,6 +66,7 @@ pub(super) async fn fetch(
     facts: &mut Facts,
     wanted: FactSet,
     user_id: Option<&str>,
+    postponed: u32,
 ) -> Result<(), Later> {
     let missing = facts.not_fetched(wanted);
     if missing.is_empty() {
@@ -102,7 +103,7 @@ pub(super) async fn fetch(
         };
         match value {
             Ok(value) => facts.set(fact, value),
-            Err(error) => match later(&error) {
+            Err(error) => match later(&error, postponed) {
                 Some(later) => return Err(later),
                 None => facts.set(fact, FactValue::Missing(error.to_string())),
             },
@@ -196,8 +197,15 @@ fn user_fact(user: &User) -> Value {
     })
 }
 
+/// How often an answer that cannot be understood is asked for again, which takes some hours. A proxy is put right by then;
+/// what still cannot be read is so for good, and must not hold back everything else that concerns the user.
+const UNREADABLE: u32 = 200;
+
 /// Whether asking again may help, and when.
-fn later(error: &OktaError) -> Option<Later> {
+fn later(error: &OktaError, postponed: u32) -> Option<Later> {
+    if error.kind == OktaErrorKind::BadAnswer && postponed >= UNREADABLE {
+        return None;
+    }
     let pause = match error.kind {
         OktaErrorKind::RateLimited(Wait::Until(wait)) => Some(wait),
         OktaErrorKind::RateLimited(Wait::Concurrency)
@@ -212,4 +220,17 @@ fn later(error: &OktaError) -> Option<Later> {
         _ => return None,
     };
     Some(Later { pause, reason: error.to_string(), by_design: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::okta::error::Exchange;
+
+    #[test]
+    fn an_answer_that_stays_unreadable_does_not_hold_a_user_back_for_ever() {
+        let unreadable = OktaError::bad_answer(Exchange::default(), "");
+        assert!(later(&unreadable, 0).is_some() && later(&unreadable, UNREADABLE - 1).is_some());
+        assert!(later(&unreadable, UNREADABLE).is_none());
+    }
 }

@@ -13,6 +13,7 @@ mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
 pub mod retry;
+mod survive;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -11,11 +11,16 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::lenient;
+
 /// The source name of the Okta System Log.
 pub const SOURCE_OKTA: &str = "okta";
 
 /// The largest record that is taken in, in bytes; a larger one goes to quarantine.
 pub const MAX_EVENT_BYTES: usize = 512 * 1024;
+
+/// The longest `uuid` and the longest `eventType`, in bytes. Okta's have 36 and some 60; they stand in keys and logs.
+const MAX_NAME: usize = 256;
 
 /// The three fields without which a record is not an event, borrowed from the page where that is possible.
 #[derive(Debug, Deserialize)]
@@ -50,6 +55,9 @@ impl<'a> Envelope<'a> {
         if envelope.uuid.is_empty() || envelope.event_type.is_empty() {
             return Err(EventError::Empty);
         }
+        if envelope.uuid.len() > MAX_NAME || envelope.event_type.len() > MAX_NAME {
+            return Err(EventError::LongName);
+        }
         Ok(envelope)
     }
 }
@@ -63,6 +71,9 @@ pub enum EventError {
     /// A required field is empty.
     #[error("`uuid` or `eventType` is empty")]
     Empty,
+    /// `uuid` or `eventType` is longer than any of Okta's.
+    #[error("`uuid` or `eventType` has more than {MAX_NAME} bytes")]
+    LongName,
     /// It is larger than [`MAX_EVENT_BYTES`].
     #[error("{bytes} bytes are more than the {MAX_EVENT_BYTES} an event may have")]
     TooLarge {
@@ -103,7 +114,7 @@ impl Event {
     /// Reads a whole record.
     pub fn parse(source: &str, raw: &str) -> Result<Self, EventError> {
         let envelope = Envelope::parse(raw)?;
-        let body: Value = serde_json::from_str(raw).map_err(EventError::Shape)?;
+        let body: Value = lenient::from_str(raw).map_err(EventError::Shape)?;
         Ok(Self {
             source: source.to_owned(),
             uuid: envelope.uuid.into_owned(),
@@ -216,6 +227,24 @@ mod tests {
         }
         let error = Envelope::parse(r#"{"uuid":"u","eventType":"x","published":"redacted"}"#).unwrap_err();
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("`published` is no time"));
+    }
+
+    #[test]
+    fn half_a_character_in_a_name_does_not_hide_the_event() {
+        let named = event(
+            r#"{"uuid":"u","eventType":"user.risk.detect","published":"2026-08-24T10:15:02.102Z",
+                "target":[{"id":"00u1","type":"User","displayName":"Ann\ud83d"}]}"#,
+        );
+        assert_eq!(named.affected_user().unwrap().display_name, Some("Ann\u{fffd}"));
+    }
+
+    #[test]
+    fn names_that_would_fill_keys_and_logs_are_refused() {
+        let long = "x".repeat(MAX_NAME + 1);
+        for (uuid, kind) in [(long.as_str(), "x"), ("u", long.as_str())] {
+            let raw = format!(r#"{{"uuid":"{uuid}","eventType":"{kind}","published":"2026-08-24T10:15:02Z"}}"#);
+            assert!(matches!(Envelope::parse(&raw), Err(EventError::LongName)));
+        }
     }
 
     #[test]

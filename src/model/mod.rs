@@ -4,6 +4,7 @@ pub mod action;
 pub mod escape;
 pub mod event;
 pub mod ids;
+pub mod lenient;
 pub mod outcome;
 pub mod risk;
 pub mod similar;

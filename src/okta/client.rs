@@ -17,6 +17,7 @@ use super::page::{check_origin, next_link};
 use super::path::ApiPath;
 use super::rate::RateHeaders;
 use crate::http;
+use crate::model::lenient;
 
 /// The most bytes of an object or of a page of objects.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -69,7 +70,7 @@ pub struct Answer {
 impl Answer {
     /// The body as JSON of a shape.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, OktaError> {
-        serde_json::from_slice(&self.body).map_err(|error| OktaError::from_json(self.exchange.clone(), error))
+        lenient::from_slice(&self.body).map_err(|error| OktaError::from_json(self.exchange.clone(), error))
     }
 }
 

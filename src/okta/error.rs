@@ -151,7 +151,7 @@ impl OktaError {
     }
 
     /// An answer that lacks something; `what` is a sentence.
-    pub(super) fn bad_answer(mut exchange: Exchange, what: &str) -> Self {
+    pub(crate) fn bad_answer(mut exchange: Exchange, what: &str) -> Self {
         exchange.summary = Some(what.to_owned());
         Self::new(OktaErrorKind::BadAnswer, exchange)
     }

@@ -346,7 +346,7 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
 /// cancelled, or (for the live stream) has not read to its end. Else a backfill over a time that the live stream has still
 /// to read would swallow what happened in it, and looking first would leave nothing to act on. What was observed is
 /// forgotten, and the event gets a new row, so that a decision under way for the old one finds nothing. `None` when the
-/// event is no such one.
+/// event is no such one, or when a person has had something of it done: that is on record for good.
 fn take_over(connection: &Connection, reader: &Reader, uuid: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
     if reader.backfill && !reader.execute {
         return Ok(None);
@@ -355,7 +355,9 @@ fn take_over(connection: &Connection, reader: &Reader, uuid: &str, now: Timestam
         .prepare_cached(
             "SELECT e.id FROM event e JOIN stream s ON s.id = e.stream
              WHERE e.source = ?1 AND e.uuid = ?2 AND s.kind = 'backfill'
-               AND (NOT s.execute OR e.reason = 'backfill cancelled' OR (e.state = 'held' AND NOT ?3))",
+               AND (NOT s.execute OR e.reason = 'backfill cancelled' OR (e.state = 'held' AND NOT ?3))
+               AND NOT EXISTS (SELECT 1 FROM run r JOIN action a ON a.run = r.id
+                               WHERE r.event = e.id AND (a.finished_at IS NULL OR a.attempts > 0))",
         )?
         .query_row(params![reader.source, uuid, reader.backfill], |row| row.get(0))
         .optional()?;

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
-use crate::model::action::{ActionState, Happening, InDoubt};
+use crate::model::action::{ActionState, Happening, IllegalTransition, InDoubt};
 use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId, StreamId};
 use crate::model::outcome::Receipt;
 
@@ -219,15 +220,16 @@ pub struct AttemptEnd {
 
 impl Store {
     /// Events that wait for a decision, live ones first, each user's in the order in which they were stored. An event
-    /// whose user has an earlier event that was put off is not among them. `resetting` are the kinds of action that
-    /// reset a user's risk.
+    /// whose user has an earlier event that was put off is not among them, nor are those of users to be passed over.
+    /// `resetting` are the kinds of action that reset a user's risk.
     pub async fn undecided(
         &self,
         now: Timestamp,
         limit: usize,
         resetting: &[&'static str],
+        passed_over: Vec<String>,
     ) -> Result<Vec<PendingEvent>, StoreError> {
-        let resetting = serde_json::json!(resetting).to_string();
+        let (resetting, passed_over) = (Value::from(resetting).to_string(), Value::from(passed_over).to_string());
         self.read(move |connection| {
             connection
                 .prepare_cached(
@@ -241,9 +243,10 @@ impl Store {
                      WHERE e.state = 'new' AND coalesce(e.retry_at, 0) <= ?1
                        AND NOT EXISTS (SELECT 1 FROM event p WHERE p.state = 'new' AND p.retry_at > ?1
                                                                AND p.subject = e.subject AND p.id < e.id)
+                       AND (e.subject IS NULL OR e.subject NOT IN (SELECT value FROM json_each(?4)))
                      ORDER BY e.backfill, e.id LIMIT ?2",
                 )?
-                .query_map(params![to_ms(now), limit as i64, resetting], |row| Ok(pending_event(row)))?
+                .query_map(params![to_ms(now), limit as i64, resetting, passed_over], |row| Ok(pending_event(row)))?
                 .map(|row| row?)
                 .collect()
         })
@@ -413,13 +416,15 @@ impl Store {
     }
 
     /// T4: writes how an attempt ended and what that means for its action, in one transaction.
+    ///
+    /// When the action has been moved meanwhile, so that this is [`StoreError::Illegal`], only the attempt is written.
     pub async fn record_outcome(&self, end: AttemptEnd, now: Timestamp) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            record_outcome(connection, &end, now)?;
+        let recorded = self.write(move |connection| {
+            let recorded = record_outcome(connection, &end, now)?;
             halt::point(Point::InsideT4);
-            Ok(())
-        })
-        .await
+            Ok(recorded)
+        });
+        Ok(recorded.await??)
     }
 
     /// Marks every attempt without an outcome as unknown: the process that made it is gone. Called once at start, before
@@ -440,7 +445,8 @@ impl Store {
                     receipt: None,
                     due: Some(now),
                 };
-                record_outcome(connection, &end, now)?;
+                // An action that is not under way any more stays where it is; nothing may keep the daemon from starting.
+                let _ = record_outcome(connection, &end, now)?;
             }
             Ok(lost.len())
         })
@@ -649,7 +655,11 @@ fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Tim
     Ok(())
 }
 
-fn record_outcome(connection: &Connection, end: &AttemptEnd, now: Timestamp) -> Result<(), StoreError> {
+fn record_outcome(
+    connection: &Connection,
+    end: &AttemptEnd,
+    now: Timestamp,
+) -> Result<Result<(), IllegalTransition>, StoreError> {
     if let Some(outcome) = end.outcome {
         connection
             .prepare_cached(
@@ -657,6 +667,17 @@ fn record_outcome(connection: &Connection, end: &AttemptEnd, now: Timestamp) -> 
                  WHERE action = ?1 AND outcome IS NULL",
             )?
             .execute(params![end.action.0, to_ms(now), outcome, end.reason, end.detail])?;
+    }
+    let state = state_of(connection, end.action)?;
+    // What reading back found is about an unknown attempt, and says nothing of one that was begun since.
+    let stale = end.outcome.is_none() && state != ActionState::Unknown;
+    if let Some(happening) = end.happening
+        && (stale || state.after(happening).is_err())
+    {
+        return Ok(Err(IllegalTransition { state, happening }));
+    }
+    if stale {
+        return Ok(Ok(()));
     }
     let receipt = end.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok());
     connection
@@ -668,7 +689,7 @@ fn record_outcome(connection: &Connection, end: &AttemptEnd, now: Timestamp) -> 
     if let Some(happening) = end.happening {
         change_state(connection, end.action, happening, now)?;
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// The only way in which an action changes its state. Steps that wait for it learn when it has ended.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::model::ids::StreamId;
+use crate::model::lenient;
 
 /// How things stand.
 #[derive(Debug, Clone, Serialize)]
@@ -513,7 +514,7 @@ fn by_state(connection: &Connection, table: &str) -> Result<Vec<(String, u64)>, 
 }
 
 fn json(text: Option<String>) -> Result<Option<Value>, StoreError> {
-    text.map(|text| serde_json::from_str(&text).map_err(|_| StoreError::Unreadable("JSON".to_owned()))).transpose()
+    text.map(|text| lenient::from_str(&text).map_err(|_| StoreError::Unreadable("JSON".to_owned()))).transpose()
 }
 
 const STREAM: &str = "SELECT id, source, kind, state, query, next_url, since, until, execute, last_good_poll, newest, pages, \

@@ -111,7 +111,7 @@ impl Inbox {
 
     /// The events that are to be decided, by uuid.
     async fn undecided(&self, second: i64) -> Vec<String> {
-        let pending = self.store.undecided(at(second), 100, &RESETTING).await.unwrap();
+        let pending = self.store.undecided(at(second), 100, &RESETTING, Vec::new()).await.unwrap();
         let mut uuids = Vec::new();
         for event in pending {
             uuids.push(self.store.find_event(&event.id.0.to_string()).await.unwrap().unwrap().0.uuid);
@@ -121,7 +121,13 @@ impl Inbox {
 
     async fn pending(&self, uuid: &str) -> PendingEvent {
         let id = self.store.find_event(uuid).await.unwrap().unwrap().0.id;
-        self.store.undecided(at(1), 100, &RESETTING).await.unwrap().into_iter().find(|event| event.id.0 == id).unwrap()
+        self.store
+            .undecided(at(1), 100, &RESETTING, Vec::new())
+            .await
+            .unwrap()
+            .into_iter()
+            .find(|event| event.id.0 == id)
+            .unwrap()
     }
 
     /// Receives an event of its own and plans a run of these actions for it. Returns their ids.
@@ -641,6 +647,60 @@ async fn each_service_has_places_of_its_own() {
     assert!(!inbox.store.has_claimable(at(5), 2).await.unwrap(), "the places of the one service are taken");
     inbox.plan("b", vec![of("g2", "okta.group.remove_user")]).await;
     assert_eq!(claim().await, ["g2"]);
+}
+
+#[tokio::test]
+async fn an_attempt_whose_action_was_moved_meanwhile_never_keeps_the_daemon_from_starting() {
+    let inbox = Inbox::open().await;
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    inbox.claim(1).await;
+    // What an older version, or a stale verdict, may have left behind.
+    let raw = Connection::open(file(&inbox.dir)).unwrap();
+    raw.execute("UPDATE action SET state = 'cancelled', finished_at = 1", []).unwrap();
+    assert_eq!(inbox.store.mark_lost(at(2)).await.unwrap(), 1);
+    assert_eq!(inbox.store.mark_lost(at(3)).await.unwrap(), 0);
+    assert_eq!(inbox.rows().await[0].state, "cancelled");
+    assert_eq!(inbox.store.list_attempts(action.0).await.unwrap()[0].outcome.as_deref(), Some("unknown"));
+}
+
+#[tokio::test]
+async fn a_stale_verdict_says_nothing_of_an_attempt_that_was_begun_since() {
+    let inbox = Inbox::open().await;
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    inbox.claim(1).await;
+    inbox.ends(action, "unknown", Happening::OutcomeLost).await;
+    inbox.store.change_by_person(action, PersonChange::Cancel, at(2)).await.unwrap();
+    inbox.store.change_by_person(action, PersonChange::Retry, at(2)).await.unwrap();
+    inbox.claim(3).await;
+    let verdict = inbox.store.record_outcome(end(action, None, Happening::WillNotPass), at(4)).await;
+    assert!(matches!(verdict, Err(StoreError::Illegal(_))), "{verdict:?}");
+    assert_eq!(inbox.rows().await[0].state, "started");
+}
+
+#[tokio::test]
+async fn what_a_person_wants_of_an_observed_event_is_never_forgotten() {
+    let inbox = Inbox::open().await;
+    let backfill = inbox.store.create_stream(stream(StreamKind::Backfill, false), at(0)).await.unwrap();
+    inbox.store.commit_page(page(backfill, None, "b", vec![event("a", "a", 0)]), at(1)).await.unwrap();
+    let refused = NewAction { preparation: Some(prepared(Happening::RefusedByGuard)), ..ready("s") };
+    let mut decision = inbox.decision("a", vec![refused]).await;
+    decision.runs[0].observe = true;
+    inbox.store.commit_decisions(vec![decision], at(1)).await.unwrap();
+    let action = ActionId(inbox.rows().await[0].id);
+    inbox.store.change_by_person(action, PersonChange::Retry, at(2)).await.unwrap();
+    let counts = inbox.receive(vec![event("a", "a", 0), event("b", "b", 1)]).await;
+    assert_eq!((counts.stored, counts.duplicates), (1, 1));
+    assert_eq!(inbox.rows().await[0].state, "waiting", "the action that is just being prepared is still there");
+}
+
+#[tokio::test]
+async fn users_who_are_passed_over_make_room_for_others() {
+    let inbox = Inbox::open().await;
+    let nobody = NewEvent { subject: None, ..event("0", "", 0) };
+    inbox.receive(vec![nobody, event("1", "a", 0), event("2", "a", 0), event("3", "b", 0)]).await;
+    let pending = inbox.store.undecided(at(1), 2, &RESETTING, vec!["a".to_owned(), "x\"]".to_owned()]).await.unwrap();
+    let users: Vec<_> = pending.into_iter().map(|event| event.subject).collect();
+    assert_eq!(users, [None, Some("b".to_owned())]);
 }
 
 #[tokio::test]
