@@ -175,7 +175,7 @@ impl Stage<'_> {
     }
 
     fn facts(&self, event: &Event) -> Facts {
-        let mut facts = Facts::from_event(event, self.links);
+        let mut facts = Facts::from_event(event.clone(), self.links);
         if event.affected_user().is_none() {
             for fact in Fact::ALL {
                 facts.set(fact, FactValue::Missing("the event names no user".to_owned()));

@@ -161,7 +161,7 @@ fn check(playbook: &str, event: &Event, user_risk: &str, ended: &[(&str, &str)],
     let loaded = loaded();
     let playbook: &Playbook = loaded.playbooks.iter().find(|candidate| candidate.name == playbook).unwrap();
     assert!(playbook.wants(&event.event_type));
-    let mut facts = Facts::from_event(event, &LinkBase::new("https://example.okta.com", None));
+    let mut facts = Facts::from_event(event.clone(), &LinkBase::new("https://example.okta.com", None));
     let person = |name: &str, login: &str| {
         json!({"id": "00u1", "login": login, "email": login, "first_name": name, "last_name": "Example", "name": name,
             "mobile_phone": null, "status": "ACTIVE", "manager_id": null})

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::intake::tells_risk;
 use super::pulse::Beat;
 use super::retry::Schedule;
 use super::survive::{self, survive, survive_async};
@@ -20,11 +21,11 @@ use super::{Engine, TaskError, gather, outcome, prepare};
 use crate::config::Mode;
 use crate::connectors;
 use crate::halt::{self, Point};
-use crate::model::action::Happening;
+use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};
 use crate::model::risk::Risk;
-use crate::playbook::facts::{FactSet, Facts};
+use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Playbook, Step, plan};
 use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
 
@@ -34,6 +35,8 @@ const ROUND: usize = 500;
 const FETCHING: usize = 8;
 /// Pauses when a fact cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+/// How long nothing is decided after the state file could not be written.
+const REST: Duration = Duration::from_secs(5);
 /// The longest time between two looks into the inbox.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -71,7 +74,7 @@ impl Decider {
                 Ok(more) => more,
                 Err(error) if error.may_pass() => {
                     warn!("deciding waits: {error}");
-                    tokio::time::sleep(LOOK).await;
+                    self.rest().await;
                     false
                 }
                 Err(error) => return Err(error.into()),
@@ -82,7 +85,13 @@ impl Decider {
             let wait = self.until_due().await;
             tokio::select! {
                 () = self.engine.stored.notified() => {}
-                Some(done) = self.fetching.join_next() => self.fetched(done)?,
+                Some(done) = self.fetching.join_next() => {
+                    if let Some(error) = self.fetched(done)? {
+                        // What was asked for could not be stored. Asking again at once would only burden Okta.
+                        warn!("deciding waits: {error}");
+                        self.rest().await;
+                    }
+                }
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => {}
             }
@@ -91,25 +100,35 @@ impl Decider {
         Ok(())
     }
 
+    /// Takes back an event whose facts were fetched. Returns why its decision could not be stored, if that passes by itself.
     fn fetched(
         &mut self,
         done: Result<(EventId, Result<(), StoreError>), tokio::task::JoinError>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Option<StoreError>, TaskError> {
         match done {
             Ok((event, result)) => {
                 self.under_way.remove(&event);
                 match result {
-                    Err(error) if !error.may_pass() => return Err(error.into()),
-                    _ => {}
+                    Ok(()) => Ok(None),
+                    Err(error) if error.may_pass() => Ok(Some(error)),
+                    Err(error) => Err(error.into()),
                 }
             }
             Err(error) => {
                 // A panic in one look-up must not block its user for ever.
                 warn!("fetching facts failed: {error}");
                 self.under_way.clear();
+                Ok(None)
             }
         }
-        Ok(())
+    }
+
+    /// A while in which nothing is tried, because the state file cannot be written.
+    async fn rest(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(REST) => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     async fn until_due(&self) -> Duration {
@@ -234,7 +253,7 @@ async fn decide_with_facts(engine: &Engine, mut case: Case) -> Result<(), StoreE
 /// An event on the table.
 struct Case {
     pending: PendingEvent,
-    event: Event,
+    event: Arc<Event>,
     facts: Facts,
     /// Playbooks that want its type, by their place.
     playbooks: Vec<usize>,
@@ -247,7 +266,7 @@ impl Case {
     fn open(engine: &Engine, pending: PendingEvent) -> Result<Self, Box<Decision>> {
         let end = |verdict| Box::new(Decision { event: pending.id, verdict, runs: Vec::new() });
         let event = match Event::parse(&pending.source, &pending.body) {
-            Ok(event) => event,
+            Ok(event) => Arc::new(event),
             Err(error) => {
                 warn!(event.id = pending.id.0, "an event is skipped, because it cannot be read whole: {error}");
                 return Err(end(EventVerdict::Skipped(format!("unreadable: {}", with_cause(&error)))));
@@ -262,8 +281,8 @@ impl Case {
         let wants = |playbook: &Playbook| playbook.wants(&event.event_type);
         let playbooks =
             (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
-        let facts = Facts::from_event(&event, &engine.links);
-        let echo = engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
+        let facts = Facts::from_event(Arc::clone(&event), &engine.links);
+        let echo = tells_risk(&event.event_type) && engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
         Ok(Self { pending, event, facts, playbooks, echo })
     }
 
@@ -353,10 +372,18 @@ impl Case {
             Err(error) => Some(with_cause(&error)),
         };
         let observe = self.only_observes() || playbook.mode == Mode::Observe || engine.guard.observes();
+        let mut facts = self.facts.clone();
+        if observe {
+            // Nothing is done, so that is what a step that reads other steps sees.
+            let state = ActionState::Skipped.as_str().to_owned();
+            for step in &playbook.steps {
+                facts.set_step(&step.name, StepView { state: state.clone(), ..StepView::default() });
+            }
+        }
         let actions = playbook.in_order().into_iter().map(|step| {
             let (preparation, lane) = match &unmet {
                 Some(why) => (Some(prepare::cannot(why.clone())), None),
-                None => self.prepare(engine, playbook, step, observe, now),
+                None => self.prepare(engine, playbook, step, &facts, observe, now),
             };
             self.new_action(playbook, step, preparation, lane, now)
         });
@@ -375,6 +402,7 @@ impl Case {
         engine: &Engine,
         playbook: &Playbook,
         step: &Step,
+        facts: &Facts,
         observe: bool,
         now: Timestamp,
     ) -> (Option<Prepared>, Option<String>) {
@@ -382,7 +410,7 @@ impl Case {
         if waits && !step.action.changes_access {
             return (None, None);
         }
-        let planned = plan::prepare(playbook, step, &self.facts, &self.event);
+        let planned = plan::prepare(playbook, step, facts, &self.event);
         if matches!(planned, plan::Prepared::NeedsFacts(_)) && !observe {
             return (None, None);
         }

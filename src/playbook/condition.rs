@@ -314,7 +314,7 @@ mod tests {
             "number": 7, "pattern": "(((",
         });
         let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
-        Facts::from_event(&event, &LinkBase::new("https://acme.okta.com", None))
+        Facts::from_event(event, &LinkBase::new("https://acme.okta.com", None))
     }
 
     #[track_caller]
@@ -424,7 +424,7 @@ mod tests {
             "list": vec!["a".repeat(100); 3_000],
         });
         let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
-        let facts = Facts::from_event(&event, &LinkBase::new("https://acme.okta.com", None));
+        let facts = Facts::from_event(event, &LinkBase::new("https://acme.okta.com", None));
         let condition = Condition::compile("event.list.all(a, event.list.all(b, a == b))").unwrap();
         assert!(condition.evaluate(&facts).unwrap());
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -182,7 +183,8 @@ impl LinkBase {
 /// What conditions and templates of one run may read.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    from_event: BTreeMap<&'static str, Value>,
+    /// Most events start nothing: what only the event tells is built when something reads it.
+    from_event: Option<(Arc<Event>, LinkBase)>,
     fetched: BTreeMap<Fact, FactValue>,
     steps: BTreeMap<String, StepView>,
 }
@@ -193,23 +195,9 @@ pub struct Facts {
 pub struct StoredFactsError(#[source] serde_json::Error);
 
 impl Facts {
-    /// Builds what the event alone tells.
-    pub fn from_event(event: &Event, links: &LinkBase) -> Self {
-        let user = event.affected_user();
-        let app = event.target("AppInstance");
-        let risk = serde_json::to_value(Risk::of(event)).unwrap_or_default();
-        let parts = [
-            ("event", redacted(&event.body)),
-            ("risk", risk),
-            ("target", user.as_ref().map_or(Value::Null, user_json)),
-            ("app", app.as_ref().map_or(Value::Null, app_json)),
-            ("sign_in", sign_in(event)),
-            ("links", link_json(event, links, user.as_ref(), app.as_ref())),
-        ];
-        Self {
-            from_event: parts.into_iter().map(|(name, value)| (name, bounded(&value, 0))).collect(),
-            ..Self::default()
-        }
+    /// The facts of an event, as far as the event alone tells them.
+    pub fn from_event(event: impl Into<Arc<Event>>, links: &LinkBase) -> Self {
+        Self { from_event: Some((event.into(), links.clone())), ..Self::default() }
     }
 
     /// Every name that a condition or a template may use.
@@ -225,7 +213,7 @@ impl Facts {
     /// Records what asking for a fact gave. The value is bounded like everything else.
     pub fn set(&mut self, fact: Fact, value: FactValue) {
         let value = match value {
-            FactValue::Known(value) => FactValue::Known(bounded(&value, 0)),
+            FactValue::Known(value) => FactValue::Known(bounded(value)),
             FactValue::Missing(reason) => FactValue::Missing(cut(&reason, 500).to_owned()),
         };
         self.fetched.insert(fact, value);
@@ -279,12 +267,26 @@ impl Facts {
         if name == STEPS {
             return serde_json::to_value(&self.steps).ok();
         }
-        if let Some(value) = self.from_event.get(name) {
-            return Some(value.clone());
+        if let Some(value) = self.told_by_event(name) {
+            return Some(bounded(value));
         }
         match self.fetched.get(&Fact::parse(name)?)? {
             FactValue::Known(value) => Some(value.clone()),
             FactValue::Missing(_) => None,
+        }
+    }
+
+    fn told_by_event(&self, name: &str) -> Option<Value> {
+        let (event, links) = self.from_event.as_ref()?;
+        let (user, app) = (event.affected_user(), event.target("AppInstance"));
+        match name {
+            "event" => Some(redacted(&event.body)),
+            "risk" => serde_json::to_value(Risk::of(event)).ok(),
+            "target" => Some(user.as_ref().map_or(Value::Null, user_json)),
+            "app" => Some(app.as_ref().map_or(Value::Null, app_json)),
+            "sign_in" => Some(sign_in(event)),
+            "links" => Some(link_json(event, links, user.as_ref(), app.as_ref())),
+            _ => None,
         }
     }
 }
@@ -299,17 +301,27 @@ pub(super) fn cut(text: &str, most_bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(most_bytes)).unwrap_or(text)
 }
 
-fn bounded(value: &Value, depth: usize) -> Value {
+fn bounded(mut value: Value) -> Value {
+    bound(&mut value, 0);
+    value
+}
+
+fn bound(value: &mut Value, depth: usize) {
     match value {
-        Value::String(text) => Value::from(cut(text, MAX_STRING)),
-        Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => Value::Null,
-        Value::Array(list) => list.iter().take(MAX_ITEMS).map(|item| bounded(item, depth + 1)).collect(),
-        Value::Object(object) => object
-            .iter()
-            .take(MAX_ITEMS)
-            .map(|(key, item)| (cut(key, MAX_KEY).to_owned(), bounded(item, depth + 1)))
-            .collect(),
-        other => other.clone(),
+        Value::String(text) => text.truncate(text.floor_char_boundary(MAX_STRING)),
+        Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => *value = Value::Null,
+        Value::Array(list) => {
+            list.truncate(MAX_ITEMS);
+            list.iter_mut().for_each(|item| bound(item, depth + 1));
+        }
+        Value::Object(object) => {
+            if object.len() > MAX_ITEMS || object.keys().any(|key| key.len() > MAX_KEY) {
+                let kept = std::mem::take(object).into_iter().take(MAX_ITEMS);
+                *object = kept.map(|(key, item)| (cut(&key, MAX_KEY).to_owned(), item)).collect();
+            }
+            object.values_mut().for_each(|item| bound(item, depth + 1));
+        }
+        _ => {}
     }
 }
 
@@ -485,7 +497,7 @@ mod tests {
             body.as_object_mut().unwrap().entry(key).or_insert(value.clone());
         }
         let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
-        Facts::from_event(&event, &LinkBase::new("https://acme.okta.com/", None))
+        Facts::from_event(event, &LinkBase::new("https://acme.okta.com/", None))
     }
 
     #[track_caller]

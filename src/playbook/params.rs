@@ -152,7 +152,7 @@ mod tests {
         let body =
             json!({"uuid": "u", "eventType": "x", "published": "2026-08-24T10:15:02.102Z", "displayMessage": "<a>"});
         let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
-        Facts::from_event(&event, &LinkBase::new("https://acme.okta.com", None))
+        Facts::from_event(event, &LinkBase::new("https://acme.okta.com", None))
     }
 
     fn compile(with: &str) -> Result<ParamTemplates, Vec<(String, CompileError)>> {

@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn facts(event: &Event) -> Facts {
-        Facts::from_event(event, &LinkBase::new("https://acme.okta.com", None))
+        Facts::from_event(event.clone(), &LinkBase::new("https://acme.okta.com", None))
     }
 
     fn known(facts: &mut Facts) {

@@ -347,7 +347,7 @@ mod tests {
             "big": vec!["x".repeat(1_000); 200],
         });
         let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
-        Facts::from_event(&event, &LinkBase::new("https://acme.okta.com", None))
+        Facts::from_event(event, &LinkBase::new("https://acme.okta.com", None))
     }
 
     #[track_caller]
