@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use okta_responder::demo::org::{Fault, Misbehaviour, OrgOptions, Service, User, events};
 use okta_responder::store::InstanceLock;
 use serde_json::Value;
-use support::{BOUND, Scene};
+use support::{BOUND, Mounted, Scene};
 
 const PLAYBOOK: &str = r##"
 [[playbook]]
@@ -610,29 +610,6 @@ async fn a_state_file_that_cannot_be_used_is_told_for_what_it_is() {
 fn remove_state(state: &Path) {
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{end}", state.display()));
-    }
-}
-
-/// A file system of its own, unmounted when dropped; `None` where this user may not mount.
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    fn new(at: &Path, options: &str) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
-        mount.status().is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
-    }
-
-    fn remount(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
