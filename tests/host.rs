@@ -1,5 +1,6 @@
 //! Faults of the host: what the daemon does when its disk is full.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod support;
 
