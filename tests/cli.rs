@@ -570,7 +570,7 @@ async fn a_state_directory_that_is_not_there_and_a_wrong_filter_are_configuratio
     let loud = loud.unwrap();
     check_refused(&loud, 78, &["OKTA_RESPONDER_LOG: `bogus=xx` is no log filter"]);
     let text = told(&loud);
-    assert_eq!((text.matches("bogus").count(), text.matches("invalid").count()), (1, 1), "{text}");
+    assert_eq!((text.matches("bogus").count(), text.matches("level filter").count()), (1, 1), "{text}");
 
     scene.edit("/state.db", "/nowhere/state.db");
     for arguments in [&["check"][..], &["run"], &["backfill", "--since", "1h"]] {
