@@ -551,6 +551,42 @@ mod tests {
     }
 
     #[test]
+    fn fields_and_levels_that_do_not_exist_are_told_with_their_line() {
+        insta::assert_snapshot!(check(&format!(
+            "{MINIMAL}{}",
+            r##"
+            [[playbook]]
+            name = "p"
+            on = ["user.risk.detect"]
+            when = "target.logn == 3"
+
+            [[playbook.step]]
+            name = "quarantine"
+            when = 'risk.lvl == "HIGH"'
+            action = "okta.group.add_user"
+            with = { group = "{{ target.logn }}" }
+
+            [[playbook.step]]
+            name = "watch"
+            when = 'risk.level in ["LOW", "Mid"]'
+            action = "okta.group.add_user"
+            with = { group = "{{ user.nme }}" }
+
+            [[playbook.step]]
+            name = "release"
+            when = 'risk.level == "High"'
+            action = "okta.group.remove_user"
+            with = { group = "{{ manager.emial }}" }
+
+            [[playbook.step]]
+            name = "sessions"
+            when = "risk.level"
+            action = "okta.user.clear_sessions"
+            "##
+        )));
+    }
+
+    #[test]
     fn an_empty_file_names_what_has_to_be_there() {
         insta::assert_snapshot!(check(""));
     }
