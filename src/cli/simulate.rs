@@ -181,10 +181,18 @@ fn complete(record: &str, at: Option<Timestamp>) -> (Cow<'_, str>, Vec<String>) 
             object.insert("published".to_owned(), moment.to_string().into());
         }
         Some(text) if text.parse::<Timestamp>().is_err() => {
-            if let Ok(civil) = text.parse::<jiff::civil::DateTime>() {
-                notes.push(format!("its `published` has no time zone; {civil}Z is taken"));
-                object.insert("published".to_owned(), format!("{civil}Z").into());
-            }
+            let taken = match text.parse::<jiff::civil::DateTime>() {
+                Ok(civil) => {
+                    notes.push(format!("its `published` has no time zone; {civil}Z is taken"));
+                    format!("{civil}Z")
+                }
+                Err(_) => {
+                    let moment = at.unwrap_or_else(now);
+                    notes.push(format!("its `published` is no time; {moment} is taken"));
+                    moment.to_string()
+                }
+            };
+            object.insert("published".to_owned(), taken.into());
         }
         Some(_) => {}
     }
@@ -328,9 +336,11 @@ mod tests {
         let event = Event::parse(SOURCE_OKTA, &record).unwrap();
         assert_eq!(event.published.to_string(), "2026-08-24T09:00:00.5Z");
         assert_eq!(notes.len(), 2, "{notes:?}");
-        let (record, notes) = complete(r#"{"eventType":"x","uuid":"u"}"#, at);
-        assert_eq!(Event::parse(SOURCE_OKTA, &record).unwrap().published.to_string(), "2026-08-24T10:00:00Z");
-        assert_eq!(notes.len(), 1, "{notes:?}");
+        for lacking in [r#"{"eventType":"x","uuid":"u"}"#, r#"{"eventType":"x","uuid":"u","published":"redacted"}"#] {
+            let (record, notes) = complete(lacking, at);
+            assert_eq!(Event::parse(SOURCE_OKTA, &record).unwrap().published.to_string(), "2026-08-24T10:00:00Z");
+            assert_eq!(notes.len(), 1, "{notes:?}");
+        }
     }
 
     #[test]
