@@ -11,7 +11,6 @@ use super::simulate::GivenFacts;
 use crate::config::Mode;
 use crate::config::load::Loaded;
 use crate::engine::intake::tells_risk;
-use crate::engine::intake::tells_risk;
 use crate::engine::prepare;
 use crate::engine::wanted_types;
 use crate::guard::Guard;
@@ -164,8 +163,8 @@ impl Stage<'_> {
         let risk = Risk::of(event);
         let wanted = wanted_types(&self.loaded.playbooks, &self.loaded.config.risk).contains(&event.event_type);
         let own = self.guard.is_own(event);
-        let tells_risk = tells_risk(&event.event_type) && event.affected_user().is_some();
-        let possible_echo = tells_risk && self.guard.is_echo(event, &risk, Some(event.published));
+        let is_about_risk = tells_risk(&event.event_type) && event.affected_user().is_some();
+        let possible_echo = is_about_risk && self.guard.is_echo(event, &risk, Some(event.published));
         let mut notes = Vec::new();
         if !wanted {
             notes.push(format!("no playbook wants `{}`: the event would not even be stored", event.event_type));
