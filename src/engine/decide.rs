@@ -282,8 +282,7 @@ impl Case {
         let playbooks =
             (0..).zip(&engine.playbooks).filter(|(_, playbook)| wants(playbook)).map(|(at, _)| at).collect();
         let facts = Facts::from_event(Arc::clone(&event), &engine.links);
-        let echo =
-            tells_risk(&event.event_type) && engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
+        let echo = tells_risk(&event.event_type) && engine.guard.is_echo(&event, &Risk::of(&event), pending.last_reset);
         Ok(Self { pending, event, facts, playbooks, echo })
     }
 
