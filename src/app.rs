@@ -133,6 +133,10 @@ impl App {
             match ended {
                 Ended::Stopped => return Ok(()),
                 Ended::Reload(loaded) => {
+                    let (old, new) = (state_path(&self.loaded.config), state_path(&loaded.config));
+                    if old != new {
+                        warn!("the state file stays {}; {} takes a restart", old.display(), new.display());
+                    }
                     self.loaded = *loaded;
                     info!("the configuration is read again");
                 }

@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use okta_responder::demo::org::{Fault, Misbehaviour, OrgOptions, Service, User, events};
 use okta_responder::store::InstanceLock;
 use serde_json::Value;
-use support::{BOUND, Scene};
+use support::{BOUND, Mounted, Scene};
 
 const PLAYBOOK: &str = r##"
 [[playbook]]
@@ -130,6 +130,9 @@ fn every_command_explains_itself() {
         &["actions", "list"],
         &["actions", "show"],
         &["actions", "retry"],
+        &["actions", "cancel"],
+        &["actions", "approve"],
+        &["actions", "settle"],
         &["pause"],
         &["resume"],
         &["cursor"],
@@ -180,6 +183,8 @@ fn a_wrong_command_line_is_usage() {
         (&["backfill", "--resume", "--execute"], "cannot be used"),
         (&["backfill", "--cancel", "1", "--since", "1h"], "cannot be used"),
         (&["actions", "retry"], "<ID>"),
+        (&["actions", "retry", "abc"], "`abc` is not the number of an action"),
+        (&["actions", "show", "1.5"], "`1.5` is not the number of an action"),
         (&["actions", "list", "--state", "done"], "needs_attention"),
         (&["events", "show", "1", "--raw"], "--body"),
         (&["cursor", "reset"], "--since"),
@@ -348,6 +353,42 @@ async fn the_guard_and_observing_have_their_say_in_a_rehearsal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_would_fail_is_told_even_when_it_is_only_observed() {
+    let scene = scene(QUARANTINE).await;
+    let high = write_event(&scene, "high.json", &risk_event("LOW", "HIGH"));
+    let broken = PLAYBOOK.replace("risk.level == \"HIGH\"", "event.debugContext.nothing.there == 1");
+    for mode in ["enforce", "observe"] {
+        scene.configure(&format!("[guard]\nmode = \"{mode}\"\n"), &broken);
+        let output = scene.command(&["simulate", "--event", &high]);
+        check_refused(&output, 1, &["something would fail for 1 event"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("quarantine: okta.group.add_user would FAIL: "), "{mode}: {text}");
+    }
+    let when = "on = [\"user.risk.detect\"]\nwhen = 'event.debugContext.nothing.there == 1'";
+    scene.configure("", &QUARANTINE.replace("on = [\"user.risk.detect\"]", when));
+    let output = scene.command(&["simulate", "--event", &high]);
+    check_refused(&output, 1, &["something would fail for 1 event"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("playbook quarantine (enforce): would FAIL: "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_taken_to_succeed_has_no_error() {
+    let text = "{{ steps.quarantine.state }}[{{ steps.quarantine.error }}]";
+    let playbook = PLAYBOOK
+        .replace(
+            "when = 'risk.level == \"HIGH\"'\n  action = \"okta",
+            "when = 'user_risk.level == \"HIGH\"'\n  action = \"okta",
+        )
+        .replace("{{ target.login }}: {{ steps.quarantine.state }}", text);
+    let scene = scene(&playbook).await;
+    let high = write_event(&scene, "high.json", &risk_event("LOW", "HIGH"));
+    let steps = scene.json(&["simulate", "--event", &high, "--format", "json"])["runs"][0]["steps"].clone();
+    assert_eq!(steps[0]["state"], "needs_facts");
+    assert!(steps[2]["params"]["text"].as_str().unwrap().starts_with("succeeded[]"), "{steps}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_event_is_told_and_the_rest_goes_on() {
     let scene = scene(QUARANTINE).await;
     let mixed = write_event(&scene, "mixed.json", &serde_json::json!([7, risk_event("LOW", "HIGH"), {"uuid": "x"}]));
@@ -375,6 +416,11 @@ async fn without_a_state_file_commands_say_what_to_do() {
     for arguments in commands {
         check_refused(&scene.command(arguments), 1, &["there is no state file", "okta-responder run"]);
     }
+    scene.edit("/state.db", "/nowhere/state.db");
+    for arguments in commands {
+        check_refused(&scene.command(arguments), 78, &["there is no directory", "/nowhere"]);
+    }
+    scene.edit("/nowhere/state.db", "/state.db");
     let left: Vec<_> = std::fs::read_dir(scene.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("state.db")), "{left:?}");
 }
@@ -395,6 +441,11 @@ async fn commands_work_beside_the_daemon() {
     let status = scene.json(&["status", "--format", "json"]);
     assert!(status["daemon"].as_str().unwrap().contains("okta-responder run"), "{status}");
     assert_eq!(status["streams"][0]["kind"], "live");
+    assert_eq!(status["events"], serde_json::json!({"decided": 1}));
+    assert_eq!(status["actions"], serde_json::json!({"succeeded": 3}));
+    assert_eq!((&status["waiting_for_a_person"], &status["for_a_person"][0]["count"]), (&1.into(), &1.into()));
+    let fraction = status["now"].as_str().unwrap().split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    assert!(fraction <= "123Z".len(), "{status}");
     check(&scene, "status", &["status"]);
     check(&scene, "events_list", &["events", "list"]);
     check(&scene, "runs_list", &["runs", "list", "--playbook", "user-risk-changed"]);
@@ -407,6 +458,21 @@ async fn commands_work_beside_the_daemon() {
     assert_eq!(event["runs"].as_array().unwrap().len(), 1);
     assert!(scene.json(&["events", "show", &uuid, "--format", "json"]).get("body").is_none());
 
+    let record = scene.command(&["events", "show", &uuid, "--body"]);
+    let parsed: Value = serde_json::from_slice(&record.stdout).unwrap();
+    assert_eq!(parsed["uuid"], uuid.as_str());
+    // Whatever shows an event is understood where an event is asked for.
+    let shown = [write_event(&scene, "shown.json", &parsed), write_event(&scene, "whole.json", &event)];
+    for file in &shown {
+        let told = scene.json(&["simulate", "--event", file, "--format", "json"]);
+        assert_eq!(
+            (&told["uuid"], &told["runs"][0]["steps"][0]["state"]),
+            (&uuid.as_str().into(), &"would_run".into())
+        );
+    }
+
+    check_refused(&scene.command(&["actions", "retry", "1", "1"]), 1, &["action 1 is succeeded"]);
+    assert!(!self::told(&scene.command(&["actions", "retry", "1", "1"])).contains("of 2"));
     check(&scene, "actions_wrong", &["actions", "retry", "1", "999"]);
     check_refused(&scene.command(&["actions", "show", "999"]), 1, &["there is no action 999"]);
     check_refused(&scene.command(&["runs", "show", "999"]), 1, &["there is no run 999"]);
@@ -415,6 +481,119 @@ async fn commands_work_beside_the_daemon() {
     check_refused(&scene.command(&["cursor", "reset", "--since", "1h"]), 75, &["is in use by process"]);
     assert!(daemon.stop().success());
     assert!(scene.json(&["status", "--format", "json"])["daemon"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_does_not_read_is_told_once_it_is_late() {
+    let scene = scene(QUARANTINE).await;
+    let daemon = scene.daemon();
+    daemon.wait_for_log("ready");
+    assert!(daemon.stop().success());
+    let polled = |minutes: i64| {
+        let now =
+            scene.json(&["status", "--format", "json"])["now"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let connection = rusqlite::Connection::open(scene.state()).unwrap();
+        let at = now.as_millisecond() - minutes * 60_000;
+        connection.execute("UPDATE stream SET last_good_poll = ?1", [at]).unwrap();
+    };
+    let told = || String::from_utf8(scene.command(&["status"]).stdout).unwrap();
+    polled(5);
+    // Nobody expects a daemon that is stopped to read.
+    assert!(told().contains("Nothing waits for a person."), "{}", told());
+    let running = InstanceLock::take(&scene.state(), "run").unwrap();
+    let late = told();
+    for part in ["For a person:", "has not read the log for 5m", "journalctl", "disk", "check --online"] {
+        assert!(late.contains(part), "{late}");
+    }
+    assert_eq!(scene.json(&["status", "--format", "json"])["waiting_for_a_person"], 1);
+    polled(1);
+    assert!(told().contains("Nothing waits for a person."), "{}", told());
+    drop(running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_reads_of_an_action_fits_its_state() {
+    let scene = scene(PLAYBOOK).await;
+    let user = scene.org.add_user(person());
+    let long = "a sentence that goes on and on ".repeat(6);
+    let said = serde_json::json!({"error": {"message": long}}).to_string();
+    scene.org.fault(Fault::new(Service::ServiceNow, Misbehaviour::status(503, &said)).always());
+    let daemon = scene.daemon();
+    daemon.wait_for_log("ready");
+    scene.org.push_event(events::risk_detected(&user, "HIGH", "LOW"));
+    scene.org.push_event(events::risk_detected(&user, "LOW", "HIGH"));
+    let of = |state: &str| scene.json_lines(&["actions", "list", "--state", state, "--format", "json"]);
+    wait_until(|| of("skipped").len() == 2 && of("retry").len() == 1);
+    assert!(scene.command(&["pause"]).status.success());
+    assert!(daemon.stop().success());
+
+    let skipped = of("skipped")[0]["id"].to_string();
+    let text = told(&scene.command(&["actions", "show", &skipped]));
+    assert!(text.contains("Nothing was sent.") && !text.contains("not tried yet"), "{text}");
+
+    let due = &of("retry")[0];
+    let id = due["id"].to_string();
+    check_refused(
+        &scene.command(&["actions", "retry", &id]),
+        1,
+        &[&format!("action {id} is to be tried again by itself: it is due at {}", due["due"].as_str().unwrap())],
+    );
+    // Nothing is cut where no terminal shows it.
+    let why = due["error"].as_str().unwrap();
+    assert!(why.chars().count() > 60, "{why}");
+    for arguments in [&["actions", "list"][..], &["actions", "show", &id]] {
+        let text = told(&scene.command(arguments));
+        assert!(text.contains(why) && !text.contains('…'), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_configuration_is_logged_in_the_format_of_the_log() {
+    let scene = Scene::with(OrgOptions::default(), "[log]\nformat = \"json\"\n", QUARANTINE).await;
+    let daemon = scene.daemon();
+    daemon.wait_for_log("ready: ");
+    scene.edit("rate_share = 1.0", "rate_share = 7.0\nretaliate = true");
+    daemon.signal("HUP");
+    daemon.wait_for_log("the old one stays in force");
+    let lines: Vec<Value> = daemon.log().lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let problem = lines.iter().find(|line| line["place"] == "[okta] rate_share").unwrap();
+    assert_eq!(problem["level"], "ERROR");
+    assert_eq!(problem["file"], scene.config().display().to_string());
+    assert!(problem["line"].is_u64() && problem["remedy"].is_string() && problem["message"].is_string(), "{problem}");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_directory_that_is_not_there_and_a_wrong_filter_are_configuration() {
+    let scene = scene(QUARANTINE).await;
+    let loud = program().env("OKTA_RESPONDER_LOG", "bogus=xx").arg("--config").arg(scene.config()).arg("run").output();
+    let loud = loud.unwrap();
+    check_refused(&loud, 78, &["OKTA_RESPONDER_LOG: `bogus=xx` is no log filter"]);
+    let text = told(&loud);
+    assert_eq!((text.matches("bogus").count(), text.matches("level filter").count()), (1, 1), "{text}");
+
+    scene.edit("/state.db", "/nowhere/state.db");
+    for arguments in [&["check"][..], &["run"], &["backfill", "--since", "1h"]] {
+        check_refused(&scene.command(arguments), 78, &["/nowhere", "director"]);
+    }
+    // Without a path of its own the daemon tells what it meets.
+    let path = format!("path = \"{}\"", scene.dir.path().join("nowhere/state.db").display());
+    scene.edit(&path, "");
+    let nowhere = scene.dir.path().join("nowhere");
+    let mut run = program();
+    let run = run.env("STATE_DIRECTORY", &nowhere).arg("--config").arg(scene.config()).arg("run").output().unwrap();
+    check_refused(&run, 78, &["lock file", "its directory must exist"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_starts_something_says_that_nothing_was_started() {
+    let scene = scene(QUARANTINE).await;
+    scene.edit("rate_share = 1.0", "rate_share = 7.0");
+    for (arguments, starts) in [(&["run"][..], true), (&["status"], false), (&["actions", "list"], false)] {
+        let output = scene.command(arguments);
+        check_refused(&output, 78, &["the configuration has 1 problem"]);
+        assert_eq!(told(&output).contains("nothing was started"), starts, "{}", told(&output));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -610,29 +789,6 @@ async fn a_state_file_that_cannot_be_used_is_told_for_what_it_is() {
 fn remove_state(state: &Path) {
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{end}", state.display()));
-    }
-}
-
-/// A file system of its own, unmounted when dropped; `None` where this user may not mount.
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    fn new(at: &Path, options: &str) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
-        mount.status().is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
-    }
-
-    fn remount(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

@@ -470,6 +470,12 @@ async fn who_observes_records_everything_and_touches_nothing() {
     for step in ["quarantine", "end-quarantine", "take-back", "incident", "tell-security"] {
         assert!(steps.contains(&step), "{step} is not among {steps:?}");
     }
+    // What reads the other steps is planned as well.
+    let told = would.iter().find(|action| action.step == "tell-security").unwrap();
+    assert!(told.error.is_none() && told.params.is_some(), "{told:?}");
+    for action in would {
+        assert!(action.error.as_ref().is_none_or(|why| why.starts_with("observed only")), "{action:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

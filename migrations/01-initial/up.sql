@@ -1,8 +1,9 @@
--- Moments are milliseconds since 1970-01-01T00:00:00Z. JSON columns hold JSON text.
+-- Moments are milliseconds since 1970-01-01T00:00:00Z. JSON columns hold JSON text. What people refer to by its number
+-- (AUTOINCREMENT) never gets the number of something that is gone.
 
 -- One resumable read of a source.
 CREATE TABLE stream (
-    id             INTEGER PRIMARY KEY,
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
     source         TEXT    NOT NULL,
     kind           TEXT    NOT NULL CHECK (kind IN ('live', 'backfill')),
     state          TEXT    NOT NULL CHECK (state IN ('active', 'done', 'cancelled')),
@@ -35,7 +36,7 @@ CREATE UNIQUE INDEX stream_live ON stream (source) WHERE kind = 'live';
 
 -- The inbox.
 CREATE TABLE event (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
     source      TEXT    NOT NULL,
     uuid        TEXT    NOT NULL,
     type        TEXT    NOT NULL,
@@ -80,7 +81,7 @@ CREATE TABLE quarantine (
 
 -- One playbook applied to one event.
 CREATE TABLE run (
-    id         INTEGER PRIMARY KEY,
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
     event      INTEGER NOT NULL REFERENCES event (id),
     playbook   TEXT    NOT NULL,
     mode       TEXT    NOT NULL CHECK (mode IN ('enforce', 'observe')),
@@ -92,7 +93,7 @@ CREATE TABLE run (
 
 -- One step of one run. Ids grow in event order, and inside a run in the order of `after`.
 CREATE TABLE action (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
     run         INTEGER NOT NULL REFERENCES run (id),
     step        TEXT    NOT NULL,
     kind        TEXT    NOT NULL,

@@ -1,5 +1,6 @@
 //! `okta-responder actions`
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -12,7 +13,7 @@ use super::table::{self, Format, plural};
 use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::model::action::ActionState;
 use crate::model::ids::ActionId;
-use crate::store::{ActionFilter, ActionRow, AttemptRow, PersonChange, Store};
+use crate::store::{ActionFilter, ActionRow, AttemptRow, PersonChange, PersonError, Store};
 
 /// Show actions, and decide about those that wait for a person
 ///
@@ -31,12 +32,16 @@ enum Command {
     /// Show one action with its attempts
     Show(Show),
     /// Try actions again now: those that failed, were refused or cancelled, or need attention
+    #[command(after_help = after_change("retry"))]
     Retry(Ids),
     /// Take actions back that have not been sent
+    #[command(after_help = after_change("cancel"))]
     Cancel(Ids),
     /// Allow actions that await approval
+    #[command(after_help = after_change("approve"))]
     Approve(Ids),
     /// Say of actions that need attention that their effect is there; they are not sent again
+    #[command(after_help = after_change("settle"))]
     Settle(Ids),
 }
 
@@ -76,6 +81,7 @@ struct List {
 )]
 struct Show {
     /// The action
+    #[arg(value_parser = number)]
     action: i64,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
@@ -83,13 +89,24 @@ struct Show {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  okta-responder actions retry 12 13\n\n\
-    Each is tried by itself; what cannot be done is told with the reason.\n\n\
-    Exit codes: 0 done for all of them; 1 not done for some.")]
 struct Ids {
     /// The actions; `okta-responder actions list` shows their numbers
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_parser = number)]
     actions: Vec<i64>,
+}
+
+/// What stands below the help of a command that changes actions.
+fn after_change(command: &str) -> String {
+    format!(
+        "Examples:\n  okta-responder actions {command} 12 13\n\n\
+         Each is changed by itself; what cannot be done is told with the reason.\n\n\
+         Exit codes: 0 done for all of them; 1 not done for some."
+    )
+}
+
+/// Reads the number of an action.
+fn number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("`{text}` is not the number of an action"))
 }
 
 fn states() -> PossibleValuesParser {
@@ -187,8 +204,9 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
         ("ended", action.finished_at.map(|at| at.to_string()).unwrap_or_default()),
     ])?;
     terminal::line("")?;
-    table::list(
-        Format::Text,
+    // What was never sent and is at its end is no action that is still to be tried.
+    let ended = ActionState::parse(&action.state).is_some_and(ActionState::is_final);
+    table::whole(
         &history,
         ["TRY", "STARTED", "ENDED", "OUTCOME", "REASON", "DETAIL"],
         |attempt| {
@@ -201,18 +219,27 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
                 attempt.detail.clone().unwrap_or_default(),
             ]
         },
-        "It was not tried yet.",
+        if ended { "Nothing was sent." } else { "It was not tried yet." },
     )?;
     Ok(Exit::Done)
 }
 
 async fn change(store: &Store, ids: &Ids, change: PersonChange) -> anyhow::Result<Exit> {
     let mut failed = 0;
-    for id in &ids.actions {
+    // A number that is given twice is one action.
+    let actions: BTreeSet<i64> = ids.actions.iter().copied().collect();
+    for id in &actions {
         match store.change_by_person(ActionId(*id), change, now()).await {
             Ok(state) => terminal::line(format!("action {id}: {state}"))?,
-            Err(crate::store::PersonError::Store(error)) => {
+            Err(PersonError::Store(error)) => {
                 return Err(error).with_context(|| format!("action {id} was not changed"));
+            }
+            Err(PersonError::WrongState { state: ActionState::Retry, .. }) if change == PersonChange::Retry => {
+                failed += 1;
+                let filter = ActionFilter { id: Some(*id), limit: 1, ..ActionFilter::default() };
+                let due = store.list_actions(filter).await?.pop().and_then(|action| action.due);
+                let when = due.map(|due| format!(" at {due}")).unwrap_or_default();
+                terminal::note(format!("okta-responder: action {id} is to be tried again by itself: it is due{when}"));
             }
             Err(error) => {
                 failed += 1;
@@ -222,7 +249,7 @@ async fn change(store: &Store, ids: &Ids, change: PersonChange) -> anyhow::Resul
     }
     match failed {
         0 => Ok(Exit::Done),
-        _ if ids.actions.len() == 1 => Ok(Exit::Failed),
-        failed => Err(anyhow!("{failed} of {} were not changed", plural(ids.actions.len() as u64, "action"))),
+        _ if actions.len() == 1 => Ok(Exit::Failed),
+        failed => Err(anyhow!("{failed} of {} were not changed", plural(actions.len() as u64, "action"))),
     }
 }

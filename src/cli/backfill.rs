@@ -169,7 +169,7 @@ fn detach(loaded: &Loaded, arguments: &Arguments) -> anyhow::Result<Exit> {
 fn read(app: App, query: Option<String>, missing: &[Problem], arguments: &Arguments) -> anyhow::Result<Exit> {
     if !missing.is_empty() {
         tell_problems(missing);
-        return Err(Exit::Configuration.because("the secrets of the configuration cannot be had; nothing was started"));
+        return Err(Exit::Configuration.because("the configuration cannot be used here; nothing was read"));
     }
     let signals = watch_signals()?;
     let store = app.store().clone();

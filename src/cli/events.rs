@@ -58,12 +58,12 @@ struct List {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder events show 42\n  \
-    okta-responder events show dc9fd3c0-598c-11ef-8478-2b7584bf8d5a --body\n\n\
-    Exit codes: 0 shown; 1 there is no such event.")]
+    okta-responder events show dc9fd3c0-598c-11ef-8478-2b7584bf8d5a --body > event.json\n\n\
+    Exit codes: 0 shown; 1 there is no such event, or its record is not kept any more.")]
 struct Show {
     /// The event: its number here, or Okta's uuid
     event: String,
-    /// Show the record itself, without what may hold login tokens in debugData
+    /// Show the record itself and nothing else, without what may hold login tokens in debugData
     #[arg(long)]
     body: bool,
     /// Show the record exactly as Okta sent it; it may hold login tokens
@@ -144,11 +144,17 @@ async fn show(store: &Store, arguments: Show) -> anyhow::Result<()> {
         return Err(anyhow!("there is no event `{}`; `okta-responder events list` shows them", arguments.event));
     };
     let runs = store.list_runs(RunFilter { event: Some(event.uuid.clone()), ..RunFilter::default() }).await?;
-    let gone = body.is_none();
     let body = body.filter(|_| arguments.body).map(|body| if arguments.raw { body } else { facts::redacted(&body) });
     if arguments.format == Format::Json {
         table::json(&Told { event, runs, body })?;
         return Ok(());
+    }
+    if let Some(body) = body {
+        terminal::line(format!("{body:#}"))?;
+        return Ok(());
+    }
+    if arguments.body {
+        return Err(anyhow!("the record of event {} is not kept any more; without --body the rest is shown", event.id));
     }
     table::fields(&[
         ("event", event.id.to_string()),
@@ -165,11 +171,6 @@ async fn show(store: &Store, arguments: Show) -> anyhow::Result<()> {
     ])?;
     for run in &runs {
         terminal::line(format!("run {}  {} ({}): {}", run.id, run.playbook, run.mode, run.actions))?;
-    }
-    match body {
-        Some(body) => terminal::line(format!("\n{body:#}"))?,
-        None if arguments.body && gone => terminal::line("\nThe record itself is not kept any more.")?,
-        None => {}
     }
     Ok(())
 }

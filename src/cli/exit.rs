@@ -1,11 +1,13 @@
 //! How a command ends.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use thiserror::Error;
 
 use crate::app::AppError;
 use crate::store::{LockError, PersonError, StoreError};
+use crate::telemetry::log::LogError;
 
 /// The exit codes, after sysexits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +48,14 @@ impl Exit {
             if let Some(error) = cause.downcast_ref::<AppError>() {
                 return Self::of_app(error);
             }
-            if let Some(LockError::Held { .. }) = cause.downcast_ref::<LockError>() {
-                return Self::Temporary;
+            if let Some(error) = cause.downcast_ref::<LockError>() {
+                return Self::of_lock(error);
             }
             if let Some(error) = cause.downcast_ref::<StoreError>() {
-                return if error.may_pass() { Self::Temporary } else { Self::Failed };
+                return Self::of_store(error);
+            }
+            if cause.downcast_ref::<LogError>().is_some() {
+                return Self::Configuration;
             }
             if cause.downcast_ref::<PersonError>().is_some() {
                 return Self::Failed;
@@ -61,13 +66,30 @@ impl Exit {
 
     fn of_app(error: &AppError) -> Self {
         match error {
-            AppError::Locked(LockError::Held { .. }) => Self::Temporary,
-            AppError::Store(error) if error.may_pass() => Self::Temporary,
+            AppError::Locked(error) => Self::of_lock(error),
+            AppError::Store(error) => Self::of_store(error),
             AppError::Secret { .. }
             | AppError::Auth(_)
             | AppError::Okta(_)
             | AppError::Setup(_)
             | AppError::Value(_) => Self::Configuration,
+            _ => Self::Failed,
+        }
+    }
+
+    fn of_lock(error: &LockError) -> Self {
+        match error {
+            LockError::Held { .. } => Self::Temporary,
+            LockError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Self::Temporary,
+            LockError::Io { .. } => Self::Configuration,
+        }
+    }
+
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            error if error.may_pass() => Self::Temporary,
+            // Its directory is not there or not ours.
+            StoreError::Open { .. } => Self::Configuration,
             _ => Self::Failed,
         }
     }
@@ -86,6 +108,7 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+    use crate::telemetry::log;
 
     #[track_caller]
     fn check(error: impl Into<anyhow::Error>, expected: Exit) {
@@ -102,6 +125,15 @@ mod tests {
         check(StoreError::NotOurs, Exit::Failed);
         check(AppError::Store(StoreError::Busy), Exit::Temporary);
         check(LockError::Held { state: "state.db".into(), holder: "process 1".to_owned() }, Exit::Temporary);
+        for (kind, exit) in [
+            (ErrorKind::NotFound, Exit::Configuration),
+            (ErrorKind::PermissionDenied, Exit::Configuration),
+            (ErrorKind::StorageFull, Exit::Temporary),
+        ] {
+            check(LockError::Io { path: "state.db.lock".into(), source: kind.into() }, exit);
+            check(AppError::Locked(LockError::Io { path: "state.db.lock".into(), source: kind.into() }), exit);
+        }
+        check(log::check("bogus=xx").unwrap_err(), Exit::Configuration);
         check(anyhow::anyhow!("anything"), Exit::Failed);
         let wrapped: anyhow::Result<()> = Err(StoreError::Full).context("state file state.db");
         check(wrapped.unwrap_err(), Exit::Temporary);

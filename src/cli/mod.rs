@@ -32,8 +32,9 @@ use crate::app;
 use crate::config::load::{self, Loaded};
 use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
+use crate::config::values;
 use crate::engine::clock::Clock;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 pub use exit::Exit;
 
@@ -123,19 +124,19 @@ fn told(error: &anyhow::Error) -> String {
 
 /// Reads the configuration, or prints every problem and fails with [`Exit::Configuration`].
 fn load_config(file: &Path) -> anyhow::Result<Loaded> {
-    load::load(file).map_err(|problems| wrong(&problems))
+    load::load(file).map_err(|problems| wrong(&problems, ""))
 }
 
-/// The same for a command that works with the services.
+/// The same for the daemon, which works with the services.
 fn load_config_with_secrets(file: &Path) -> anyhow::Result<Loaded> {
-    load::load_with_secrets(file, &SecretEnv::of_process()).map_err(|problems| wrong(&problems))
+    load::load_with_secrets(file, &SecretEnv::of_process())
+        .map_err(|problems| wrong(&problems, "; nothing was started"))
 }
 
-fn wrong(problems: &[Problem]) -> anyhow::Error {
+fn wrong(problems: &[Problem], consequence: &str) -> anyhow::Error {
     tell_problems(problems);
-    let count = problems.len();
-    let noun = if count == 1 { "problem" } else { "problems" };
-    Exit::Configuration.because(format!("the configuration has {count} {noun}; nothing was started"))
+    let problems = table::plural(problems.len() as u64, "problem");
+    Exit::Configuration.because(format!("the configuration has {problems}{consequence}"))
 }
 
 fn tell_problems(problems: &[Problem]) {
@@ -147,7 +148,14 @@ fn tell_problems(problems: &[Problem]) {
 /// The state file of an existing installation, for a command that runs beside the daemon.
 fn open_store(loaded: &Loaded) -> anyhow::Result<Store> {
     let path = app::state_path(&loaded.config);
-    Store::open_existing(&path).with_context(|| format!("state file {}", path.display()))
+    let directory = values::directory_of(&path);
+    match Store::open_existing(&path) {
+        Err(StoreError::Missing(_)) if !directory.is_dir() => Err(Exit::Configuration.because(format!(
+            "there is no directory {} for the state file; make it for the daemon's user, or change [state] path",
+            directory.display()
+        ))),
+        opened => opened.with_context(|| format!("state file {}", path.display())),
+    }
 }
 
 /// The wall clock, which commands hand to everything pure.

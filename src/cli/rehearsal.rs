@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::model::action::Happening;
 use crate::model::event::{Entity, Event};
 use crate::model::ids::IdempotencyKey;
-use crate::model::risk::Risk;
+use crate::model::risk::{Risk, RiskOrigin};
 use crate::playbook::facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView, step_identifier};
 use crate::playbook::{Playbook, Step, plan};
 
@@ -37,7 +37,7 @@ pub(super) struct Rehearsal {
     pub event_type: String,
     pub published: Timestamp,
     pub user: Option<Person>,
-    /// What a risk event tells; null for other events.
+    /// What the event tells of the user's risk; null when it tells nothing.
     pub risk: Option<Risk>,
     /// Whether the event would be stored at all.
     pub wanted: bool,
@@ -109,7 +109,7 @@ impl StepState {
             Self::NeedNotMet => "would be skipped",
             Self::Observed => "would be recorded only (observe mode)",
             Self::Refused => "would be refused by the guard",
-            Self::Failed => "would fail",
+            Self::Failed => "would FAIL",
         }
     }
 
@@ -140,6 +140,24 @@ impl From<Entity<'_>> for Person {
     }
 }
 
+impl Rehearsal {
+    /// Whether a condition or a step gives no answer or cannot be filled in: something that its author has to change.
+    pub(super) fn fails(&self) -> bool {
+        self.runs.iter().any(Run::fails)
+    }
+}
+
+impl Run {
+    fn fails(&self) -> bool {
+        self.failed_condition().is_some() || self.steps.iter().any(|step| step.state == StepState::Failed)
+    }
+
+    /// Why the condition of the playbook gives no answer.
+    pub(super) fn failed_condition(&self) -> Option<&str> {
+        self.why.as_deref().filter(|_| self.applies == Some(true))
+    }
+}
+
 impl Stage<'_> {
     pub(super) fn rehearse(&self, event: &Event, now: Timestamp) -> Rehearsal {
         let risk = Risk::of(event);
@@ -165,7 +183,7 @@ impl Stage<'_> {
             event_type: event.event_type.clone(),
             published: event.published,
             user: event.affected_user().map(Person::from),
-            risk: tells_risk(&event.event_type).then_some(risk),
+            risk: (tells_risk(&event.event_type) || risk.source != RiskOrigin::None).then_some(risk),
             wanted,
             own,
             possible_echo,
@@ -199,18 +217,19 @@ impl Stage<'_> {
         } else {
             (None, Some(format!("{open} would be asked for to tell")))
         };
-        // A condition without an answer fails every step, so that somebody sees it.
-        let unmet = why.clone().filter(|_| applies == Some(true));
-        let mut steps = Vec::new();
-        if applies != Some(false) {
-            for step in playbook.in_order() {
-                let part = self.part(playbook, step, event, &facts, unmet.as_deref(), &steps, now);
-                facts.set_step(&step.name, self.seen(step, &part));
-                steps.push(part);
-            }
-        }
         let observe = playbook.mode == Mode::Observe || self.guard.observes();
-        Run { playbook: playbook.name.clone(), mode: if observe { "observe" } else { "enforce" }, applies, why, steps }
+        let mode = if observe { "observe" } else { "enforce" };
+        let mut run = Run { playbook: playbook.name.clone(), mode, applies, why, steps: Vec::new() };
+        if applies == Some(false) {
+            return run;
+        }
+        for step in playbook.in_order() {
+            // A condition without an answer fails every step, so that somebody sees it.
+            let part = self.part(playbook, step, event, &facts, run.failed_condition(), &run.steps, now);
+            facts.set_step(&step.name, self.seen(step, &part));
+            run.steps.push(part);
+        }
+        run
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is another thing that a step depends on")]
@@ -252,6 +271,8 @@ impl Stage<'_> {
                 part.facts = facts.not_fetched(step.facts_named()).iter().map(Fact::as_str).collect();
                 part.params = Some(step.with.render_known(facts));
             }
+            // Observing would record it as skipped; whoever rehearses wants to know that it would not work.
+            plan::Prepared::Failed { message } => part.why = Some(message),
             prepared => {
                 let end = prepare::end(self.guard, step, event, prepared, observe, now);
                 part.state = match end.happening {
@@ -288,7 +309,9 @@ impl Stage<'_> {
         }
         let state = part.state.seen_as().to_owned();
         let made = |what: &str| (state == "succeeded").then(|| format!("({what} of {})", step.name));
-        StepView { url: made("url"), id: made("id"), number: made("number"), error: part.why.clone(), state }
+        // Why it may be called for is no error of a step that is taken to succeed.
+        let error = part.why.clone().filter(|_| state != "succeeded");
+        StepView { url: made("url"), id: made("id"), number: made("number"), error, state }
     }
 }
 

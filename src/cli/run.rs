@@ -9,9 +9,10 @@ use signal_hook::iterator::Signals;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::{Exit, load_config_with_secrets, runtime, tell_problems};
+use super::{Exit, load_config_with_secrets, runtime};
 use crate::app::{self, App, Signal, Work};
 use crate::config::load::{self, Loaded};
+use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
 use crate::telemetry::log;
 
@@ -23,7 +24,7 @@ use crate::telemetry::log;
 #[command(after_help = "Examples:\n  okta-responder run\n  okta-responder --config ./config.toml run\n  \
     OKTA_RESPONDER_LOG=debug okta-responder run\n\n\
     Exit codes: 0 stopped as it was told; 1 failed; 75 another instance works on the state file, or the disk is full; 78 the \
-    configuration or a secret is wrong.")]
+    configuration, a secret or the state directory is wrong.")]
 pub(super) struct Arguments {}
 
 pub(super) fn run(file: &Path, _: Arguments) -> anyhow::Result<Exit> {
@@ -57,8 +58,14 @@ pub(super) fn watch_signals() -> anyhow::Result<mpsc::Receiver<Signal>> {
 fn reload(file: &Path) -> Option<Loaded> {
     load::load_with_secrets(file, &SecretEnv::of_process())
         .map_err(|problems| {
-            tell_problems(&problems);
+            problems.iter().for_each(log_problem);
             error!("the new configuration is wrong; the old one stays in force");
         })
         .ok()
+}
+
+/// A daemon's problems stand in its log, in the log's format: whoever reads it by program reads these too.
+fn log_problem(problem: &Problem) {
+    let Problem { file, line, place, message, remedy, .. } = problem;
+    error!(file, line, place, remedy, "{message}");
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -31,7 +32,8 @@ const MAX_SHOWN: usize = 4000;
 /// Tells for each event which playbooks answer it, and for each step whether it would run, with which parameters, or why
 /// not. It reads the configuration and the events and nothing else: no state file, no secrets, no network.
 ///
-/// FILE holds one event, a JSON array of events, what an event hook sends, or one event a line.
+/// FILE holds one event, a JSON array of events, what an event hook sends, what `okta-responder events show ID --body`
+/// prints, or one event a line.
 ///
 /// Facts that need a request are not asked for; a step that needs one says so. Give them in a file:
 /// {"user": {"login": "ann@example.com", "status": "ACTIVE"}, "manager": null, "groups": ["Staff"], "user_risk": "HIGH",
@@ -40,7 +42,8 @@ const MAX_SHOWN: usize = 4000;
 #[command(after_help = "Examples:\n  okta-responder simulate --event event.json\n  \
     okta-responder simulate --event event.json --facts facts.json\n  \
     okta-responder simulate --event - < events.jsonl\n\n\
-    Exit codes: 0 told; 1 something in the file is no event; 64 usage; 78 the configuration is wrong.")]
+    Exit codes: 0 told; 1 a step or a condition would fail, or something in the file is no event; 64 usage; 78 the \
+    configuration is wrong.")]
 pub(super) struct Arguments {
     /// The events; - reads standard input
     #[arg(long, value_name = "FILE")]
@@ -68,7 +71,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let links = app::links(&loaded.config)?;
     let guard = Guard::new(&loaded.config.guard, []);
     let at: Option<Timestamp> = arguments.now.map(|moment| moment.at(now()));
-    let mut wrong = 0;
+    let (mut wrong, mut failing) = (0, 0);
     for (number, record) in (1..).zip(&records) {
         let (record, completed) = complete(record, at);
         match Event::parse(SOURCE_OKTA, &record) {
@@ -76,6 +79,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
                 let stage = rehearsal::Stage { loaded: &loaded, guard: &guard, links: &links, given: &given };
                 let mut rehearsal = stage.rehearse(&event, at.unwrap_or(event.published));
                 rehearsal.notes.splice(0..0, completed);
+                failing += u64::from(rehearsal.fails());
                 match arguments.format {
                     Format::Json => table::json(&rehearsal)?,
                     Format::Text => tell(&rehearsal, number)?,
@@ -90,10 +94,14 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     }
     if wrong > 0 {
         return Err(anyhow!(
-            "{wrong} of {} {} no event; an event is a JSON object with at least an `eventType`",
+            "{wrong} of {} {} no event; an event is a JSON object with at least an `eventType`, as `okta-responder events show \
+             ID --body` prints it",
             table::plural(records.len() as u64, "record"),
             if wrong == 1 { "is" } else { "are" }
         ));
+    }
+    if failing > 0 {
+        return Err(anyhow!("something would fail for {}; see what is told above", table::plural(failing, "event")));
     }
     Ok(Exit::Done)
 }
@@ -126,6 +134,15 @@ struct HookData<'a> {
     events: Vec<&'a RawValue>,
 }
 
+/// What `okta-responder events show ID --body --format json` prints.
+#[derive(Deserialize)]
+struct Shown<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+    #[serde(rename = "eventType")]
+    event_type: Option<IgnoredAny>,
+}
+
 /// The records of a file, in its order: the values that stand one after the other, with arrays and envelopes opened.
 fn records(text: &str) -> anyhow::Result<Vec<String>> {
     let mut records = Vec::new();
@@ -135,6 +152,8 @@ fn records(text: &str) -> anyhow::Result<Vec<String>> {
             records.extend(list.into_iter().map(|record| record.get().to_owned()));
         } else if let Ok(hook) = serde_json::from_str::<Hook<'_>>(raw) {
             records.extend(hook.data.events.into_iter().map(|record| record.get().to_owned()));
+        } else if let Ok(Shown { body, event_type: None }) = serde_json::from_str(raw) {
+            records.push(body.get().to_owned());
         } else {
             records.push(raw.to_owned());
         }
@@ -245,8 +264,9 @@ fn tell(rehearsal: &Rehearsal, number: usize) -> io::Result<()> {
     }
     terminal::line(format!("event {}  {}  {}", rehearsal.uuid, rehearsal.event_type, rehearsal.published))?;
     let risk = rehearsal.risk.as_ref().map(|risk| {
-        let before = risk.previous_level.as_str();
-        format!("{} (before: {before})", risk.level.as_str())
+        let before = Some(risk.previous_level).filter(|level| level.is_known());
+        let before = before.map(|before| format!(" (before: {before})")).unwrap_or_default();
+        format!("{}{before}", risk.level)
     });
     table::fields(&[
         ("  user", rehearsal.user.as_ref().map_or_else(|| "none: it names nobody".to_owned(), ToString::to_string)),
@@ -255,7 +275,8 @@ fn tell(rehearsal: &Rehearsal, number: usize) -> io::Result<()> {
     rehearsal.notes.iter().try_for_each(|note| terminal::line(format!("  note: {note}")))?;
     for run in &rehearsal.runs {
         let applies = match (run.applies, &run.why) {
-            (Some(true), _) => "applies".to_owned(),
+            (Some(true), None) => "applies".to_owned(),
+            (Some(true), Some(why)) => format!("would FAIL: {why}"),
             (Some(false), why) => format!("does not apply: {}", why.as_deref().unwrap_or_default()),
             (None, why) => format!("may apply: {}", why.as_deref().unwrap_or_default()),
         };
@@ -296,6 +317,7 @@ mod tests {
         check(r#"{"uuid":"1"}"#, &[r#"{"uuid":"1"}"#]);
         check(r#"[{"uuid":"1"}, {"uuid":"2"}]"#, &[r#"{"uuid":"1"}"#, r#"{"uuid":"2"}"#]);
         check("{\"uuid\":\"1\"}\n\n{\"uuid\":\"2\"}\n", &[r#"{"uuid":"1"}"#, r#"{"uuid":"2"}"#]);
+        check(r#"{"id":1,"uuid":"1","type":"x","runs":[],"body":{"uuid":"1"}}"#, &[r#"{"uuid":"1"}"#]);
         check(r#"{"eventType":"com.okta.event_hook","data":{"events":[{"uuid":"1"}]}}"#, &[r#"{"uuid":"1"}"#]);
     }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::moment::{ago, span};
 use super::table::{self, Format};
 use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::app;
+use crate::config::values::Interval;
 use crate::model::action::ActionState;
 use crate::store::{InstanceLock, StatusSnapshot, StreamRow};
 
@@ -20,8 +21,9 @@ use crate::store::{InstanceLock, StatusSnapshot, StreamRow};
 /// file beside the daemon and disturbs nothing.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  okta-responder status\n  okta-responder status --format json | jq .lag_seconds\n\n\
-    Exit codes: 0 told; 1 there is no state file; 78 the configuration is wrong."
+    after_help = "Examples:\n  okta-responder status\n  okta-responder status --format json | jq .lag_seconds\n  \
+    okta-responder status --format json | jq '.actions.failed // 0'\n\n\
+    Exit codes: 0 told; 1 there is no state file; 78 the configuration or the state directory is wrong."
 )]
 pub(super) struct Arguments {
     /// How to print
@@ -38,27 +40,42 @@ struct Told {
     now: Timestamp,
     /// Seconds since the last good poll of the live stream, by Okta's clock; null before the first.
     lag_seconds: Option<i64>,
-    /// Actions that wait for a person.
+    /// How many things wait for a person: the sum of what follows.
     waiting_for_a_person: u64,
-    #[serde(flatten)]
-    snapshot: StatusSnapshot,
+    for_a_person: Vec<Task>,
+    paused_since: Option<Timestamp>,
+    streams: Vec<StreamRow>,
+    /// By state.
+    #[serde(serialize_with = "as_object")]
+    events: Vec<(String, u64)>,
+    runs: u64,
+    /// By state.
+    #[serde(serialize_with = "as_object")]
+    actions: Vec<(String, u64)>,
+    quarantined: u64,
+    oldest_undecided: Option<Timestamp>,
+    oldest_open_action: Option<Timestamp>,
+    in_doubt_last_day: u64,
+    failed_last_day: u64,
+}
+
+/// Something that a person should look at.
+#[derive(Debug, Serialize)]
+struct Task {
+    count: u64,
+    what: String,
+    /// The command that shows it, or where to look.
+    look: String,
 }
 
 pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let loaded = load_config(file)?;
     let store = open_store(&loaded)?;
     let daemon = InstanceLock::holder(&app::state_path(&loaded.config))?;
-    let now = now();
+    // As exact as every other time that is told.
+    let now = Timestamp::from_millisecond(now().as_millisecond())?;
     let snapshot = runtime()?.block_on(store.status(now))?;
-    let told = Told {
-        daemon,
-        now,
-        lag_seconds: live(&snapshot)
-            .and_then(|live| live.last_good_poll)
-            .map(|last| now.duration_since(last).as_secs().max(0)),
-        waiting_for_a_person: of_states(&snapshot, &FOR_A_PERSON),
-        snapshot,
-    };
+    let told = Told::new(daemon, now, snapshot, patience(&loaded.config.poll.interval));
     match arguments.format {
         Format::Json => table::json(&told)?,
         Format::Text => tell(&told)?,
@@ -66,68 +83,111 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The states that only a person ends.
-const FOR_A_PERSON: [ActionState; 2] = [ActionState::NeedsAttention, ActionState::AwaitingApproval];
+/// How old the last good poll of a running daemon may be before a person should look at it.
+const PATIENCE: Duration = Duration::from_secs(2 * 60);
 
-fn live(snapshot: &StatusSnapshot) -> Option<&StreamRow> {
-    snapshot.streams.iter().find(|stream| stream.kind == "live")
+/// The same for a daemon that is told to poll more rarely.
+fn patience(interval: &Interval) -> Duration {
+    match interval {
+        Interval::Auto => PATIENCE,
+        Interval::Every(interval) => PATIENCE.max(interval.saturating_mul(2)),
+    }
 }
 
-fn of_states(snapshot: &StatusSnapshot, states: &[ActionState]) -> u64 {
-    let wanted = |word: &str| states.iter().any(|state| state.as_str() == word);
-    snapshot.actions.iter().filter(|(word, _)| wanted(word)).map(|(_, count)| count).sum()
+fn as_object<S: Serializer>(counts: &[(String, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().map(|(state, count)| (state, count)))
+}
+
+impl Told {
+    fn new(daemon: Option<String>, now: Timestamp, snapshot: StatusSnapshot, patience: Duration) -> Self {
+        let live = snapshot.streams.iter().find(|stream| stream.kind == "live");
+        let lag_seconds =
+            live.and_then(|live| live.last_good_poll).map(|last| now.duration_since(last).as_secs().max(0));
+        let polls = daemon.as_deref().is_some_and(|daemon| daemon.contains("okta-responder run"));
+        let behind = lag_seconds.filter(|lag| polls && lag.unsigned_abs() > patience.as_secs());
+        let for_a_person = tasks(&snapshot, behind);
+        Self {
+            daemon,
+            now,
+            lag_seconds,
+            waiting_for_a_person: for_a_person.iter().map(|task| task.count).sum(),
+            for_a_person,
+            paused_since: snapshot.paused_since,
+            streams: snapshot.streams,
+            events: snapshot.events,
+            runs: snapshot.runs,
+            actions: snapshot.actions,
+            quarantined: snapshot.quarantined,
+            oldest_undecided: snapshot.oldest_undecided,
+            oldest_open_action: snapshot.oldest_open_action,
+            in_doubt_last_day: snapshot.in_doubt_last_day,
+            failed_last_day: snapshot.failed_last_day,
+        }
+    }
+
+    fn live(&self) -> Option<&StreamRow> {
+        self.streams.iter().find(|stream| stream.kind == "live")
+    }
+}
+
+/// What a person should look at. `behind`: for so many seconds a running daemon has not read the log.
+fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>) -> Vec<Task> {
+    let of = |state: ActionState| {
+        snapshot.actions.iter().filter(|(word, _)| word == state.as_str()).map(|(_, count)| count).sum::<u64>()
+    };
+    let list = "okta-responder actions list --state";
+    let task = |count, what: &str, look: String| Task { count, what: what.to_owned(), look };
+    let late = behind.map(|seconds| Task {
+        count: 1,
+        what: format!("daemon that has not read the log for {}", span(Duration::from_secs(seconds.unsigned_abs()))),
+        look: "journalctl -u okta-responder, the disk of the state file, okta-responder check --online".to_owned(),
+    });
+    let mut tasks: Vec<Task> = late.into_iter().collect();
+    tasks.extend([
+        task(of(ActionState::NeedsAttention), "needs attention", format!("{list} needs_attention")),
+        task(of(ActionState::AwaitingApproval), "awaits approval", format!("{list} awaiting_approval")),
+        task(snapshot.in_doubt_last_day, "may not have been sent (last 24 h)", format!("{list} settled --since 24h")),
+        task(snapshot.failed_last_day, "failed (last 24 h)", format!("{list} failed --since 24h")),
+        task(snapshot.quarantined, "could not be read as an event", "okta-responder events quarantine".to_owned()),
+    ]);
+    tasks.retain(|task| task.count > 0);
+    tasks
 }
 
 fn tell(told: &Told) -> std::io::Result<()> {
-    let (now, snapshot) = (told.now, &told.snapshot);
+    let now = told.now;
     let lag = told.lag_seconds.map(|lag| span(Duration::from_secs(lag.unsigned_abs())));
     table::fields(&[
         ("daemon", told.daemon.clone().unwrap_or_else(|| "not running".to_owned())),
         (
             "last good poll",
-            match (live(snapshot), lag) {
+            match (told.live(), lag) {
                 (None, _) => "the live stream has not begun".to_owned(),
                 (Some(_), None) => "none yet".to_owned(),
                 (Some(_), Some(lag)) => format!("{lag} ago, by Okta's clock"),
             },
         ),
-        ("problem", live(snapshot).and_then(|live| live.problem.clone()).unwrap_or_default()),
-        ("paused", snapshot.paused_since.map(|since| paused(since, now)).unwrap_or_default()),
-        ("events", table::counts(&snapshot.events)),
-        ("runs", snapshot.runs.to_string()),
-        ("actions", table::counts(&snapshot.actions)),
-        ("oldest undecided", snapshot.oldest_undecided.map(|since| ago(since, now)).unwrap_or_default()),
-        ("oldest open action", snapshot.oldest_open_action.map(|since| ago(since, now)).unwrap_or_default()),
-        ("quarantined", Some(snapshot.quarantined).filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()),
+        ("problem", told.live().and_then(|live| live.problem.clone()).unwrap_or_default()),
+        ("paused", told.paused_since.map(|since| paused(since, now)).unwrap_or_default()),
+        ("events", table::counts(&told.events)),
+        ("runs", told.runs.to_string()),
+        ("actions", table::counts(&told.actions)),
+        ("oldest undecided", told.oldest_undecided.map(|since| ago(since, now)).unwrap_or_default()),
+        ("oldest open action", told.oldest_open_action.map(|since| ago(since, now)).unwrap_or_default()),
+        ("quarantined", Some(told.quarantined).filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()),
     ])?;
-    for stream in snapshot.streams.iter().filter(|stream| stream.kind == "backfill" && stream.state == "active") {
+    for stream in told.streams.iter().filter(|stream| stream.kind == "backfill" && stream.state == "active") {
         terminal::line(format!("backfill {}  {}", stream.id, super::backfill::in_words(stream)))?;
     }
-    tell_persons_work(snapshot)
+    if told.for_a_person.is_empty() {
+        return terminal::line("\nNothing waits for a person.");
+    }
+    terminal::line("\nFor a person:")?;
+    told.for_a_person
+        .iter()
+        .try_for_each(|Task { count, what, look }| terminal::line(format!("  {count} {what}: {look}")))
 }
 
 fn paused(since: Timestamp, now: Timestamp) -> String {
     format!("since {since} ({}); `okta-responder resume` goes on", ago(since, now))
-}
-
-/// What a person should look at, each with the command that shows it.
-fn tell_persons_work(snapshot: &StatusSnapshot) -> std::io::Result<()> {
-    let of = |state| of_states(snapshot, &[state]);
-    let list = "okta-responder actions list --state";
-    let lines = [
-        (of(ActionState::NeedsAttention), "needs attention", format!("{list} needs_attention")),
-        (of(ActionState::AwaitingApproval), "awaits approval", format!("{list} awaiting_approval")),
-        (snapshot.in_doubt_last_day, "may not have been sent (last 24 h)", format!("{list} settled --since 24h")),
-        (snapshot.failed_last_day, "failed (last 24 h)", format!("{list} failed --since 24h")),
-        (snapshot.quarantined, "could not be read as an event", "okta-responder events quarantine".to_owned()),
-    ];
-    let open: Vec<_> = lines.iter().filter(|(count, _, _)| *count > 0).collect();
-    if open.is_empty() {
-        return terminal::line("\nNothing waits for a person.");
-    }
-    terminal::line("\nFor a person:")?;
-    for (count, what, command) in open {
-        terminal::line(format!("  {count} {what}: {command}"))?;
-    }
-    Ok(())
 }

@@ -5,11 +5,16 @@ use std::io;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::terminal;
+use super::terminal::{self, Width};
 use crate::model::escape::Escape;
 
-/// The most characters of one cell; what is longer is cut, and `show` or `--format json` tells it whole.
+/// The most characters of one cell on a terminal whose width is not known; what is longer is cut, and `show` or
+/// `--format json` tells it whole.
 const MAX_CELL: usize = 60;
+/// No cell is cut to less, however narrow the terminal: an id that is cut is of no use to anybody.
+const MIN_CELL: usize = 20;
+/// What stands between two columns.
+const GAP: &str = "  ";
 
 /// `--format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -21,7 +26,8 @@ pub(super) enum Format {
     Json,
 }
 
-/// Prints a list: a table with these headings, or one object a line. `empty` is told when there is nothing.
+/// Prints a list: a table with these headings, or one object a line. `empty` is told when there is nothing. Cells are cut
+/// only for a terminal: what is piped somewhere is whole.
 pub(super) fn list<T: Serialize, const N: usize>(
     format: Format,
     items: &[T],
@@ -29,15 +35,52 @@ pub(super) fn list<T: Serialize, const N: usize>(
     cells: impl Fn(&T) -> [String; N],
     empty: &str,
 ) -> io::Result<()> {
-    if format == Format::Json {
-        return items.iter().try_for_each(json);
+    match format {
+        Format::Json => items.iter().try_for_each(json),
+        Format::Text => table(items, headings, cells, empty, terminal::width()),
     }
+}
+
+/// Prints a table for people, in which nothing is cut.
+pub(super) fn whole<T, const N: usize>(
+    items: &[T],
+    headings: [&str; N],
+    cells: impl Fn(&T) -> [String; N],
+    empty: &str,
+) -> io::Result<()> {
+    table(items, headings, cells, empty, Width::Unlimited)
+}
+
+fn table<T, const N: usize>(
+    items: &[T],
+    headings: [&str; N],
+    cells: impl Fn(&T) -> [String; N],
+    empty: &str,
+    width: Width,
+) -> io::Result<()> {
     if items.is_empty() {
         return terminal::line(empty);
     }
     let mut rows = vec![headings.map(str::to_owned)];
-    rows.extend(items.iter().map(|item| cells(item).map(|cell| cut(&Escape::Line.apply(&cell), MAX_CELL))));
+    rows.extend(items.iter().map(|item| cells(item).map(|cell| Escape::Line.apply(&cell))));
+    if let Some(most) = most(&rows, width) {
+        rows.iter_mut().flatten().for_each(|cell| *cell = cut(cell, most));
+    }
     aligned(&rows).iter().try_for_each(terminal::line)
+}
+
+/// The most characters of a cell with which the rows fit; `None` when nothing has to be cut.
+fn most<const N: usize>(rows: &[[String; N]], width: Width) -> Option<usize> {
+    let columns = match width {
+        Width::Unlimited => return None,
+        Width::Unknown => return Some(MAX_CELL),
+        Width::Columns(columns) => columns,
+    };
+    let widths = widths(rows);
+    let widest = widths.iter().copied().max().unwrap_or_default();
+    let room = columns.saturating_sub(GAP.len() * N.saturating_sub(1));
+    let fits = |most: &usize| widths.iter().map(|width| width.min(most)).sum::<usize>() <= room;
+    (MIN_CELL..=widest).rev().find(fits).or(Some(MIN_CELL)).filter(|most| *most < widest)
 }
 
 /// Prints named values, one a line; those that are empty are left out.
@@ -74,16 +117,21 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     }
 }
 
-fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+fn widths<const N: usize>(rows: &[[String; N]]) -> [usize; N] {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
+    widths
+}
+
+fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let widths = widths(rows);
     let line = |row: &[String; N]| {
         let padded: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        padded.join("  ").trim_end().to_owned()
+        padded.join(GAP).trim_end().to_owned()
     };
     rows.iter().map(line).collect()
 }
@@ -96,6 +144,17 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["ID", "STATE", "WHY"], ["1", "ok", ""], ["1000", "größer", "x"]].map(|row| row.map(str::to_owned));
         assert_eq!(aligned(&rows), ["ID    STATE   WHY", "1     ok", "1000  größer  x"]);
+    }
+
+    #[test]
+    fn only_as_much_is_cut_as_the_terminal_asks_for() {
+        let rows = [["ID".to_owned(), "WHY".to_owned()], ["7".to_owned(), "x".repeat(100)]];
+        assert_eq!(most(&rows, Width::Unlimited), None);
+        assert_eq!(most(&rows, Width::Unknown), Some(MAX_CELL));
+        // Two columns and the gap between them.
+        assert_eq!(most(&rows, Width::Columns(104)), None);
+        assert_eq!(most(&rows, Width::Columns(103)), Some(99));
+        assert_eq!(most(&rows, Width::Columns(10)), Some(MIN_CELL));
     }
 
     #[test]

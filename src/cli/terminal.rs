@@ -16,6 +16,29 @@ pub fn line(text: impl AsRef<str>) -> io::Result<()> {
     }
 }
 
+/// How much of a line standard output shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    /// It is no terminal, and nothing is lost.
+    Unlimited,
+    /// A terminal that does not say.
+    Unknown,
+    /// A terminal of so many columns.
+    Columns(usize),
+}
+
+/// How much of a line standard output shows.
+pub(super) fn width() -> Width {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return Width::Unlimited;
+    }
+    match terminal_size::terminal_size_of(&out) {
+        Some((terminal_size::Width(columns), _)) if columns > 0 => Width::Columns(columns.into()),
+        _ => Width::Unknown,
+    }
+}
+
 /// Writes a line to standard error.
 pub fn note(text: impl AsRef<str>) {
     let mut err = io::stderr().lock();

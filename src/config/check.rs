@@ -1,6 +1,7 @@
 //! Everything that can be wrong with a configuration whose shape is right, told at once.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use lettre::message::Mailbox;
@@ -67,6 +68,35 @@ pub(super) fn secrets(
             Some(sources.problem(&path, format!("{error}{cause}"), error.remedy()))
         })
         .collect()
+}
+
+/// The directory of a state file that the configuration names: it has to be there, and this user has to be able to write
+/// in it, because SQLite keeps its log beside the file.
+pub(super) fn state_directory(config: &Config, sources: &Sources) -> Option<Problem> {
+    let directory = values::directory_of(config.state.path.as_ref()?);
+    let problem =
+        |message: String, remedy: &str| Some(sources.problem(&KeyPath::of("state").key("path"), message, remedy));
+    let shown = directory.display();
+    if !directory.is_dir() {
+        return problem(
+            format!("there is no directory {shown}"),
+            "make it for the daemon's user, or name another path",
+        );
+    }
+    // Rights, owners and read-only file systems are best judged by the system itself.
+    let probe = directory.join(format!(".okta-responder-probe-{}", std::process::id()));
+    match std::fs::OpenOptions::new().write(true).create_new(true).open(&probe) {
+        Ok(_) => {
+            // It was made a moment ago, and a file that is left over harms nobody.
+            let _ = std::fs::remove_file(&probe);
+            None
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => problem(
+            format!("the directory {shown} cannot be written: {error}"),
+            "give it to the daemon's user, on a file system that is mounted for writing",
+        ),
+        Err(_) => None,
+    }
 }
 
 struct Check<'c> {
@@ -278,8 +308,9 @@ impl Check<'_> {
         let named = playbook.steps.iter().map(Step::facts_named).fold(plan::applying_facts(playbook), FactSet::union);
         let wanted = config.risk.source == RiskSource::Groups && named.contains(Fact::UserRisk);
         if wanted && !missing.is_empty() && !self.repairs.tables.contains(&KeyPath::of("risk")) {
+            let verb = if missing.len() == 1 { "is" } else { "are" };
             let message =
-                format!("user_risk is asked for, it comes from groups, and {} is not set", missing.join(" and "));
+                format!("user_risk is asked for, it comes from groups, and {} {verb} not set", missing.join(" and "));
             let remedy = "set high_group and medium_group in [risk], or source = \"okta\" or \"ledger\" there";
             self.say(here, message, remedy);
         }

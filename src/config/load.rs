@@ -55,12 +55,13 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
     load_and(file, |_, _| Vec::new())
 }
 
-/// As [`load`], and with the secrets, each of which has to be there.
+/// As [`load`], and with what a daemon needs around it: the secrets, each of which has to be there, and the directory of
+/// a state file that is named.
 ///
 /// # Errors
 /// Every problem that was found, in the order of files and lines.
 pub fn load_with_secrets(file: &Path, env: &SecretEnv) -> Result<Loaded, Vec<Problem>> {
-    load_and(file, |config, reading| check::secrets(config, &reading.sources, &reading.repairs, env, true))
+    load_and(file, |config, reading| surroundings(config, reading, env, true))
 }
 
 /// As [`load_with_secrets`], for a person outside the unit: where systemd passed no credentials, none is asked for.
@@ -69,7 +70,13 @@ pub fn load_with_secrets(file: &Path, env: &SecretEnv) -> Result<Loaded, Vec<Pro
 /// Every problem that was found, in the order of files and lines.
 pub fn load_with_secrets_at_hand(file: &Path, env: &SecretEnv) -> Result<Loaded, Vec<Problem>> {
     let credentials = env.has_credentials();
-    load_and(file, |config, reading| check::secrets(config, &reading.sources, &reading.repairs, env, credentials))
+    load_and(file, |config, reading| surroundings(config, reading, env, credentials))
+}
+
+fn surroundings(config: &Config, reading: &Reading, env: &SecretEnv, credentials: bool) -> Vec<Problem> {
+    let mut problems = check::secrets(config, &reading.sources, &reading.repairs, env, credentials);
+    problems.extend(check::state_directory(config, &reading.sources));
+    problems
 }
 
 fn load_and(file: &Path, more: impl Fn(&Config, &Reading) -> Vec<Problem>) -> Result<Loaded, Vec<Problem>> {

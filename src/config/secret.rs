@@ -109,6 +109,12 @@ pub enum SecretError {
         /// The file, credential or variable.
         origin: String,
     },
+    /// It has several lines: something was pasted behind it.
+    #[error("the secret in {origin} has several lines")]
+    SeveralLines {
+        /// The file, credential or variable.
+        origin: String,
+    },
     /// systemd passed no credentials.
     #[error("the credential `{name}` is not there: $CREDENTIALS_DIRECTORY is not set")]
     NoCredentials {
@@ -151,7 +157,7 @@ impl SecretError {
                 format!("chmod 600 {}; if it was readable for long, replace the secret as well", path.display())
             }
             Self::Empty { origin } => format!("put the secret into {origin}"),
-            Self::TooLarge { .. } | Self::NotText { .. } => {
+            Self::TooLarge { .. } | Self::NotText { .. } | Self::SeveralLines { .. } => {
                 "check that it is the right one: a secret is one short line of text".to_owned()
             }
             Self::NoCredentials { name } | Self::NoCredential { name } => format!(
@@ -248,6 +254,7 @@ fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
     };
     match text.trim() {
         "" => Err(SecretError::Empty { origin }),
+        text if text.contains(['\n', '\r']) => Err(SecretError::SeveralLines { origin }),
         secret => Ok(SecretString::from(secret)),
     }
 }
@@ -359,8 +366,13 @@ mod tests {
         let room = Room::new();
         let large = vec![b'x'; MAX_SECRET_BYTES as usize + 1];
         let not_text = b"hunter2\xff".to_vec();
-        for (content, expected) in [(&b" \n"[..], "is empty"), (&large, "is larger than"), (&not_text, "is not UTF-8")]
-        {
+        let pasted = b"\n00token\nsudo systemctl daemon-reload\n".to_vec();
+        for (content, expected) in [
+            (&b" \n"[..], "is empty"),
+            (&large, "is larger than"),
+            (&not_text, "is not UTF-8"),
+            (&pasted, "has several lines"),
+        ] {
             let error = check(SecretSource::File(room.file("s", content, 0o600)), &bare()).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }

@@ -1,5 +1,6 @@
 //! Values that are more than their text: moments to start from, polling intervals, addresses.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +13,11 @@ use crate::http;
 
 /// Where the state file lies when neither the configuration nor systemd says so.
 pub const STATE_DIRECTORY: &str = "/var/lib/okta-responder";
+
+/// The directory that a file is in.
+pub(crate) fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
 
 /// Domains under which Okta hosts orgs; only there has an org a twin host whose name ends with `-admin`.
 const OKTA_DOMAINS: &[&str] = &["okta.com", "oktapreview.com", "okta-emea.com", "okta-gov.com", "okta.mil"];

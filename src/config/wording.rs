@@ -77,6 +77,12 @@ pub(super) fn words(message: &str) -> (String, String) {
             number if number.starts_with(['u', 'i']) && number.len() <= 5 => "a whole number, without quotes",
             other => other,
         };
+        let got = match got {
+            "sequence" => "a list".to_owned(),
+            "map" => "a table".to_owned(),
+            // Serde names the kind and the value: `string "half"`.
+            other => format!("the {other}"),
+        };
         return (format!("this is {got}"), format!("write {expected}"));
     }
     match message.split_once("; ") {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Mailboxes, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -231,12 +233,21 @@ impl Mailer {
     fn said(&self, error: &transport::smtp::Error) -> String {
         let said = error.to_string();
         match &self.login {
-            Some((_, password)) if said.contains(password.expose_secret()) => {
+            Some((username, password)) if repeats_password(&said, username, password) => {
                 "an answer that is not repeated here because it holds a secret".to_owned()
             }
             _ => cut(&Escape::Line.apply(&said), 200),
         }
     }
+}
+
+/// Whether a text holds the password, as it is or as it travels: some servers repeat the command that they refuse.
+fn repeats_password(text: &str, username: &str, password: &SecretString) -> bool {
+    let password = password.expose_secret();
+    let plain = BASE64.encode(format!("\0{username}\0{password}"));
+    [password, plain.trim_end_matches('='), BASE64.encode(password).trim_end_matches('=')]
+        .iter()
+        .any(|form| !form.is_empty() && text.contains(form))
 }
 
 #[async_trait]
@@ -483,6 +494,15 @@ mod tests {
         let outcome = mailer.perform(&mail()).await;
         assert!(!format!("{outcome:?} {mailer:?}").contains(PASSWORD), "{outcome:?}");
         outcome
+    }
+
+    #[test]
+    fn a_password_is_known_again_in_every_form_in_which_it_travels() {
+        let password = SecretString::from("hunter2");
+        for said in ["bad: hunter2", "500 what is AUTH PLAIN AG1lAGh1bnRlcjI=?", "500 what is aHVudGVyMg?"] {
+            assert!(repeats_password(said, "me", &password), "{said}");
+        }
+        assert!(!repeats_password("535 5.7.8 bad credentials", "me", &password));
     }
 
     #[tokio::test]

@@ -21,11 +21,11 @@ use super::{Engine, TaskError, gather, outcome, prepare};
 use crate::config::Mode;
 use crate::connectors;
 use crate::halt::{self, Point};
-use crate::model::action::Happening;
+use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};
 use crate::model::risk::Risk;
-use crate::playbook::facts::{FactSet, Facts};
+use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Playbook, Step, plan};
 use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
 
@@ -372,10 +372,18 @@ impl Case {
             Err(error) => Some(with_cause(&error)),
         };
         let observe = self.only_observes() || playbook.mode == Mode::Observe || engine.guard.observes();
+        let mut facts = self.facts.clone();
+        if observe {
+            // Nothing is done, so that is what a step that reads other steps sees.
+            let state = ActionState::Skipped.as_str().to_owned();
+            for step in &playbook.steps {
+                facts.set_step(&step.name, StepView { state: state.clone(), ..StepView::default() });
+            }
+        }
         let actions = playbook.in_order().into_iter().map(|step| {
             let (preparation, lane) = match &unmet {
                 Some(why) => (Some(prepare::cannot(why.clone())), None),
-                None => self.prepare(engine, playbook, step, observe, now),
+                None => self.prepare(engine, playbook, step, &facts, observe, now),
             };
             self.new_action(playbook, step, preparation, lane, now)
         });
@@ -394,6 +402,7 @@ impl Case {
         engine: &Engine,
         playbook: &Playbook,
         step: &Step,
+        facts: &Facts,
         observe: bool,
         now: Timestamp,
     ) -> (Option<Prepared>, Option<String>) {
@@ -401,7 +410,7 @@ impl Case {
         if waits && !step.action.changes_access {
             return (None, None);
         }
-        let planned = plan::prepare(playbook, step, &self.facts, &self.event);
+        let planned = plan::prepare(playbook, step, facts, &self.event);
         if matches!(planned, plan::Prepared::NeedsFacts(_)) && !observe {
             return (None, None);
         }

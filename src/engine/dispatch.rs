@@ -34,6 +34,8 @@ const ROUND: usize = 200;
 const PREPARING: usize = 8;
 /// Pauses when a fact that describes cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+/// How long nothing is dispatched after the state file could not be written.
+const REST: Duration = Duration::from_secs(5);
 /// The longest time between two looks into the ledger: a person's command is seen within it.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -73,30 +75,43 @@ impl Dispatcher {
                     return Err(error.into());
                 }
                 warn!("dispatching waits: {error}");
-                tokio::time::sleep(LOOK).await;
+                self.rest().await;
             }
             let wait = self.until_due().await;
-            tokio::select! {
-                () = self.engine.planned.notified() => {}
-                Some(done) = self.under_way.join_next() => check(done.unwrap_or(Ok(())))?,
-                Some(done) = self.preparing.join_next() => {
-                    check(freed(done, |action| match action {
-                        Some(action) => drop(self.in_preparation.remove(&action)),
-                        None => self.in_preparation.clear(),
-                    }))?;
+            let done = tokio::select! {
+                () = self.engine.planned.notified() => Ok(()),
+                Some(done) = self.under_way.join_next() => done.unwrap_or(Ok(())),
+                Some(done) = self.preparing.join_next() => freed(done, |action| match action {
+                    Some(action) => drop(self.in_preparation.remove(&action)),
+                    None => self.in_preparation.clear(),
+                }),
+                Some(done) = self.settling.join_next() => freed(done, |action| match action {
+                    Some(action) => drop(self.in_settlement.remove(&action)),
+                    None => self.in_settlement.clear(),
+                }),
+                () = tokio::time::sleep(wait) => Ok(()),
+                () = self.stop.cancelled() => Ok(()),
+            };
+            match done {
+                Ok(()) => {}
+                Err(error) if error.may_pass() => {
+                    // What was asked for could not be stored. Asking again at once would only burden the services.
+                    warn!("dispatching waits: {error}");
+                    self.rest().await;
                 }
-                Some(done) = self.settling.join_next() => {
-                    check(freed(done, |action| match action {
-                        Some(action) => drop(self.in_settlement.remove(&action)),
-                        None => self.in_settlement.clear(),
-                    }))?;
-                }
-                () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         self.drain().await;
         Ok(())
+    }
+
+    /// A while in which nothing is tried, because the state file cannot be written.
+    async fn rest(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(REST) => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     async fn drain(mut self) {
@@ -156,13 +171,6 @@ impl Dispatcher {
             self.under_way.spawn(async move { attempt(&engine, action).await });
         }
         Ok(())
-    }
-}
-
-fn check(result: Result<(), StoreError>) -> Result<(), TaskError> {
-    match result {
-        Err(error) if !error.may_pass() => Err(error.into()),
-        _ => Ok(()),
     }
 }
 
@@ -237,11 +245,14 @@ async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
 
 /// T4. What happened out there happened: while the disk is full this waits, as long as it takes.
 async fn record(engine: &Engine, end: AttemptEnd) -> Result<(), StoreError> {
+    let mut told = false;
     loop {
         match engine.store.record_outcome(end.clone(), engine.clock.now()).await {
             Ok(()) => break,
             Err(error) if error.may_pass() => {
-                warn!(action.id = end.action.0, "an outcome waits to be stored: {error}");
+                if !std::mem::replace(&mut told, true) {
+                    warn!(action.id = end.action.0, "an outcome waits to be stored: {error}");
+                }
                 tokio::time::sleep(LOOK).await;
             }
             // A person moved the action meanwhile; the attempt is on record, the person's word stands.

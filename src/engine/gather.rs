@@ -226,11 +226,38 @@ fn later(error: &OktaError, postponed: u32) -> Option<Later> {
 mod tests {
     use super::*;
     use crate::okta::error::Exchange;
+    use crate::playbook::shape::Shape;
 
     #[test]
     fn an_answer_that_stays_unreadable_does_not_hold_a_user_back_for_ever() {
         let unreadable = OktaError::bad_answer(Exchange::default(), "");
         assert!(later(&unreadable, 0).is_some() && later(&unreadable, UNREADABLE - 1).is_some());
         assert!(later(&unreadable, UNREADABLE).is_none());
+    }
+
+    #[test]
+    fn a_user_has_the_fields_that_conditions_may_read() {
+        let user = User {
+            id: "00u1".to_owned(),
+            status: "ACTIVE".to_owned(),
+            login: Some("ann@example.com".to_owned()),
+            email: None,
+            first_name: None,
+            last_name: None,
+            display_name: None,
+            mobile_phone: None,
+            manager_id: None,
+            manager: None,
+            profile: serde_json::Map::new(),
+        };
+        let built = user_fact(&user);
+        for name in [Fact::User, Fact::Manager] {
+            let Some(Shape::Record(fields)) = Facts::shape(name.as_str()) else { panic!("{name} is no record") };
+            let mut fields: Vec<_> = fields.iter().map(|(field, _)| *field).collect();
+            fields.sort_unstable();
+            let mut keys: Vec<_> = built.as_object().unwrap().keys().collect();
+            keys.sort_unstable();
+            assert_eq!(keys, fields);
+        }
     }
 }

@@ -25,7 +25,6 @@ pub(crate) fn end(
         plan::Prepared::NeedsFacts(facts) => {
             not_called_for("observe", format!("observed only; {facts} would have been asked for"))
         }
-        plan::Prepared::Failed { message } if observe => not_called_for("observe", message),
         plan::Prepared::Failed { message } => cannot(message),
         plan::Prepared::Ready { params, lane } => {
             let mode = if observe { Mode::Observe } else { Mode::Enforce };

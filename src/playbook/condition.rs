@@ -9,13 +9,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::{Context, Env, ExecutionError, Program};
 use serde_json::Value;
 use thiserror::Error;
 
 use super::CompileError;
 use super::facts::{EVENT, Fact, FactSet, Facts, STEPS, cut};
+use super::shape::{Place, Shape};
 
 /// The longest condition, in bytes.
 pub const MAX_CONDITION: usize = 4 * 1024;
@@ -92,6 +93,7 @@ impl Condition {
         let mut walk = Walk::default();
         walk.visit(program.expression(), 0, 0)?;
         let Walk { names, steps, event_fields, whole_event, .. } = walk;
+        check_answers(program.expression(), &sample(&names, &steps))?;
         let event_fields = Some(event_fields).filter(|_| !whole_event);
         Ok(Self { text: text.to_owned(), program, names, steps, event_fields })
     }
@@ -191,35 +193,43 @@ struct Walk<'e> {
 }
 
 impl<'e> Walk<'e> {
-    fn visit(&mut self, part: &'e IdedExpr, depth: usize, nesting: usize) -> Result<(), CompileError> {
+    /// Gives what is known about the value of the part, if it is a name or a field of one.
+    fn visit(&mut self, part: &'e IdedExpr, depth: usize, nesting: usize) -> Result<Option<Place>, CompileError> {
         if depth > MAX_EXPRESSION_DEPTH {
             let message = format!("the expression is more than {MAX_EXPRESSION_DEPTH} levels deep");
             return Err(CompileError::new(message, "use `in [ … ]` instead of long chains, or split the step"));
         }
         let depth = depth + 1;
         match &part.expr {
-            Expr::Literal(_) | Expr::Unspecified => Ok(()),
-            Expr::Ident(name) => self.name(name),
-            Expr::Select(select) => match &select.operand.expr {
-                Expr::Ident(name) if self.is_free(name, STEPS) => {
-                    self.names.insert(STEPS);
-                    self.steps.insert(select.field.clone());
-                    Ok(())
-                }
-                Expr::Ident(name) if self.is_free(name, EVENT) => {
-                    self.names.insert(EVENT);
-                    self.event_fields.insert(select.field.clone());
-                    Ok(())
-                }
-                _ => self.visit(&select.operand, depth, nesting),
-            },
+            Expr::Literal(_) | Expr::Unspecified => {}
+            Expr::Ident(name) => return self.name(name),
+            Expr::Select(select) => {
+                let place = match &select.operand.expr {
+                    Expr::Ident(name) if self.is_free(name, STEPS) => {
+                        self.names.insert(STEPS);
+                        self.steps.insert(select.field.clone());
+                        Place::of(STEPS)
+                    }
+                    Expr::Ident(name) if self.is_free(name, EVENT) => {
+                        self.names.insert(EVENT);
+                        self.event_fields.insert(select.field.clone());
+                        Place::of(EVENT)
+                    }
+                    _ => self.visit(&select.operand, depth, nesting)?,
+                };
+                return place.map(|place| place.field(&select.field)).transpose();
+            }
             Expr::Call(call) => {
                 check_function(&call.func_name)?;
                 if call.func_name == "matches" {
                     check_regex(call.args.last(), nesting)?;
                 }
-                call.target.iter().try_for_each(|target| self.visit(target, depth, nesting))?;
-                call.args.iter().try_for_each(|arg| self.visit(arg, depth, nesting))
+                if let Some(target) = &call.target {
+                    self.visit(target, depth, nesting)?;
+                }
+                let args: Vec<_> =
+                    call.args.iter().map(|arg| self.visit(arg, depth, nesting)).collect::<Result<_, _>>()?;
+                return operation(call, &args);
             }
             Expr::Comprehension(comprehension) => {
                 self.visit(&comprehension.iter_range, depth, nesting)?;
@@ -236,26 +246,36 @@ impl<'e> Walk<'e> {
                     self.visit(part, depth, nesting)?;
                 }
                 self.bound.truncate(outside);
-                Ok(())
             }
-            Expr::List(list) => list.elements.iter().try_for_each(|item| self.visit(item, depth, nesting)),
-            Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => {
-                    self.visit(&entry.key, depth, nesting)?;
-                    self.visit(&entry.value, depth, nesting)
+            Expr::List(list) => {
+                for item in &list.elements {
+                    self.visit(item, depth, nesting)?;
                 }
-                EntryExpr::StructField(field) => self.visit(&field.value, depth, nesting),
-            }),
+            }
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    match &entry.expr {
+                        EntryExpr::MapEntry(entry) => {
+                            self.visit(&entry.key, depth, nesting)?;
+                            self.visit(&entry.value, depth, nesting)?;
+                        }
+                        EntryExpr::StructField(field) => {
+                            self.visit(&field.value, depth, nesting)?;
+                        }
+                    }
+                }
+            }
             Expr::Struct(made) => {
                 let message = format!("there is no type `{}` to build", cut(&made.type_name, 100));
-                Err(CompileError::new(message, "use a map: {\"key\": value}"))
+                return Err(CompileError::new(message, "use a map: {\"key\": value}"));
             }
         }
+        Ok(None)
     }
 
-    fn name(&mut self, name: &str) -> Result<(), CompileError> {
+    fn name(&mut self, name: &str) -> Result<Option<Place>, CompileError> {
         if self.bound.contains(&name) || TYPES.contains(&name) {
-            return Ok(());
+            return Ok(None);
         }
         if name == STEPS {
             let remedy = "write steps.NAME with `_` for every `-` of the name, such as steps.tell_security.state";
@@ -265,7 +285,7 @@ impl<'e> Walk<'e> {
             Some(known) => {
                 self.names.insert(known);
                 self.whole_event |= known == EVENT;
-                Ok(())
+                Ok(Place::of(known))
             }
             None => Err(CompileError::unknown_name(name)),
         }
@@ -274,6 +294,81 @@ impl<'e> Walk<'e> {
     /// Whether this is that name of the facts, and not the variable of a comprehension.
     fn is_free(&self, name: &str, known: &str) -> bool {
         name == known && !self.bound.contains(&name)
+    }
+}
+
+/// Looks at an operation on what is known: `risk["level"]` is a field, and a level compared with a literal has to be able to
+/// be equal to it.
+fn operation(call: &CallExpr, known: &[Option<Place>]) -> Result<Option<Place>, CompileError> {
+    let ([left, right], [left_known, right_known]) = (call.args.as_slice(), known) else {
+        return Ok(None);
+    };
+    match (call.func_name.as_str(), left_known, right_known, &right.expr) {
+        (operators::INDEX, Some(place), _, Expr::Literal(LiteralValue::String(field))) => {
+            return place.field(field.inner()).map(Some);
+        }
+        (operators::EQUALS | operators::NOT_EQUALS, Some(place), _, _) => check_literal(place, right)?,
+        (operators::EQUALS | operators::NOT_EQUALS, _, Some(place), _) => check_literal(place, left)?,
+        (operators::IN, Some(place), _, Expr::List(list)) => {
+            list.elements.iter().try_for_each(|item| check_literal(place, item))?;
+        }
+        _ => {}
+    }
+    Ok(None)
+}
+
+fn check_literal(place: &Place, part: &IdedExpr) -> Result<(), CompileError> {
+    match &part.expr {
+        Expr::Literal(LiteralValue::String(text)) => place.check_literal(Some(text.inner())),
+        Expr::Literal(_) => place.check_literal(None),
+        _ => Ok(()),
+    }
+}
+
+/// Facts with every field filled whose form is known, for a condition that reads these names and steps.
+fn sample(names: &BTreeSet<&'static str>, steps: &BTreeSet<String>) -> Context<'static, 'static> {
+    let mut context = Context::with_env(Arc::clone(&ENV));
+    for name in names {
+        let value = match Facts::shape(name) {
+            Some(Shape::Each(fields)) => {
+                Some(steps.iter().filter_map(|step| Some((step.clone(), Shape::Record(fields).sample()?))).collect())
+            }
+            shape => shape.and_then(Shape::sample),
+        };
+        if let Some(value) = value {
+            context.add_variable_from_value(*name, to_cel(value));
+        }
+    }
+    context
+}
+
+/// Answers every operand of `&&`, `||`, `!` and every branch of `? :` by itself, so that one that is skipped for the sample is
+/// seen too, and refuses what answers with something other than true or false. What can't be answered without an event is
+/// left to the event. Recurses no deeper than the walk before it.
+fn check_answers(part: &IdedExpr, sample: &Context) -> Result<(), CompileError> {
+    if let Expr::Call(call) = &part.expr
+        && [operators::LOGICAL_AND, operators::LOGICAL_OR, operators::LOGICAL_NOT, operators::CONDITIONAL]
+            .contains(&call.func_name.as_str())
+    {
+        return call.args.iter().try_for_each(|arg| check_answers(arg, sample));
+    }
+    match cel::Value::resolve(part, sample) {
+        Ok(cel::Value::Bool(_)) | Err(_) => Ok(()),
+        Ok(other) => {
+            let what =
+                field_path(part).map_or_else(|| "a part of the condition".to_owned(), |path| format!("`{path}`"));
+            let message = format!("{what} is of type {}, not true or false", other.type_of());
+            Err(CompileError::new(message, "compare it with something, such as risk.level == \"HIGH\""))
+        }
+    }
+}
+
+/// The part as it was written, if it is a name or a field of one.
+fn field_path(part: &IdedExpr) -> Option<String> {
+    match &part.expr {
+        Expr::Ident(name) => Some(name.clone()),
+        Expr::Select(select) => Some(format!("{}.{}", field_path(&select.operand)?, select.field)),
+        _ => None,
     }
 }
 
@@ -387,6 +482,62 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_never_exists_is_refused() {
+        check_refused(r#"risk.lvl == "HIGH""#, "no field `risk.lvl`; the fields of `risk` are level, previous_level");
+        check_refused("target.logn == 3", "no field `target.logn`; did you mean `login`?");
+        check_refused("target['logn'] == 'x'", "no field `target.logn`; did you mean `login`?");
+        check_refused("has(target.logn)", "no field `target.logn`");
+        check_refused("steps.quarantine.stat == 'failed'", "did you mean `state`?");
+        check_refused("user.nme == 'x'", "did you mean `name`?");
+        check_refused("manager != null && manager.emial != null", "did you mean `email`?");
+        check_refused("user_risk.level == 'HIGH'", "`user_risk` is a level and has no fields");
+        check_refused("risk.reasons.exists(r, r == target.logn)", "no field `target.logn`");
+        check_refused("[target.logn].exists(target, target.x == 1)", "no field `target.logn`");
+    }
+
+    #[test]
+    fn a_level_that_never_is_is_refused() {
+        check_refused(r#"risk.level == "High""#, "`risk.level` is never \"High\"; did you mean `HIGH`?");
+        check_refused(r#"user_risk == "high""#, "did you mean `HIGH`?");
+        check_refused(r#""low" != risk["previous_level"]"#, "did you mean `LOW`?");
+        check_refused(r#"risk.level in ["LOW", "Mid"]"#, "never \"Mid\"; a level is LOW, MEDIUM, HIGH, UNKNOWN");
+        check_refused("risk.level == 3", "not a text");
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_true_or_false_is_refused() {
+        check_refused("risk.level", "`risk.level` is of type string, not true or false");
+        check_refused(r#"risk.level == "HIGH" && target.login"#, "`target.login` is of type string");
+        check_refused(r#"risk.level == "LOW" || !(size(risk.reasons))"#, "a part of the condition is of type int");
+        check_refused(r#"risk.level == "HIGH" ? sign_in.proxy : "no""#, "a part of the condition is of type string");
+        check_refused("manager.email", "`manager.email` is of type string");
+        check_refused("!steps.tell_security.url", "`steps.tell_security.url` is of type string");
+        check_refused("risk.reasons.map(r, r)", "list");
+    }
+
+    #[test]
+    fn fields_that_exist_or_may_exist_and_names_of_comprehensions_are_taken() {
+        for text in [
+            "has(event.weather.sun) && event.weather.sun",
+            "event.anything",
+            "has(target.login) && has(risk.detection)",
+            "has(user.profile.costCenter) && user.profile.costCenter == 'x' || manager.profile['a b'] == 1",
+            "sign_in.behaviors['New Device'] == 'POSITIVE' || sign_in.behaviors.Velocity == 'POSITIVE'",
+            "sign_in.proxy && !sign_in.threat_suspected",
+            "event.risks.exists(risk, risk.lvl == 'x' && risk.level == 'High')",
+            "event.list.all(steps, steps.a.stat == 'x') && event.list.exists(user_risk, user_risk == 'high')",
+            "groups.exists(g, g == 'Staff') && groups[0] != 'x' && risk.reasons[0].startsWith('a')",
+            "user_risk in ['MEDIUM', 'UNKNOWN'] && risk.level == event.level && risk.level in event.levels",
+            "manager == null || manager.email == null || app != null && app.id in ['0oa1']",
+            "steps.tell_security.state in ['failed', 'retry'] && steps.a.url != null",
+            "type(risk.level) == string && int(sign_in.ip) == 3 && risk['level'] == 'LOW'",
+            "event.flag ? risk.level == 'LOW' : sign_in.proxy",
+        ] {
+            Condition::compile(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
+    }
+
+    #[test]
     fn what_could_run_long_is_refused() {
         check_refused(&"1".repeat(MAX_CONDITION + 1), "bytes");
         check_refused("risk.reasons.all(a, risk.reasons.all(b, risk.reasons.all(c, a == c)))", "nested");
@@ -432,7 +583,7 @@ mod tests {
     #[test]
     fn answers_that_are_no_answers_are_errors() {
         for (text, part) in [
-            ("risk.level", "string"),
+            ("event.displayMessage", "string"),
             ("event.weather == 1", "weather"),
             ("event.number.contains('a')", "contains"),
             ("risk.level < 1", "cannot be evaluated"),

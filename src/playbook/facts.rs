@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use url::Url;
 
+use super::shape::{Fields, Shape};
 use crate::model::event::{Entity, Event};
 use crate::model::risk::Risk;
 
@@ -28,14 +29,88 @@ pub const MAX_DEPTH: usize = 20;
 /// The most bytes kept of the name of a field.
 const MAX_KEY: usize = 256;
 
-/// The names that the event alone fills.
-const FROM_EVENT: [&str; 6] = [EVENT, "risk", "target", "app", "sign_in", "links"];
-
 /// The name of the record itself.
 pub const EVENT: &str = "event";
 
 /// The name under which a step reads the steps before it.
 pub const STEPS: &str = "steps";
+
+/// Every name that a condition or a template may use, and what stands behind it: what the event alone fills, then the facts,
+/// then the steps. What builds these values is tested against this table.
+const SHAPES: [(&str, Shape); 11] = [
+    (EVENT, Shape::Open),
+    (
+        "risk",
+        Shape::Record(&[
+            ("level", Shape::Level),
+            ("previous_level", Shape::Level),
+            ("detection", Shape::Text),
+            ("reasons", Shape::List),
+            ("reasons_text", Shape::Text),
+            ("issuer", Shape::Text),
+            ("source", Shape::Text),
+        ]),
+    ),
+    ("target", Shape::Record(&[("id", Shape::Text), ("login", Shape::Text), ("name", Shape::Text)])),
+    ("app", Shape::Record(&[("id", Shape::Text), ("name", Shape::Text)])),
+    (
+        "sign_in",
+        Shape::Record(&[
+            ("methods", Shape::List),
+            ("ip", Shape::Text),
+            ("user_agent", Shape::Text),
+            ("browser", Shape::Text),
+            ("os", Shape::Text),
+            ("device", Shape::Text),
+            ("city", Shape::Text),
+            ("state", Shape::Text),
+            ("country", Shape::Text),
+            ("proxy", Shape::Flag),
+            ("isp", Shape::Text),
+            ("threat_suspected", Shape::Flag),
+            ("behaviors", Shape::Open),
+            ("behaviors_text", Shape::Text),
+        ]),
+    ),
+    (
+        "links",
+        Shape::Record(&[
+            ("org", Shape::Text),
+            ("syslog", Shape::Text),
+            ("event", Shape::Text),
+            ("user", Shape::Text),
+            ("app", Shape::Text),
+        ]),
+    ),
+    ("user", Shape::Record(PERSON)),
+    ("manager", Shape::Record(PERSON)),
+    ("groups", Shape::List),
+    ("user_risk", Shape::Level),
+    (
+        STEPS,
+        Shape::Each(&[
+            ("state", Shape::Text),
+            ("url", Shape::Text),
+            ("id", Shape::Text),
+            ("number", Shape::Text),
+            ("error", Shape::Text),
+        ]),
+    ),
+];
+
+/// The fields of `user` and `manager`.
+const PERSON: Fields = &[
+    ("id", Shape::Text),
+    ("login", Shape::Text),
+    ("email", Shape::Text),
+    ("first_name", Shape::Text),
+    ("last_name", Shape::Text),
+    ("name", Shape::Text),
+    ("mobile_phone", Shape::Text),
+    ("status", Shape::Text),
+    ("manager_id", Shape::Text),
+    ("profile", Shape::Open),
+];
 
 /// Something that needs a request to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -205,7 +280,12 @@ impl Facts {
 
     /// Every name that a condition or a template may use.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        FROM_EVENT.into_iter().chain(Fact::ALL.map(Fact::as_str)).chain([STEPS])
+        SHAPES.iter().map(|(name, _)| *name)
+    }
+
+    /// What stands behind a name; `None` for one that nothing fills.
+    pub fn shape(name: &str) -> Option<Shape> {
+        SHAPES.iter().find(|(known, _)| *known == name).map(|(_, shape)| *shape)
     }
 
     /// The same, as a list for people.
@@ -575,6 +655,47 @@ mod tests {
             "links/syslog",
             json!("https://acme-admin.okta.com/report/system_log_2?search=uuid%20eq%20%22u-1%22"),
         );
+    }
+
+    /// The names of the fields of `value` have to be those of the shape, and their values fit theirs.
+    #[track_caller]
+    fn check_shape(shape: Shape, value: &Value) {
+        match shape {
+            Shape::Open => {}
+            Shape::Text => assert!(value.is_string() || value.is_null(), "{value}"),
+            Shape::Flag => assert!(value.is_boolean() || value.is_null(), "{value}"),
+            Shape::Level => assert!(["LOW", "MEDIUM", "HIGH", "UNKNOWN"].map(Value::from).contains(value), "{value}"),
+            Shape::List => assert!(value.as_array().unwrap().iter().all(Value::is_string), "{value}"),
+            Shape::Record(fields) => {
+                let object = value.as_object().unwrap();
+                assert_eq!(object.len(), fields.len(), "{value}");
+                fields.iter().for_each(|(name, shape)| check_shape(*shape, &object[*name]));
+            }
+            Shape::Each(fields) => {
+                value.as_object().unwrap().values().for_each(|item| check_shape(Shape::Record(fields), item));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_built_has_the_fields_of_the_table() {
+        let full = json!({
+            "actor": {"id": "00u1", "type": "User", "alternateId": "a@b.c", "displayName": "A"},
+            "client": {"ipAddress": "203.0.113.7", "userAgent": {"browser": "CHROME"}},
+            "securityContext": {"isProxy": true, "risk": {"level": "HIGH", "reasons": ["a"]}},
+            "debugContext": {"debugData": {"threatSuspected": "false", "behaviors": "{Velocity=POSITIVE}"}},
+            "target": [{"id": "0oa1", "type": "AppInstance", "displayName": "Payroll"}],
+        });
+        let mut full = facts(full);
+        full.set_step("tell", StepView { url: Some("https://x".to_owned()), ..StepView::default() });
+        for name in ["event", "risk", "target", "app", "sign_in", "links", STEPS] {
+            check_shape(Facts::shape(name).unwrap(), &full.value(name).unwrap());
+        }
+        let bare = facts(json!({"eventType": "user.risk.detect"}));
+        for name in ["event", "risk", "sign_in", "links"] {
+            check_shape(Facts::shape(name).unwrap(), &bare.value(name).unwrap());
+        }
+        assert!(Fact::ALL.iter().all(|fact| Facts::shape(fact.as_str()).is_some()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod facts;
 pub mod params;
 pub mod parse;
 pub mod plan;
+pub mod shape;
 pub mod template;
 
 use std::time::Duration;

@@ -468,7 +468,7 @@ pub(super) mod tests {
             "nothing is called `weather`",
             "user_risk",
         );
-        assert!(compile(&format!("{HEAD}{step}with = {{ group = \"{{{{ user.department }}}}\" }}")).is_ok());
+        assert!(compile(&format!("{HEAD}{step}with = {{ group = \"{{{{ user.profile.department }}}}\" }}")).is_ok());
     }
 
     #[test]

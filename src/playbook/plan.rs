@@ -149,9 +149,9 @@ mod tests {
         when = 'risk.level != "UNKNOWN"'
         [[step]]
         name = "quarantine"
-        when = 'risk.level == "HIGH" && user_risk.level != "LOW"'
+        when = 'risk.level == "HIGH" && user_risk != "LOW"'
         action = "okta.group.add_user"
-        with = { group = "{{ user.department }} quarantine" }
+        with = { group = "{{ user.profile.department }} quarantine" }
         [[step]]
         name = "tell"
         after = ["quarantine"]
@@ -178,8 +178,8 @@ mod tests {
     }
 
     fn known(facts: &mut Facts) {
-        facts.set(Fact::User, FactValue::Known(json!({"department": "Sales"})));
-        facts.set(Fact::UserRisk, FactValue::Known(json!({"level": "HIGH"})));
+        facts.set(Fact::User, FactValue::Known(json!({"profile": {"department": "Sales"}})));
+        facts.set(Fact::UserRisk, FactValue::Known(json!("HIGH")));
         facts.set(Fact::Groups, FactValue::Known(json!(["Staff"])));
         facts.set(Fact::Manager, FactValue::Known(json!({"login": "bob@example.com"})));
         facts.set_step("quarantine", StepView { state: "succeeded".to_owned(), ..StepView::default() });
@@ -215,9 +215,9 @@ mod tests {
         let playbook = compile(PLAYBOOK).unwrap();
         assert!(applies(&playbook, &facts(&event("HIGH", user()))).unwrap());
         assert!(!applies(&playbook, &facts(&event("?", user()))).unwrap());
-        let asking = compile(&PLAYBOOK.replace("'risk.level !=", "'user_risk.level !=")).unwrap();
+        let asking = compile(&PLAYBOOK.replace("'risk.level !=", "'user_risk !=")).unwrap();
         let error = applies(&asking, &facts(&event("HIGH", user()))).unwrap_err();
-        assert!(error.to_string().contains("`user_risk.level != \"UNKNOWN\"`"), "{error}");
+        assert!(error.to_string().contains("`user_risk != \"UNKNOWN\"`"), "{error}");
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
         let event = event("HIGH", user());
         let mut facts = facts(&event);
         check(&event, &facts, "quarantine", Prepared::NeedsFacts([Fact::UserRisk].into_iter().collect()));
-        facts.set(Fact::UserRisk, FactValue::Known(json!({"level": "HIGH"})));
+        facts.set(Fact::UserRisk, FactValue::Known(json!("HIGH")));
         check(&event, &facts, "quarantine", Prepared::NeedsFacts([Fact::User].into_iter().collect()));
         known(&mut facts);
         let params = json!({"user": "00u1", "group": "Sales quarantine"});
@@ -237,7 +237,7 @@ mod tests {
         let event = event("LOW", user());
         let mut facts = facts(&event);
         known(&mut facts);
-        let why = "the condition `risk.level == \"HIGH\" && user_risk.level != \"LOW\"` is false".to_owned();
+        let why = "the condition `risk.level == \"HIGH\" && user_risk != \"LOW\"` is false".to_owned();
         check(&event, &facts, "quarantine", Prepared::NotCalledFor { why });
     }
 
@@ -283,7 +283,7 @@ mod tests {
             let playbook = compile(PLAYBOOK).unwrap();
             let mut facts = facts(&event);
             known(&mut facts);
-            facts.set(Fact::User, FactValue::Known(json!({"department": department})));
+            facts.set(Fact::User, FactValue::Known(json!({"profile": {"department": department}})));
             prop_assert!(applies(&playbook, &facts).is_ok());
             for step in &playbook.steps {
                 match prepare(&playbook, step, &facts, &event) {

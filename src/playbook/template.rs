@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::CompileError;
 use super::facts::{Fact, FactSet, Facts, STEPS, cut};
+use super::shape::Place;
 use crate::model::escape::Escape;
 
 /// The longest template, in bytes.
@@ -208,7 +209,8 @@ fn as_json(value: &minijinja::Value) -> Result<String, minijinja::Error> {
         .map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, "not JSON").with_source(error))
 }
 
-/// The known names and the steps that a compiled template reads; a name that nothing fills is refused.
+/// The known names and the steps that a compiled template reads; a name that nothing fills and a field
+/// that never exists are refused.
 fn names_in(environment: &Environment<'_>) -> Result<(BTreeSet<&'static str>, BTreeSet<String>), CompileError> {
     let template = environment
         .get_template(NAME)
@@ -223,6 +225,8 @@ fn names_in(environment: &Environment<'_>) -> Result<(BTreeSet<&'static str>, BT
         let Some(known) = Facts::names().find(|known| *known == root) else {
             return Err(CompileError::unknown_name(root));
         };
+        let place = Place::of(known).ok_or_else(|| CompileError::unknown_name(root))?;
+        path.split('.').skip(1).try_fold(place, |place, field| place.field(field))?;
         names.insert(known);
         if known == STEPS {
             let Some(step) = parts.next() else {
@@ -406,6 +410,31 @@ mod tests {
             "{{ event is safe }}",
         ] {
             assert!(Template::compile(text, Escape::Html).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_never_exists_is_refused() {
+        check_refused("{{ target.logn }}", "no field `target.logn`; did you mean `login`?");
+        check_refused("{{ steps.quarantine.stat }}", "no field `steps.quarantine.stat`; did you mean `state`?");
+        check_refused("{{ user.nme }}", "did you mean `name`?");
+        check_refused("{{ manager.emial | default('-') }}", "did you mean `email`?");
+        check_refused("{% if risk.lvl == 'HIGH' %}x{% endif %}", "no field `risk.lvl`");
+        check_refused("{% for r in risk.reason %}{{ r }}{% endfor %}", "did you mean `reasons`?");
+        check_refused("{% for risk in risk.reasons %}{% endfor %}{{ risk.lvl }}", "no field `risk.lvl`");
+    }
+
+    #[test]
+    fn fields_that_exist_or_may_exist_and_names_of_loops_are_taken() {
+        for text in [
+            "{% for risk in event.risks %}{{ risk.lvl }}{{ risk.level.x }}{{ loop.index }}{% endfor %}",
+            "{{ user.profile.costCenter | default('-') }}{{ manager.profile['nick name'] }}",
+            "{{ sign_in.behaviors['New Device'] }}{{ sign_in.behaviors.Velocity | default('-') }}",
+            "{{ risk.reasons.0 }}{{ risk.reasons[0] }}{{ groups | first }}{{ user_risk }}",
+            "{{ risk.detection | default('-') }}{% if app.name is defined %}{{ app.name }}{% endif %}",
+            "{{ 'target.logn' }}target.logn {{ risk | json }}{# risk.lvl #}",
+        ] {
+            Template::compile(text, Escape::Plain).unwrap_or_else(|error| panic!("{text}: {error}"));
         }
     }
 

@@ -4,6 +4,7 @@
 //! and only then answers, so an answer always means "on the disk". Reads go through a second connection and see
 //! committed data only.
 
+mod decisions;
 mod ingest;
 mod ledger;
 mod lock;
@@ -22,11 +23,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
+pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
-pub use ledger::{
-    AttemptEnd, BackfillMode, Claimed, Decision, EventVerdict, NewAction, OpenAction, PendingEvent, PlannedRun,
-    Preparation, Prepared, RunContext, SiblingState,
-};
+pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
 pub use lock::{InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
 pub use status::{

@@ -11,24 +11,26 @@ use crate::config::{LogConfig, LogFormat};
 /// The environment variable that overrides `[log] level`.
 pub const LEVEL_VARIABLE: &str = "OKTA_RESPONDER_LOG";
 
-/// `[log] level` is no filter.
+/// The variable or `[log] level` is no filter. What the parser says is part of the sentence: it repeats its own causes.
 #[derive(Debug, Error)]
-#[error("`{filter}` is no log filter such as `info` or `okta_responder=debug,info`")]
+#[error("{place}: `{filter}` is no log filter such as `info` or `okta_responder=debug,info`: {why}")]
 pub struct LogError {
+    place: &'static str,
     filter: String,
-    #[source]
-    source: tracing_subscriber::filter::ParseError,
+    why: String,
 }
 
 /// Checks a filter.
 pub fn check(filter: &str) -> Result<(), LogError> {
-    filter_of(filter).map(drop)
+    filter_of("[log] level", filter).map(drop)
 }
 
 /// Starts logging. Later calls change nothing.
 pub fn start(config: &LogConfig) -> Result<(), LogError> {
-    let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| config.level.clone());
-    let filter = filter_of(&wanted)?;
+    let filter = match std::env::var(LEVEL_VARIABLE) {
+        Ok(wanted) => filter_of(LEVEL_VARIABLE, &wanted)?,
+        Err(_) => filter_of("[log] level", &config.level)?,
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Under systemd the journal has the time already, but a second one does no harm in a file.
     let started = match config.format {
@@ -40,8 +42,12 @@ pub fn start(config: &LogConfig) -> Result<(), LogError> {
     Ok(())
 }
 
-fn filter_of(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(filter).map_err(|source| LogError { filter: filter.to_owned(), source })
+fn filter_of(place: &'static str, filter: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::builder().parse(filter).map_err(|error| LogError {
+        place,
+        filter: filter.to_owned(),
+        why: error.to_string(),
+    })
 }
 
 #[cfg(test)]

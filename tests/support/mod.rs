@@ -279,3 +279,28 @@ impl Drop for Daemon {
         let _ = self.child.wait();
     }
 }
+
+/// A file system of its own, unmounted when dropped; `None` where this user may not mount.
+pub struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// Mounts it, or says that this user may not.
+    pub fn new(at: &Path, options: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+
+    /// Changes its options.
+    pub fn remount(&self, options: &str) {
+        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
