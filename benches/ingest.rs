@@ -67,14 +67,11 @@ struct OfDaemon {
     bytes: u64,
 }
 
-/// The real thing, from the moment at which the daemon is ready to backfill.
+/// The real thing, from its first page on.
 async fn daemon(scene: &Scene, events: u64) -> OfDaemon {
-    let daemon = {
-        // The log of a daemon that only warns never says that it is ready; its first page does.
-        support::ask_for_backfill(scene).await;
-        Daemon::start(&scene.config(), &[])
-    };
-    let progress = Progress::of(&scene.state());
+    support::ask_for_backfill(scene).await;
+    let daemon = Daemon::start(&scene.config(), &[]);
+    let progress = Progress::of(&daemon, &scene.state());
     tokio::task::block_in_place(|| progress.until_stored(1));
     let (began, before) = (Instant::now(), progress.stored());
     tokio::task::block_in_place(|| progress.until_stored(events));

@@ -41,7 +41,7 @@ fn main() {
     let scene = org.block_on(support::scene_with_log(events));
     org.block_on(support::ask_for_backfill(&scene));
     let daemon = Daemon::start(&scene.config(), &[]);
-    let progress = Progress::of(&scene.state());
+    let progress = Progress::of(&daemon, &scene.state());
     let step = (events / 10).max(1);
     let mut way = Vec::new();
     for stored in (1..=10).map(|tenth| tenth * step) {

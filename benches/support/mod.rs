@@ -13,7 +13,7 @@ use okta_responder::okta::logs::filter_for;
 use okta_responder::store::{NewStream, Store, StreamKind};
 use rusqlite::{Connection, OpenFlags};
 
-use daemon::Scene;
+use daemon::{Daemon, Scene};
 
 /// The types of ordinary synthetic events, in a playbook that looks at each of them and wants none.
 const WATCH: &str = r##"
@@ -80,16 +80,17 @@ pub async fn ask_for_backfill(scene: &Scene) {
 }
 
 /// How far a backfill is, read beside the daemon.
-pub struct Progress {
+pub struct Progress<'d> {
+    daemon: &'d Daemon,
     connection: Connection,
 }
 
-impl Progress {
-    /// Looks into a state file.
-    pub fn of(state: &Path) -> Self {
+impl<'d> Progress<'d> {
+    /// Looks into the state file that a daemon writes.
+    pub fn of(daemon: &'d Daemon, state: &Path) -> Self {
         let connection = Connection::open_with_flags(state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         connection.busy_timeout(Duration::from_secs(10)).unwrap();
-        Self { connection }
+        Self { daemon, connection }
     }
 
     /// Events stored by the backfill.
@@ -104,24 +105,25 @@ impl Progress {
 
     /// Waits until `wanted` events are stored.
     pub fn until_stored(&self, wanted: u64) {
-        wait_for(|| self.stored() >= wanted);
+        self.wait_for(|| self.stored() >= wanted);
     }
 
     /// Waits until none is without a decision.
     pub fn until_decided(&self) {
-        wait_for(|| self.undecided() == 0);
+        self.wait_for(|| self.undecided() == 0);
+    }
+
+    fn wait_for(&self, condition: impl Fn() -> bool) {
+        let until = Instant::now() + BOUND;
+        while !condition() {
+            let runs = process_state(self.daemon.pid()) != 'Z' && Instant::now() < until;
+            assert!(runs, "the daemon has ended or takes longer than {BOUND:?}:\n{}", self.daemon.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn number(&self, query: &str) -> u64 {
         self.connection.query_row(query, [], |row| row.get(0)).unwrap()
-    }
-}
-
-fn wait_for(condition: impl Fn() -> bool) {
-    let until = Instant::now() + BOUND;
-    while !condition() {
-        assert!(Instant::now() < until, "it takes longer than {BOUND:?}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -134,11 +136,20 @@ pub fn bare_sqlite(path: &Path) -> Connection {
 
 /// The processor time a process has used, of all its threads, in seconds.
 pub fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     // Fields 14 and 15 of the line, in ticks; Linux shows 100 a second to every program (proc_pid_stat(5)).
-    let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+    let ticks: f64 = stat_from_third(pid)[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
     ticks / 100.0
+}
+
+/// `R`, `S`, …, or `Z` for a process that has ended.
+fn process_state(pid: u32) -> char {
+    stat_from_third(pid)[0].chars().next().unwrap()
+}
+
+/// The fields behind the program's name, which may hold anything.
+fn stat_from_third(pid: u32) -> Vec<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().map(str::to_owned).collect()
 }
 
 /// `VmRSS` (now) or `VmHWM` (the most so far) of a process, in MiB.

@@ -1,12 +1,13 @@
 //! From the bytes of a page to rows of the inbox. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::model::event::{Envelope, Event, SOURCE_OKTA};
+use crate::model::event::{Envelope, Event, SOURCE_OKTA, actor_is_affected};
 use crate::model::risk::Risk;
 use crate::store::{NewEvent, Quarantined};
 
@@ -30,7 +31,8 @@ pub struct PageError(#[source] serde_json::Error);
 
 /// Sorts a page. A record that cannot be read goes to quarantine and the page goes on.
 pub fn sort_page(body: &[u8], wanted: &BTreeSet<String>) -> Result<Intake, PageError> {
-    let text = String::from_utf8_lossy(body);
+    // Checking is much quicker than replacing, and text is hardly ever broken.
+    let text = std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
     let records: Vec<&RawValue> = serde_json::from_str(&text).map_err(PageError)?;
     let mut intake = Intake { records: records.len(), ..Intake::default() };
     for record in records {
@@ -55,11 +57,8 @@ pub fn tells_risk(event_type: &str) -> bool {
 fn new_event(envelope: &Envelope<'_>, raw: &str) -> Result<NewEvent, crate::model::event::EventError> {
     let tells_risk = tells_risk(&envelope.event_type);
     let (subject, risk) = match serde_json::from_str::<Sketch<'_>>(raw) {
-        // The quick way: most records have plain targets, and only risk events are read to their depth.
-        Ok(sketch) if !tells_risk && sketch.target.iter().flatten().any(|target| target.kind == Some("User")) => {
-            let user = sketch.target.into_iter().flatten().find(|target| target.kind == Some("User"));
-            (user.and_then(|user| user.id).map(str::to_owned), None)
-        }
+        // The quick way: most records are plain, and only risk events are read to their depth.
+        Ok(sketch) if !tells_risk => (sketch.affected_user(&envelope.event_type).map(str::to_owned), None),
         _ => {
             let event = Event::parse(SOURCE_OKTA, raw)?;
             let risk = tells_risk.then(|| Risk::of(&event).level.as_str());
@@ -70,7 +69,7 @@ fn new_event(envelope: &Envelope<'_>, raw: &str) -> Result<NewEvent, crate::mode
         uuid: envelope.uuid.as_ref().to_owned(),
         event_type: envelope.event_type.as_ref().to_owned(),
         published: envelope.published,
-        subject: subject.filter(|id| !id.is_empty()),
+        subject,
         risk,
         body: raw.to_owned(),
     })
@@ -84,18 +83,35 @@ fn quarantined(raw: &str, error: &crate::model::event::EventError) -> Quarantine
     Quarantined { error: words, raw: raw.to_owned() }
 }
 
-/// As much of a record as says whom it is about.
+/// As much of a plain record as says whom it is about. One with escapes in its ids or with people that are no objects does
+/// not become a sketch.
 #[derive(Deserialize)]
 struct Sketch<'a> {
     #[serde(borrow, default)]
-    target: Option<Vec<SketchTarget<'a>>>,
+    actor: Option<SketchEntity<'a>>,
+    #[serde(borrow, default)]
+    target: Option<Vec<SketchEntity<'a>>>,
 }
 
 #[derive(Deserialize)]
-struct SketchTarget<'a> {
+struct SketchEntity<'a> {
     id: Option<&'a str>,
     #[serde(rename = "type")]
     kind: Option<&'a str>,
+}
+
+impl<'a> Sketch<'a> {
+    /// The same user as [`Event::affected_user`].
+    fn affected_user(&self, event_type: &str) -> Option<&'a str> {
+        let actor = || self.actor.as_ref().filter(|_| actor_is_affected(event_type)).and_then(SketchEntity::user_id);
+        self.target.iter().flatten().find_map(SketchEntity::user_id).or_else(actor)
+    }
+}
+
+impl<'a> SketchEntity<'a> {
+    fn user_id(&self) -> Option<&'a str> {
+        self.id.filter(|id| !id.is_empty() && self.kind == Some("User"))
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +157,33 @@ mod tests {
             let page = format!("[{}]", record("1", "user.session.start", &format!(r#","target":{target}"#)));
             let intake = sort_page(page.as_bytes(), &wanted()).unwrap();
             assert_eq!(intake.events[0].subject.as_deref(), Some("00u1"), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_quick_way_finds_the_same_user_as_the_careful_one() {
+        let user = |id: &str| format!(r#"{{"id":"{id}","type":"User"}}"#);
+        let app = r#"{"id":"0oa1","type":"AppInstance","alternateId":"x","detailEntry":{"a":[1]}}"#;
+        let people = [
+            String::new(),
+            format!(r#","actor":{}"#, user("00u1")),
+            format!(r#","actor":{},"target":null"#, user("00u1")),
+            format!(r#","actor":{},"target":[{app}]"#, user("00u1")),
+            format!(r#","target":[{app},{},{}],"actor":{}"#, user("00u2"), user("00u3"), user("00u1")),
+            format!(r#","target":[{},{{"type":"User"}},{}]"#, user(""), user("00u3")),
+            format!(r#","actor":{},"target":[{{"id":null,"type":"User"}}]"#, user("00u1")),
+            format!(r#","actor":{app},"target":[]"#),
+            format!(r#","actor":7,"target":[{}]"#, user("00u2")),
+            r#","actor":{"id":7,"type":"User"},"target":{}"#.to_owned(),
+        ];
+        for kind in ["user.session.start", "group.user_membership.add", "user.mfa.factor.activate"] {
+            let wanted = [kind.to_owned()].into();
+            for more in &people {
+                let raw = record("1", kind, more);
+                let expected = Event::parse(SOURCE_OKTA, &raw).unwrap().affected_user().map(|user| user.id.to_owned());
+                let intake = sort_page(format!("[{raw}]").as_bytes(), &wanted).unwrap();
+                assert_eq!(intake.events[0].subject, expected, "{raw}");
+            }
         }
     }
 

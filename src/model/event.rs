@@ -48,18 +48,23 @@ fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Er
 impl<'a> Envelope<'a> {
     /// Reads only the envelope.
     pub fn parse(raw: &'a str) -> Result<Self, EventError> {
-        if raw.len() > MAX_EVENT_BYTES {
-            return Err(EventError::TooLarge { bytes: raw.len() });
-        }
-        let envelope: Self = serde_json::from_str(raw).map_err(EventError::Shape)?;
-        if envelope.uuid.is_empty() || envelope.event_type.is_empty() {
+        check_size(raw)?;
+        serde_json::from_str::<Self>(raw).map_err(EventError::Shape)?.checked()
+    }
+
+    fn checked(self) -> Result<Self, EventError> {
+        if self.uuid.is_empty() || self.event_type.is_empty() {
             return Err(EventError::Empty);
         }
-        if envelope.uuid.len() > MAX_NAME || envelope.event_type.len() > MAX_NAME {
+        if self.uuid.len() > MAX_NAME || self.event_type.len() > MAX_NAME {
             return Err(EventError::LongName);
         }
-        Ok(envelope)
+        Ok(self)
     }
+}
+
+fn check_size(raw: &str) -> Result<(), EventError> {
+    if raw.len() > MAX_EVENT_BYTES { Err(EventError::TooLarge { bytes: raw.len() }) } else { Ok(()) }
 }
 
 /// A record that cannot be taken as an event; it is kept raw in quarantine.
@@ -113,15 +118,12 @@ pub struct Entity<'a> {
 impl Event {
     /// Reads a whole record.
     pub fn parse(source: &str, raw: &str) -> Result<Self, EventError> {
-        let envelope = Envelope::parse(raw)?;
+        check_size(raw)?;
         let body: Value = lenient::from_str(raw).map_err(EventError::Shape)?;
-        Ok(Self {
-            source: source.to_owned(),
-            uuid: envelope.uuid.into_owned(),
-            event_type: envelope.event_type.into_owned(),
-            published: envelope.published,
-            body,
-        })
+        let envelope = Envelope::deserialize(&body).map_err(EventError::Shape)?.checked()?;
+        let (uuid, event_type) = (envelope.uuid.into_owned(), envelope.event_type.into_owned());
+        let published = envelope.published;
+        Ok(Self { source: source.to_owned(), uuid, event_type, published, body })
     }
 
     /// The actor, if the record names one.
@@ -142,16 +144,19 @@ impl Event {
     /// The user whom the event is about: the target of type `User`. Only where the user acts for himself (sign-in,
     /// factors, breached credential) and the record has no such target is it the actor; for a risk event never.
     pub fn affected_user(&self) -> Option<Entity<'_>> {
-        self.target("User").or_else(|| {
-            let by_himself = ACTOR_IS_AFFECTED.iter().any(|prefix| self.event_type.starts_with(prefix));
-            self.actor().filter(|actor| by_himself && actor.kind == "User")
-        })
+        let actor = || self.actor().filter(|actor| actor.kind == "User" && actor_is_affected(&self.event_type));
+        self.target("User").or_else(actor)
     }
 
     /// `debugContext.debugData`, if it is an object.
     pub fn debug_data(&self) -> Option<&Map<String, Value>> {
         self.body.get("debugContext")?.get("debugData")?.as_object()
     }
+}
+
+/// Whether the acting user is the affected one, in an event of this type that names no other.
+pub fn actor_is_affected(event_type: &str) -> bool {
+    ACTOR_IS_AFFECTED.iter().any(|prefix| event_type.starts_with(prefix))
 }
 
 /// Event types in which the acting user is the affected one.

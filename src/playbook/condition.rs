@@ -15,7 +15,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::CompileError;
-use super::facts::{Fact, FactSet, Facts, STEPS, cut};
+use super::facts::{EVENT, Fact, FactSet, Facts, STEPS, cut};
 use super::shape::{Place, Shape};
 
 /// The longest condition, in bytes.
@@ -43,6 +43,8 @@ pub struct Condition {
     program: Program,
     names: BTreeSet<&'static str>,
     steps: BTreeSet<String>,
+    /// The fields of the event that it reads; `None` when it reads the event as a whole.
+    event_fields: Option<BTreeSet<String>>,
 }
 
 /// A condition that gave no answer for these facts.
@@ -90,9 +92,10 @@ impl Condition {
         })?;
         let mut walk = Walk::default();
         walk.visit(program.expression(), 0, 0)?;
-        let Walk { names, steps, .. } = walk;
+        let Walk { names, steps, event_fields, whole_event, .. } = walk;
         check_answers(program.expression(), &sample(&names, &steps))?;
-        Ok(Self { text: text.to_owned(), program, names, steps })
+        let event_fields = Some(event_fields).filter(|_| !whole_event);
+        Ok(Self { text: text.to_owned(), program, names, steps, event_fields })
     }
 
     /// The condition as it was written.
@@ -115,11 +118,16 @@ impl Condition {
         &self.steps
     }
 
-    /// Answers the condition. Only what it names is handed to the interpreter.
+    /// Answers the condition. Only what it names is handed to the interpreter: of the event, which is large and mostly
+    /// not asked about, only the fields that it reads.
     pub fn evaluate(&self, facts: &Facts) -> Result<bool, ConditionError> {
         let mut context = Context::with_env(Arc::clone(&ENV));
         for name in &self.names {
-            if let Some(value) = facts.value(name) {
+            let value = match &self.event_fields {
+                Some(fields) if *name == EVENT => facts.event_part(fields),
+                _ => facts.value(name),
+            };
+            if let Some(value) = value {
                 context.add_variable_from_value(*name, to_cel(value));
             }
         }
@@ -178,6 +186,8 @@ fn to_cel(value: Value) -> cel::Value {
 struct Walk<'e> {
     names: BTreeSet<&'static str>,
     steps: BTreeSet<String>,
+    event_fields: BTreeSet<String>,
+    whole_event: bool,
     /// The variables of the comprehensions around the current part.
     bound: Vec<&'e str>,
 }
@@ -195,10 +205,15 @@ impl<'e> Walk<'e> {
             Expr::Ident(name) => return self.name(name),
             Expr::Select(select) => {
                 let place = match &select.operand.expr {
-                    Expr::Ident(name) if self.is_steps(name) => {
+                    Expr::Ident(name) if self.is_free(name, STEPS) => {
                         self.names.insert(STEPS);
                         self.steps.insert(select.field.clone());
                         Place::of(STEPS)
+                    }
+                    Expr::Ident(name) if self.is_free(name, EVENT) => {
+                        self.names.insert(EVENT);
+                        self.event_fields.insert(select.field.clone());
+                        Place::of(EVENT)
                     }
                     _ => self.visit(&select.operand, depth, nesting)?,
                 };
@@ -269,14 +284,16 @@ impl<'e> Walk<'e> {
         match Facts::names().find(|known| *known == name) {
             Some(known) => {
                 self.names.insert(known);
+                self.whole_event |= known == EVENT;
                 Ok(Place::of(known))
             }
             None => Err(CompileError::unknown_name(name)),
         }
     }
 
-    fn is_steps(&self, name: &str) -> bool {
-        name == STEPS && !self.bound.contains(&name)
+    /// Whether this is that name of the facts, and not the variable of a comprehension.
+    fn is_free(&self, name: &str, known: &str) -> bool {
+        name == known && !self.bound.contains(&name)
     }
 }
 
@@ -421,6 +438,14 @@ mod tests {
     fn check_refused(text: &str, part: &str) {
         let error = Condition::compile(text).unwrap_err();
         assert!(error.to_string().contains(part), "{text}: {error}");
+    }
+
+    #[test]
+    fn a_condition_sees_of_the_event_whatever_it_reads_of_it() {
+        check("event.outcome.result == 'SUCCESS' && event.number == 7 && !has(event.nothing)", true);
+        check("event['number'] == 7 && has(event.outcome)", true);
+        check("size(event) > 5 && event.number == 7", true);
+        check("[{'number': 8}].exists(event, event.number == 8)", true);
     }
 
     #[test]

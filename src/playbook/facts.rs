@@ -4,7 +4,7 @@
 //! only when something names them. Every value is bounded here once, so that whatever reads it later is bounded too, and
 //! what Okta may put login tokens into is cut out before anything can show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,13 +29,16 @@ pub const MAX_DEPTH: usize = 20;
 /// The most bytes kept of the name of a field.
 const MAX_KEY: usize = 256;
 
+/// The name of the record itself.
+pub const EVENT: &str = "event";
+
 /// The name under which a step reads the steps before it.
 pub const STEPS: &str = "steps";
 
 /// Every name that a condition or a template may use, and what stands behind it: what the event alone fills, then the facts,
 /// then the steps. What builds these values is tested against this table.
 const SHAPES: [(&str, Shape); 11] = [
-    ("event", Shape::Open),
+    (EVENT, Shape::Open),
     (
         "risk",
         Shape::Record(&[
@@ -356,11 +359,18 @@ impl Facts {
         }
     }
 
+    /// These fields of the event and no others.
+    pub(super) fn event_part(&self, fields: &BTreeSet<String>) -> Option<Value> {
+        let (event, _) = self.from_event.as_ref()?;
+        let part = fields.iter().filter_map(|name| Some((name.clone(), event.body.get(name)?.clone()))).collect();
+        Some(bounded(without_tokens(Value::Object(part))))
+    }
+
     fn told_by_event(&self, name: &str) -> Option<Value> {
         let (event, links) = self.from_event.as_ref()?;
         let (user, app) = (event.affected_user(), event.target("AppInstance"));
         match name {
-            "event" => Some(redacted(&event.body)),
+            EVENT => Some(redacted(&event.body)),
             "risk" => serde_json::to_value(Risk::of(event)).ok(),
             "target" => Some(user.as_ref().map_or(Value::Null, user_json)),
             "app" => Some(app.as_ref().map_or(Value::Null, app_json)),
@@ -408,7 +418,10 @@ fn bound(value: &mut Value, depth: usize) {
 /// The record without what can carry tokens. Okta puts whole request URLs, with login tokens and SAML requests in their
 /// query, into `debugData`.
 pub fn redacted(body: &Value) -> Value {
-    let mut body = body.clone();
+    without_tokens(body.clone())
+}
+
+fn without_tokens(mut body: Value) -> Value {
     if let Some(debug) = body.pointer_mut("/debugContext/debugData") {
         redact(debug);
     }
@@ -599,6 +612,8 @@ mod tests {
         }}}));
         let event = facts.value("event").unwrap();
         assert!(!event.to_string().contains("abc"), "{event}");
+        let part = facts.event_part(&["debugContext", "uuid", "nothing"].map(str::to_owned).into()).unwrap();
+        assert_eq!(part, json!({"debugContext": event["debugContext"], "uuid": "u-1"}));
         check(&facts, "event/debugContext/debugData/url", json!("/login/sso"));
         check(&facts, "event/debugContext/debugData/originalPrincipal/id", json!("00u1"));
         check(&facts, "event/debugContext/debugData/risk", json!("{level=LOW, reasons=why?}"));
