@@ -378,7 +378,7 @@ async fn a_step_that_is_taken_to_succeed_has_no_error() {
     let playbook = PLAYBOOK
         .replace(
             "when = 'risk.level == \"HIGH\"'\n  action = \"okta",
-            "when = 'user_risk.level == \"HIGH\"'\n  action = \"okta",
+            "when = 'user_risk == \"HIGH\"'\n  action = \"okta",
         )
         .replace("{{ target.login }}: {{ steps.quarantine.state }}", text);
     let scene = scene(&playbook).await;
