@@ -14,6 +14,8 @@ pub(crate) mod prepare;
 pub mod pulse;
 pub mod retry;
 mod survive;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

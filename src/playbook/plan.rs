@@ -207,6 +207,46 @@ mod tests {
         facts.set_step("quarantine", StepView { state: "succeeded".to_owned(), ..StepView::default() });
     }
 
+    #[test]
+    fn a_fact_that_was_given_up_stands_in_a_text_as_not_known_and_decides_nothing() {
+        let event = event("HIGH", user());
+        let mut facts = facts(&event);
+        known(&mut facts);
+        let given_up = || FactValue::GivenUp("it could not be had in time: Okta answered 500".to_owned());
+        facts.set(Fact::Manager, given_up());
+        let playbook = compile(PLAYBOOK).unwrap();
+        let told = prepare(&playbook, playbook.step("tell").unwrap(), &facts, &event);
+        let Prepared::Ready { params, .. } = told else { panic!("{told:?}") };
+        let text = params["text"].as_str().unwrap();
+        assert!(text.starts_with("(not known: Okta could not be asked) succeeded"), "{text}");
+        // A condition, and what a change is filled with, do not take words for an answer.
+        facts.set(Fact::Groups, given_up());
+        check_failed(&event, &facts, "tell", "Okta answered 500");
+        facts.set(Fact::User, given_up());
+        check_failed(&event, &facts, "quarantine", "Okta answered 500");
+        // Who tries it again asks again.
+        let stored = facts.fetched_json();
+        assert!(stored.get("user_risk").is_some() && stored.get("user").is_none(), "{stored}");
+    }
+
+    #[test]
+    fn a_step_that_is_tried_again_is_not_done_when_its_playbook_does_not_apply() {
+        let text = PLAYBOOK.replace("risk.level != \"UNKNOWN\"", "user_risk == \"HIGH\"");
+        let playbook = compile(&text).unwrap();
+        let event = event("HIGH", user());
+        let mut facts = facts(&event);
+        let look =
+            |facts: &Facts| prepare_if_it_applies(&playbook, playbook.step("quarantine").unwrap(), facts, &event);
+        assert_eq!(look(&facts), Prepared::NeedsFacts([Fact::UserRisk].into_iter().collect()));
+        known(&mut facts);
+        assert!(matches!(look(&facts), Prepared::Ready { .. }));
+        facts.set(Fact::UserRisk, FactValue::Known(json!("LOW")));
+        assert!(matches!(look(&facts), Prepared::NotCalledFor { .. }));
+        facts.set(Fact::UserRisk, FactValue::GivenUp("no answer".to_owned()));
+        let Prepared::Failed { message } = look(&facts) else { panic!("it was decided without the fact") };
+        assert!(message.contains("no answer"), "{message}");
+    }
+
     #[track_caller]
     fn check(event: &Event, facts: &Facts, step: &str, expected: Prepared) {
         let playbook = compile(PLAYBOOK).unwrap();
