@@ -195,7 +195,7 @@ mod tests {
     use base64::Engine as _;
     use reqwest::dns::{Addrs, Name, Resolve, Resolving};
     use reqwest::header::HeaderValue;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -311,6 +311,8 @@ mod tests {
         let base = url(&format!("http://{}", listener.local_addr().unwrap()));
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            assert!(stream.read(&mut asked).await.unwrap() > 0);
             let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n[").await;
             while sent.is_ok() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
