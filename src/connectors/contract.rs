@@ -287,9 +287,9 @@ impl Scene {
     }
 }
 
-fn call(plug: &Plug) -> Call {
+fn call(plug: &Plug) -> Cleared<Call> {
     let key = IdempotencyKey::derive("okta", "b3c1e8d2", "user-risk-changed", plug.name);
-    Call { key, params: plug.params.clone(), attempt: 1 }
+    Cleared::unguarded(Call { key, params: plug.params.clone(), attempt: 1 })
 }
 
 fn has_reads(plug: &Plug) -> bool {

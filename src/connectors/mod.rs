@@ -27,6 +27,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::config::Config;
+use crate::guard::Cleared;
 use crate::http;
 use crate::model::action::InDoubt;
 use crate::model::escape::Escape;
@@ -183,8 +184,8 @@ impl SetupError {
 /// One action of the catalogue, ready to be performed against its service.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// Sends the request of one attempt. The attempt row is committed before this is called.
-    async fn perform(&self, call: &Call) -> Outcome;
+    /// Sends the request of one attempt. The guard has passed it and its attempt row is committed before this is called.
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome;
 
     /// Reads the target back after an attempt whose outcome is unknown. Changes nothing.
     async fn verify(&self, call: &Call) -> Verdict;

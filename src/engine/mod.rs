@@ -13,6 +13,7 @@ mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
 pub mod retry;
+mod standing;
 mod survive;
 
 use std::collections::BTreeSet;
@@ -54,7 +55,7 @@ pub struct Engine {
     /// Actions by name.
     pub connectors: Registry,
     /// What is never done.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// Where links in messages lead.
     pub links: LinkBase,
     /// The settings that tasks read.
@@ -153,13 +154,14 @@ impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
+        let guard = Arc::new(parts.guard.over(&parts.playbooks));
         Self {
             clock: parts.clock,
             store: parts.store,
             okta: parts.okta,
             playbooks: parts.playbooks,
             connectors: parts.connectors,
-            guard: parts.guard,
+            guard,
             links: parts.links,
             settings: parts.settings,
             wanted,

@@ -101,6 +101,10 @@ impl ActionState {
             (S::Waiting, H::CannotBePrepared) => S::Failed,
 
             (S::Ready | S::Retry, H::Claimed) => S::Started,
+            // The guard's word at the claim.
+            (S::Ready | S::Retry, H::HeldForApproval) => S::AwaitingApproval,
+            (S::Ready | S::Retry, H::NotCalledFor) => S::Skipped,
+            (S::Ready | S::Retry, H::RefusedByGuard) => S::Refused,
 
             (S::Started, H::Succeeded) => S::Succeeded,
             (S::Started, H::MayPass) => S::Retry,
@@ -115,7 +119,8 @@ impl ActionState {
             (S::NeedsAttention, H::SettledByPerson) => S::Settled,
             (S::NeedsAttention | S::Failed | S::Cancelled, H::RetriedByPerson) => S::Retry,
             (S::Failed | S::Cancelled | S::Refused, H::PlannedAnewByPerson) => S::Waiting,
-            (S::AwaitingApproval, H::Approved) => S::Ready,
+            (S::AwaitingApproval, H::Approved | H::LetGoOn) => S::Ready,
+            (S::AwaitingApproval, H::ApprovalExpired) => S::Refused,
             (
                 S::Waiting | S::Ready | S::Retry | S::Unknown | S::NeedsAttention | S::AwaitingApproval,
                 H::CancelledByPerson,
@@ -137,11 +142,11 @@ impl fmt::Display for ActionState {
 pub enum Happening {
     /// Condition true, parameters rendered, guard passed.
     Prepared,
-    /// Prepared, but a person must allow it.
+    /// A person must allow it: its step says so, or the guard does when it is to be sent.
     HeldForApproval,
     /// Condition false, observe mode, needed step not successful, superseded.
     NotCalledFor,
-    /// The guard refused it.
+    /// The guard refused it, when it was prepared or when it was to be sent.
     RefusedByGuard,
     /// Its condition or a template failed, or a fact could not be had.
     CannotBePrepared,
@@ -171,13 +176,17 @@ pub enum Happening {
     PlannedAnewByPerson,
     /// A person allows it.
     Approved,
+    /// A person lets its playbook go on; the guard has its say again.
+    LetGoOn,
+    /// Nobody allowed it in time.
+    ApprovalExpired,
     /// A person takes it back.
     CancelledByPerson,
 }
 
 impl Happening {
     /// Every happening.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Prepared,
         Self::HeldForApproval,
         Self::NotCalledFor,
@@ -196,6 +205,8 @@ impl Happening {
         Self::RetriedByPerson,
         Self::PlannedAnewByPerson,
         Self::Approved,
+        Self::LetGoOn,
+        Self::ApprovalExpired,
         Self::CancelledByPerson,
     ];
 }
