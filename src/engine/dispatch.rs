@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::clock::Steps;
 use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
@@ -27,8 +28,8 @@ use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
-use crate::playbook::facts::{Facts, StepView};
-use crate::playbook::plan;
+use crate::playbook::facts::{FactSet, Facts, StepView};
+use crate::playbook::{Condition, Playbook, Step, plan};
 use crate::store::{
     AttemptEnd, Claimed, Claims, OpenAction, Preparation, Prepared, RunContext, Stopped, StoreError, Taken, Tripped,
 };
@@ -58,6 +59,9 @@ pub struct Dispatcher {
     reader: Reader,
     /// Where the hour of the limits begins.
     window: Window,
+    clock_steps: Steps,
+    /// Whether the clock ran ahead, for all that is known: at the start, and when it was set back.
+    may_be_put_off_too_far: bool,
 }
 
 impl Dispatcher {
@@ -73,6 +77,8 @@ impl Dispatcher {
             in_preparation: HashSet::new(),
             in_settlement: HashMap::new(),
             settling: JoinSet::new(),
+            clock_steps: Steps::default(),
+            may_be_put_off_too_far: true,
         }
     }
 
@@ -147,6 +153,7 @@ impl Dispatcher {
 
     /// One look into the ledger.
     async fn round(&mut self) -> Result<(), StoreError> {
+        self.look_at_the_clock().await?;
         let now = self.engine.clock.now();
         self.claim(now).await?;
         for action in self.engine.store.preparable(now, ROUND).await? {
@@ -168,6 +175,24 @@ impl Dispatcher {
                 let engine = Arc::clone(&self.engine);
                 self.settling.spawn(async move { (action.id, settle(&engine, action).await) });
             }
+        }
+        Ok(())
+    }
+
+    /// What is due by a clock that ran ahead would wait until then when it is put right.
+    async fn look_at_the_clock(&mut self) -> Result<(), StoreError> {
+        let (now, elapsed) = (self.engine.clock.now(), self.engine.clock.elapsed());
+        if let Some(step) = self.clock_steps.look(now, elapsed) {
+            let way = if step.is_negative() { "back" } else { "forward (or the machine slept)" };
+            warn!("the clock of this machine was set {way} by {:#}", step.abs());
+            self.may_be_put_off_too_far |= step.is_negative();
+        }
+        if self.may_be_put_off_too_far {
+            let moved = self.engine.pull_back().await?;
+            if moved > 0 {
+                warn!(moved, "what a clock that ran ahead had put off is due now");
+            }
+            self.may_be_put_off_too_far = false;
         }
         Ok(())
     }
@@ -277,12 +302,14 @@ async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     };
     halt::point(Point::ReadBack);
     let end = outcome::of_verdict(&action, verdict, policy(engine), engine.clock.now());
-    info!(
-        action.id = action.id.0,
-        action.kind = action.kind,
-        "an unknown attempt was read back: {}",
-        end.detail.as_deref().unwrap_or("the effect is there")
-    );
+    let (id, kind) = (action.id.0, action.kind.as_str());
+    let found = end.detail.as_deref().unwrap_or("the effect is there");
+    match end.happening {
+        _ if outcome::is_known(&action, &end) => debug!(action.id = id, action.kind = kind, "{found}"),
+        None => warn!(action.id = id, action.kind = kind, "an unknown attempt stays unknown: {found}"),
+        Some(Happening::CannotTell) => error!(action.id = id, action.kind = kind, "{kind} needs attention: {found}"),
+        Some(_) => info!(action.id = id, action.kind = kind, "an unknown attempt was read back: {found}"),
+    }
     record(engine, end).await
 }
 
@@ -323,6 +350,9 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
         }
         Some(Happening::WillNotPass) => {
             error!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} failed: {detail}");
+        }
+        _ if outcome::is_known(action, end) => {
+            debug!(action.id = id, action.kind = kind, outcome, took_ms, "{kind} did not succeed yet: {detail}");
         }
         _ => {
             let attempt = action.attempt;
@@ -395,6 +425,18 @@ fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), St
     Ok((event, facts))
 }
 
+/// How long the facts of a step are waited for: those that decide as long as everything is tried, those that a text only
+/// tells at most as long as the step waits for other steps.
+fn patience(engine: &Engine, action: &OpenAction, playbook: &Playbook, step: &Step, facts: &Facts) -> Duration {
+    let asked = step.when.as_ref().map_or(FactSet::EMPTY, Condition::facts_named).union(plan::applying_facts(playbook));
+    let decides = step.action.changes_access || !facts.not_fetched(asked).is_empty();
+    let most = engine.settings.give_up_after;
+    match action.wait_until {
+        Some(end) if !decides => Duration::try_from(end.duration_since(action.since)).unwrap_or_default().min(most),
+        _ => most,
+    }
+}
+
 async fn look(
     engine: &Engine,
     action: &OpenAction,
@@ -423,18 +465,23 @@ async fn look(
     let user = event.affected_user().map(|user| user.id.to_owned());
     loop {
         let now = engine.clock.now();
-        match plan::prepare(playbook, step, facts, event) {
+        match plan::prepare_if_it_applies(playbook, step, facts, event) {
             plan::Prepared::NeedsFacts(open) => {
+                let most = patience(engine, action, playbook, step, facts);
+                let patience = gather::Patience::since(action.since, most, action.postponed, now);
                 debug!(action.id = action.id.0, facts = %open, "facts are fetched");
                 let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
                 let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
                 let fetched = match ours {
-                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), action.postponed).await,
+                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), patience).await,
                     Err(later) => Err(later),
                 };
                 if let Err(later) = fetched {
                     let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(action.postponed + 1, &action.step));
-                    return Err((outcome::after(now, pause), later.reason));
+                    let (again, last) = (outcome::after(now, pause), outcome::after(action.since, most));
+                    // The last time is when patience ends, not a whole pause after it.
+                    let until = if last > now { again.min(last) } else { again };
+                    return Err((until, later.reason));
                 }
             }
             prepared => {

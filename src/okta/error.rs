@@ -63,6 +63,8 @@ pub enum OktaErrorKind {
     ConnectionLost,
     /// The answer is not what the API's contract says.
     BadAnswer,
+    /// A page of the log is larger than what is read of one: fewer records have to be asked for.
+    PageTooLarge,
     /// The next page lies at another origin.
     ForeignNext,
     /// No credential could be had; nothing was sent.
@@ -171,9 +173,13 @@ impl OktaError {
         self.exchange.status
     }
 
-    /// What stays the same when the same thing goes wrong again, unlike the words, which name the request.
+    /// What stays the same when the same thing goes wrong again, unlike the words, which name the request and the wait.
     pub fn gist(&self) -> String {
-        format!("{:?} {:?} {:?}", self.kind, self.exchange.status, self.exchange.error_code)
+        let kind = match self.kind {
+            OktaErrorKind::RateLimited(Wait::Until(_)) => OktaErrorKind::RateLimited(Wait::Until(Duration::ZERO)),
+            kind => kind,
+        };
+        format!("{kind:?} {:?} {:?}", self.exchange.status, self.exchange.error_code)
     }
 
     /// The reason it is counted under.
@@ -190,7 +196,7 @@ impl OktaError {
             OktaErrorKind::Connect => Reason::Connect,
             OktaErrorKind::Timeout => Reason::Timeout,
             OktaErrorKind::ConnectionLost => Reason::ConnectionLost,
-            OktaErrorKind::BadAnswer | OktaErrorKind::ForeignNext => Reason::BadAnswer,
+            OktaErrorKind::BadAnswer | OktaErrorKind::PageTooLarge | OktaErrorKind::ForeignNext => Reason::BadAnswer,
             OktaErrorKind::BadParameters => Reason::BadParameters,
         }
     }
