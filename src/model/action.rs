@@ -257,8 +257,57 @@ mod tests {
     fn words_round_trip() {
         for state in ActionState::ALL {
             assert_eq!(ActionState::parse(state.as_str()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str(), "one word everywhere");
         }
         assert_eq!(ActionState::parse("done"), None);
+        for choice in [InDoubt::Skip, InDoubt::Resend, InDoubt::Ask] {
+            assert_eq!(InDoubt::parse(choice.as_str()), Some(choice));
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.as_str(), "one word everywhere");
+        }
+        assert_eq!(InDoubt::parse("never"), None);
+    }
+
+    /// Whoever changes the states changes this table too, and so has seen what it means.
+    #[test]
+    fn these_are_all_the_changes_of_state_there_are() {
+        let mut table = String::new();
+        for state in ActionState::ALL {
+            let ways = Happening::ALL.into_iter().filter_map(|happening| {
+                let next = state.after(happening).ok()?;
+                Some(format!(" {happening:?}={next}"))
+            });
+            table.push_str(&format!("{state}:{}\n", ways.collect::<String>()));
+        }
+        let expected = "\
+            waiting: Prepared=ready HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused \
+            CannotBePrepared=failed CancelledByPerson=cancelled\n\
+            ready: Claimed=started CancelledByPerson=cancelled\n\
+            started: Succeeded=succeeded MayPass=retry WillNotPass=failed OutcomeLost=unknown\n\
+            retry: Claimed=started CancelledByPerson=cancelled\n\
+            unknown: WillNotPass=failed FoundDone=settled FoundUndone=retry CannotTell=needs_attention \
+            DoubtAccepted=settled CancelledByPerson=cancelled\n\
+            needs_attention: SettledByPerson=settled RetriedByPerson=retry CancelledByPerson=cancelled\n\
+            awaiting_approval: Approved=ready CancelledByPerson=cancelled\n\
+            succeeded:\n\
+            settled:\n\
+            failed: RetriedByPerson=retry PlannedAnewByPerson=waiting\n\
+            skipped:\n\
+            refused: PlannedAnewByPerson=waiting\n\
+            cancelled: RetriedByPerson=retry PlannedAnewByPerson=waiting\n";
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn a_step_has_succeeded_only_where_its_effect_can_be_counted_on() {
+        let successes: Vec<_> = ActionState::ALL.into_iter().filter(|state| state.is_success()).collect();
+        assert_eq!(successes, [ActionState::Succeeded, ActionState::Settled]);
+        assert!(successes.into_iter().all(ActionState::is_final));
+    }
+
+    #[test]
+    fn a_refused_change_of_state_says_which() {
+        let error = ActionState::Succeeded.after(Happening::Claimed).unwrap_err();
+        assert_eq!(error.to_string(), "an action that is succeeded cannot go on with Claimed");
     }
 
     #[test]
