@@ -301,11 +301,13 @@ impl Bench {
     }
 
     async fn compare_streams(&self) {
-        let shown: Vec<_> = self.store.list_streams().await.unwrap().into_iter().map(|row| {
-            let counts = (row.pages, row.stored, row.duplicates, row.restarts);
-            (row.id, row.state, row.query, row.next_url, row.newest, counts)
-        });
-        let shown: Vec<_> = shown.collect();
+        let rows = self.store.list_streams().await.unwrap().into_iter();
+        let shown: Vec<_> = rows
+            .map(|row| {
+                let counts = (row.pages, row.stored, row.duplicates, row.restarts);
+                (row.id, row.state, row.query, row.next_url, row.newest, counts)
+            })
+            .collect();
         let kept = self.ledger.streams.iter().enumerate().map(|(number, stream)| {
             let counts = (stream.pages, stream.stored, stream.duplicates, stream.restarts);
             let newest = stream.newest.map(at);

@@ -37,12 +37,18 @@ pub fn all() -> Vec<Property<Protocol>> {
     ]
 }
 
-/// Only `in_doubt = "resend"` says that a receiver may see a message twice, and only a person may ask for it again.
+/// Whether this is not a promise but something that is allowed, and shown.
+pub fn may_happen(property: &str) -> bool {
+    [SHOWN_DOUBLE, SHOWN_LOSS, SHOWN_WAIT].contains(&property)
+}
+
+/// Only `in_doubt = "resend"` says that a receiver may see a message twice. A person may ask for anything again, and gets
+/// it, but for what the service knows by its key.
 fn not_twice(protocol: &Protocol, state: &State) -> bool {
     places().all(|place| {
         let action = state.at(place);
         let allowed = protocol.kinds[place.1] == Kind::Message(InDoubt::Resend)
-            || (is_message(protocol, place.1) && action.meddled);
+            || (protocol.kinds[place.1] != Kind::Keyed && action.meddled);
         action.effects <= 1 || allowed
     })
 }
