@@ -8,7 +8,7 @@ mod decide;
 mod dispatch;
 mod gather;
 pub mod intake;
-mod outcome;
+pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
