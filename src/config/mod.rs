@@ -56,6 +56,8 @@ pub struct Config {
     pub servicenow: Option<ServiceNowConfig>,
     /// Slack, if used.
     pub slack: Option<SlackConfig>,
+    /// Microsoft Teams, if used.
+    pub teams: Option<TeamsConfig>,
     /// Mail, if used.
     pub email: Option<EmailConfig>,
     /// The playbooks, in file order; `playbooks.d/*.toml` adds more.
@@ -311,6 +313,17 @@ pub struct SlackConfig {
     /// The Web API.
     #[serde(default = "defaults::slack_api_url")]
     pub api_url: String,
+    /// The bound on one request.
+    #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
+    pub timeout: Duration,
+}
+
+/// `[teams]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeamsConfig {
+    /// The webhook of a workflow; its URL is the secret. It posts to the channel or chat it was made for.
+    pub webhook_url: SecretSource,
     /// The bound on one request.
     #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
