@@ -262,6 +262,7 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
         )?,
         slack_token: optional("slack.token", slack.and_then(|s| s.token.as_ref()))?,
         slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,
+        teams_webhook_url: optional("teams.webhook_url", config.teams.as_ref().map(|s| &s.webhook_url))?,
         email_password: optional("email.password", config.email.as_ref().and_then(|s| s.password.as_ref()))?,
     })
 }

@@ -17,9 +17,12 @@ use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
 use super::retry::Schedule;
+use super::standing::Reader;
 use super::survive::{self, survive_async};
 use super::{Engine, TaskError, gather};
 use crate::connectors::Call;
+use crate::guard::Judge;
+use crate::guard::limits::Window;
 use crate::halt::{self, Point};
 use crate::model::action::Happening;
 use crate::model::event::Event;
@@ -27,7 +30,9 @@ use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Condition, Playbook, Step, plan};
-use crate::store::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, StoreError};
+use crate::store::{
+    AttemptEnd, Claimed, Claims, OpenAction, Preparation, Prepared, RunContext, Stopped, StoreError, Taken, Tripped,
+};
 
 /// Waiting actions looked at in one round.
 const ROUND: usize = 200;
@@ -50,6 +55,10 @@ pub struct Dispatcher {
     /// Unknown actions that are being read back, and their services.
     in_settlement: HashMap<ActionId, String>,
     settling: JoinSet<(ActionId, Result<(), StoreError>)>,
+    /// Users whom the guard has to know before their actions can be claimed.
+    reader: Reader,
+    /// Where the hour of the limits begins.
+    window: Window,
     clock_steps: Steps,
     /// Whether the clock ran ahead, for all that is known: at the start, and when it was set back.
     may_be_put_off_too_far: bool,
@@ -59,6 +68,8 @@ impl Dispatcher {
     /// A dispatcher that takes on work until `stop`.
     pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
         Self {
+            reader: Reader::new(Arc::clone(&engine)),
+            window: Window::new(engine.clock.now(), engine.clock.elapsed()),
             engine,
             stop,
             under_way: JoinSet::new(),
@@ -95,6 +106,7 @@ impl Dispatcher {
                     Some(action) => drop(self.in_settlement.remove(&action)),
                     None => self.in_settlement.clear(),
                 }),
+                () = self.reader.next() => Ok(()),
                 () = tokio::time::sleep(wait) => Ok(()),
                 () = self.stop.cancelled() => Ok(()),
             };
@@ -186,16 +198,50 @@ impl Dispatcher {
     }
 
     async fn claim(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let most = self.engine.settings.concurrency;
-        if !self.engine.store.has_claimable(now, most).await? {
+        let engine = &self.engine;
+        if let Some((before, why)) = engine.guard.approvals_expire(now) {
+            let expired = engine.store.expire_approvals(before, why.clone(), now).await?;
+            if expired > 0 {
+                warn!(expired, "actions that awaited approval are refused: {why}");
+                engine.planned.notify_one();
+            }
+        }
+        let most = engine.settings.concurrency;
+        // The window learns of every moment, so that it sees the clock jump.
+        let hour_began = self.window.begins(now, engine.clock.elapsed());
+        if !engine.store.has_claimable(now, most).await? {
             return Ok(());
         }
-        for action in self.engine.store.claim_ready(now, most).await? {
-            halt::point(Point::Claimed);
-            let engine = Arc::clone(&self.engine);
-            self.under_way.spawn(async move { attempt(&engine, action).await });
+        let judge = Judge::new(Arc::clone(&engine.guard), self.reader.known(), now, hour_began);
+        let claims = engine.store.claim_ready(now, most, judge).await?;
+        tell_stopped(&claims);
+        // Actions that wait for what was stopped may go on now.
+        if claims.more || !claims.stopped.is_empty() {
+            engine.planned.notify_one();
         }
+        for taken in claims.taken {
+            halt::point(Point::Claimed);
+            let engine = Arc::clone(engine);
+            self.under_way.spawn(async move { attempt(&engine, taken).await });
+        }
+        self.reader.read(claims.unasked);
         Ok(())
+    }
+}
+
+/// Tells what the guard stopped: a line for each action, and a loud one for each playbook that went over a limit.
+fn tell_stopped(claims: &Claims) {
+    for Stopped { action, kind, playbook, state, why } in &claims.stopped {
+        warn!(action.id = action.0, action.kind = kind, playbook, "{kind} is {state}: {why}");
+    }
+    for Tripped { playbook, action, why, alarm } in &claims.tripped {
+        error!(
+            playbook,
+            action.id = action.0,
+            alarm,
+            "THE PLAYBOOK `{playbook}` IS STOPPED: {why}. Its changes of access wait for a person: `okta-responder status`, \
+             then `okta-responder resume --playbook \"{playbook}\"`, or `okta-responder actions approve` for single ones"
+        );
     }
 }
 
@@ -222,20 +268,17 @@ fn service_of(kind: &str) -> &str {
     kind.split('.').next().unwrap_or_default()
 }
 
-/// Sends the request of a claimed action and records how it ended.
-async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
+/// Sends the request of a claimed action, which the guard has cleared, and records how it ended.
+async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
+    let Taken { action, call } = taken;
     let began = engine.clock.elapsed();
-    let outcome = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
-        (Some(connector), Ok(params)) => {
-            let call = Call { key: action.key.clone(), params, attempt: action.attempt };
+    let outcome = match engine.connectors.get(&action.kind) {
+        Some(connector) => {
             // A panic must not take the daemon down, and whether the request had left by then is not known.
             let performed = survive_async(connector.perform(&call)).await;
             performed.unwrap_or_else(|| Outcome::Unknown(Failure::new(Reason::Interrupted, survive::WORDS)))
         }
-        (None, _) => Outcome::Permanent(no_connector(&action.kind)),
-        (_, Err(error)) => {
-            Outcome::Permanent(Failure::new(Reason::BadParameters, format!("stored parameters: {error}")))
-        }
+        None => Outcome::Permanent(no_connector(&action.kind)),
     };
     halt::point(Point::Answered);
     let took = engine.clock.elapsed().saturating_sub(began);

@@ -8,11 +8,12 @@ mod decide;
 mod dispatch;
 mod gather;
 pub mod intake;
-mod outcome;
+pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
 pub mod retry;
+mod standing;
 mod survive;
 #[cfg(test)]
 mod testing;
@@ -59,7 +60,7 @@ pub struct Engine {
     /// Actions by name.
     pub connectors: Registry,
     /// What is never done.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// Where links in messages lead.
     pub links: LinkBase,
     /// The settings that tasks read.
@@ -158,13 +159,14 @@ impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
+        let guard = Arc::new(parts.guard.over(&parts.playbooks));
         Self {
             clock: parts.clock,
             store: parts.store,
             okta: parts.okta,
             playbooks: parts.playbooks,
             connectors: parts.connectors,
-            guard: parts.guard,
+            guard,
             links: parts.links,
             settings: parts.settings,
             wanted,

@@ -11,8 +11,10 @@ use crate::store::{AttemptEnd, Claimed};
 
 /// How long retries go on, and how they are spaced.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RetryPolicy {
+pub struct RetryPolicy {
+    /// The pauses between attempts.
     pub schedule: Schedule,
+    /// No attempt begins later than this after the time for retries began.
     pub give_up_after: Duration,
 }
 
@@ -20,7 +22,7 @@ pub(super) struct RetryPolicy {
 const BEFORE_READING_BACK: Duration = Duration::from_millis(500);
 
 /// T4 for an attempt that was sent.
-pub(super) fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
+pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
     let end = |word, happening, failure: Option<Failure>| AttemptEnd {
         action: action.id,
         outcome: Some(word),
@@ -51,7 +53,7 @@ pub(super) fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy
 }
 
 /// T4 for the reading back after an attempt whose outcome is unknown.
-pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
+pub fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
     let end = |happening, reason, detail: &str| AttemptEnd {
         action: action.id,
         outcome: None,

@@ -385,6 +385,7 @@ impl fmt::Display for Needs<'_> {
         let area = match segments.as_slice() {
             ["api", "v1", "logs", ..] => "logs",
             ["api", "v1", "users", _, "risk"] => "userRisk",
+            ["api", "v1", "users", _, "roles"] => "roles",
             ["api", "v1", "users", ..] => "users",
             ["api", "v1", "groups", ..] => "groups",
             ["api", "v1", "apps", ..] => "apps",
@@ -399,6 +400,7 @@ impl fmt::Display for Needs<'_> {
             ("users" | "userRisk", _) => {
                 "may manage this user (never an administrator, unless it is super administrator)"
             }
+            ("roles", _) => "may see admin roles (super administrator, or a custom role that can view roles)",
             ("groups", "read") => "may see this group",
             ("groups", _) => {
                 "may manage the members of this group (a group with admin rights needs super administrator)"

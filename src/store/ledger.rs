@@ -189,62 +189,6 @@ impl Store {
         .await
     }
 
-    /// T3: takes actions that are due and whose lane is free, and writes their attempt rows, in one transaction. Nothing
-    /// is taken while dispatching is paused. Each service has `most` places of its own: when one does not answer, what
-    /// goes to the others goes on. A lane is free when no earlier action holds a place in it and none is under way: that
-    /// can be a later one, when a person has an earlier one tried again.
-    pub async fn claim_ready(&self, now: Timestamp, most: usize) -> Result<Vec<Claimed>, StoreError> {
-        self.write(move |connection| {
-            let mut taken: Vec<Claimed> = Vec::new();
-            for (service, free) in free_places(connection, most)? {
-                let mut due = connection.prepare_cached(&format!(
-                    "{SELECT_CLAIMED} WHERE a.service = ?1 AND a.state IN ('ready', 'retry') AND a.due <= ?2
-                       AND (a.lane IS NULL OR NOT EXISTS (
-                            SELECT 1 FROM action b WHERE b.lane = a.lane AND (b.id < a.id OR b.state = 'started')
-                               AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
-                                               'awaiting_approval')))
-                     ORDER BY a.due, a.id LIMIT ?3"
-                ))?;
-                for row in due.query_map(params![service, to_ms(now), free], |row| Ok(claimed(row)))? {
-                    taken.push(row??);
-                }
-            }
-            for action in &taken {
-                change_state(connection, action.id, Happening::Claimed, now)?;
-                connection
-                    .prepare_cached("UPDATE action SET attempts = ?2 WHERE id = ?1")?
-                    .execute(params![action.id.0, action.attempt])?;
-                connection
-                    .prepare_cached("INSERT INTO attempt (action, number, started_at) VALUES (?1, ?2, ?3)")?
-                    .execute(params![action.id.0, action.attempt, to_ms(now)])?;
-            }
-            if !taken.is_empty() {
-                halt::point(Point::InsideT3);
-            }
-            Ok(taken)
-        })
-        .await
-    }
-
-    /// Whether anything could be claimed; lanes are not looked at. Spares an idle daemon its commits.
-    pub async fn has_claimable(&self, now: Timestamp, most: usize) -> Result<bool, StoreError> {
-        self.read(move |connection| {
-            for (service, _) in free_places(connection, most)? {
-                let due: bool = connection
-                    .prepare_cached(
-                        "SELECT EXISTS (SELECT 1 FROM action WHERE service = ?1 AND state IN ('ready', 'retry')
-                                                               AND due <= ?2)",
-                    )?
-                    .query_row(params![service, to_ms(now)], |row| row.get(0))?;
-                if due {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        })
-        .await
-    }
-
     /// T4: writes how an attempt ended and what that means for its action, in one transaction.
     ///
     /// When the action has been moved meanwhile, so that this is [`StoreError::Illegal`], only the attempt is written.
@@ -366,26 +310,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// The services that something is ready for, each with how many of its `most` places are free. None while dispatching is
-/// paused.
-fn free_places(connection: &Connection, most: usize) -> Result<Vec<(String, i64)>, StoreError> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    connection
-        .prepare_cached(
-            "WITH RECURSIVE wanted (name) AS (
-                SELECT min(service) FROM action WHERE state IN ('ready', 'retry')
-                UNION ALL
-                SELECT (SELECT min(service) FROM action WHERE state IN ('ready', 'retry') AND service > wanted.name)
-                FROM wanted WHERE wanted.name IS NOT NULL)
-             SELECT name, ?1 - (SELECT count(*) FROM action WHERE state = 'started' AND service = name) AS free
-             FROM wanted WHERE name IS NOT NULL AND free > 0
-               AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')",
-        )?
-        .query_map([most], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .map(|row| Ok(row?))
-        .collect()
 }
 
 /// `pause` after `moment`, or the end of time.
@@ -544,7 +468,7 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
 const SELECT_CLAIMED: &str = "SELECT a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, \
                               a.retry_from, a.updated_at, a.reason, a.error FROM action a";
 
-fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
+pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
     let in_doubt: String = row.get(7)?;
     Ok(Claimed {
         id: ActionId(row.get(0)?),
