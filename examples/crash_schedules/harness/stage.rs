@@ -45,6 +45,7 @@ impl Stage {
         // The budget of requests is tested elsewhere; here it would only make the schedules slow.
         let org = Org::start(OrgOptions { rate_limits: RateLimits::unlimited(), ..OrgOptions::default() }).await?;
         let (group, app) = (org.add_group("High Risk Users"), org.add_app("Payroll"));
+        org.add_group("Medium Risk Users");
         let mut users = Vec::new();
         for (number, inside) in (1..).zip(&schedule.users) {
             let user = org.add_user(User::new("User", &format!("Number{number}")));
@@ -205,6 +206,7 @@ retry_max = "300ms"
 [risk]
 source = "groups"
 high_group = "High Risk Users"
+medium_group = "Medium Risk Users"
 
 [servicenow]
 url = "{servicenow}"
