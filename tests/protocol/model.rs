@@ -67,8 +67,11 @@ pub struct Protocol {
     pub crashes: u8,
     /// How often the world misbehaves: a request or an answer is lost, the service refuses, a cursor is refused.
     pub faults: u8,
-    /// How often a person meddles: retries, cancels, settles.
-    pub meddling: u8,
+    /// How often a person changes an action.
+    pub changes: u8,
+    /// Whether he looks at the service first and touches only what waits for him. One who meddles cancels and retries
+    /// whatever the code lets him.
+    pub careful: bool,
     /// Whether a request whose answer nobody waits for any more may still be done, at any later time.
     pub late: bool,
     /// What is wrong with the protocol.
@@ -82,7 +85,7 @@ pub struct State {
     pub up: bool,
     pub crashes: u8,
     pub faults: u8,
-    pub meddling: u8,
+    pub changes: u8,
     /// On the file: how many events of the log lie before the cursor.
     pub cursor: u8,
     /// On the file.
@@ -130,7 +133,7 @@ pub struct Action {
     pub effects: u8,
     /// Whether the service was ever seen in the state that it asks for.
     pub seen: bool,
-    /// A person has had a hand in it.
+    /// A person has changed it without looking.
     pub meddled: bool,
 }
 
@@ -229,7 +232,7 @@ impl Model for Protocol {
             up: true,
             crashes: 0,
             faults: 0,
-            meddling: 0,
+            changes: 0,
             cursor: 0,
             inbox: [Inbox::Absent; EVENTS],
             page: None,
@@ -342,10 +345,10 @@ impl Protocol {
         }
     }
 
-    /// A person looks at what waits for one, and may take back or retry anything. He is no fool about doubt: what waits for
-    /// him he settles if it is there, and retries if it is not. What he retries of his own accord he did not look up.
+    /// What waits for a person he looks up at the service: he settles it if it is there, and retries it if it is not. What
+    /// he cancels or retries of his own accord he did not look up.
     fn person(&self, state: &State, place: Place, steps: &mut Vec<Step>) {
-        if state.meddling == self.meddling {
+        if state.changes == self.changes {
             return;
         }
         let action = state.at(place);
@@ -353,6 +356,8 @@ impl Protocol {
         if row == ActionState::NeedsAttention {
             let looked = if action.effects > 0 { Happening::SettledByPerson } else { Happening::RetriedByPerson };
             steps.push(Step::Person(place, looked));
+        }
+        if row == ActionState::NeedsAttention || self.careful {
             return;
         }
         for wish in [Happening::RetriedByPerson, Happening::CancelledByPerson] {
@@ -419,8 +424,8 @@ impl Protocol {
             Step::CannotReadBack(_) => state.faults += 1,
             Step::Settle(place) => self.settle(state, place),
             Step::Person(place, wish) => {
-                state.meddling += 1;
-                state.at_mut(place).meddled = true;
+                state.changes += 1;
+                state.at_mut(place).meddled |= !self.careful;
                 state.goes_on(place, wish);
             }
             Step::Crash => self.crash(state),
@@ -601,7 +606,7 @@ impl State {
         });
         let actions = places().map(|place| self.at(place).progress());
         let rest = u32::from(self.up) + u32::from(self.decision.is_some()) + u32::from(self.cursor) * 3 + page;
-        (self.crashes + self.faults + self.meddling, rest + inbox.sum::<u32>() + actions.sum::<u32>())
+        (self.crashes + self.faults + self.changes, rest + inbox.sum::<u32>() + actions.sum::<u32>())
     }
 }
 
