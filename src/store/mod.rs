@@ -4,6 +4,7 @@
 //! and only then answers, so an answer always means "on the disk". Reads go through a second connection and see
 //! committed data only.
 
+mod claim;
 mod decisions;
 mod ingest;
 mod ledger;
@@ -11,6 +12,7 @@ mod lock;
 mod migrate;
 mod people;
 mod status;
+mod trips;
 mod writer;
 
 #[cfg(test)]
@@ -23,6 +25,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
+pub use claim::{Claims, Stopped, Taken};
 pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
 pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
@@ -32,6 +35,7 @@ pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,
 };
+pub use trips::{LetGo, TripRow, Tripped};
 
 /// A handle to the state file; clones share the writer thread and the read connection.
 #[derive(Clone)]
