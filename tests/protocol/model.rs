@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use okta_responder::engine::outcome::{RetryPolicy, of_attempt, of_verdict};
 use okta_responder::engine::retry::Schedule;
 use okta_responder::model::action::{ActionState, Happening, InDoubt};
@@ -165,6 +165,8 @@ pub enum Told {
     Done,
     NotDone,
     CannotTell,
+    /// The service could not be asked for as long as retries go on.
+    Never,
 }
 
 /// An action by event and step.
@@ -202,6 +204,8 @@ pub enum Step {
     ReadBack(Place),
     /// Reading back is not possible now (`Verdict::TryLater`).
     CannotReadBack(Place),
+    /// It never was possible in the time for retries.
+    NeverReadBack(Place),
     /// [`Store::record_outcome`](okta_responder::store::Store::record_outcome), with what `engine::outcome::of_verdict` says.
     Settle(Place),
     /// [`Store::change_by_person`](okta_responder::store::Store::change_by_person).
@@ -330,7 +334,7 @@ impl Protocol {
         } else if action.row == Some(ActionState::Unknown) {
             steps.push(Step::ReadBack(place));
             if may_fail {
-                steps.push(Step::CannotReadBack(place));
+                steps.extend([Step::CannotReadBack(place), Step::NeverReadBack(place)]);
             }
         }
         if action.row == Some(ActionState::Waiting) && self.comes_after(place).all(|before| state.is_final(before)) {
@@ -422,6 +426,10 @@ impl Protocol {
             Step::Record(place) => self.record(state, place),
             Step::ReadBack(place) => self.read_back(state, place),
             Step::CannotReadBack(_) => state.faults += 1,
+            Step::NeverReadBack(place) => {
+                state.faults += 1;
+                state.at_mut(place).told = Some(Told::Never);
+            }
             Step::Settle(place) => self.settle(state, place),
             Step::Person(place, wish) => {
                 state.changes += 1;
@@ -665,6 +673,7 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
         (Told::Done, Verdict::Done(Receipt::default())),
         (Told::NotDone, Verdict::NotDone),
         (Told::CannotTell, Verdict::CannotTell),
+        (Told::Never, Verdict::TryLater(failure())),
     ];
     let policy = RetryPolicy {
         schedule: Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
@@ -681,6 +690,8 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
         attempt: 1,
         in_doubt,
         retry_from: now,
+        since: now,
+        trouble: None,
     };
     let happening = |end: okta_responder::store::AttemptEnd| end.happening.expect("each of these moves the action");
     Meaning {
@@ -692,7 +703,9 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
             .into_iter()
             .flat_map(|in_doubt| told.clone().map(|(told, verdict)| (told, in_doubt, verdict)))
             .map(|(told, in_doubt, verdict)| {
-                (told, in_doubt, happening(of_verdict(&claimed(in_doubt), verdict, policy, now)))
+                let asked =
+                    now + if told == Told::Never { SignedDuration::from_hours(2) } else { SignedDuration::ZERO };
+                (told, in_doubt, happening(of_verdict(&claimed(in_doubt), verdict, policy, asked)))
             })
             .collect(),
     }

@@ -99,10 +99,8 @@ fn ends_finished(protocol: &Protocol, state: &State) -> bool {
     !is_over(protocol, state) || {
         let read = usize::from(state.cursor) == state.inbox.len();
         let decided = state.inbox.iter().all(|event| *event == Inbox::Decided);
-        let ended = places().all(|place| {
-            let waits = state.at(place).row == Some(ActionState::NeedsAttention);
-            state.is_final(place) || (waits && protocol.kinds[place.1] == Kind::Message(InDoubt::Ask))
-        });
+        let ended =
+            places().all(|place| state.is_final(place) || state.at(place).row == Some(ActionState::NeedsAttention));
         state.up && read && decided && ended
     }
 }
