@@ -18,7 +18,7 @@ use super::pulse::Beat;
 use super::retry::Schedule;
 use super::survive::{self, survive_async};
 use super::{Engine, TaskError, gather};
-use crate::connectors::Call;
+use crate::connectors::{self, Call, Effect};
 use crate::halt::{self, Point};
 use crate::model::action::Happening;
 use crate::model::event::Event;
@@ -70,11 +70,14 @@ impl Dispatcher {
     pub async fn run(mut self) -> Result<(), TaskError> {
         while !self.stop.is_cancelled() {
             self.engine.pulse.tick(Beat::Dispatcher);
+            if !self.engine.may_take_work().await {
+                continue;
+            }
             if let Err(error) = self.round().await {
                 if !error.may_pass() {
                     return Err(error.into());
                 }
-                warn!("dispatching waits: {error}");
+                debug!("dispatching waits: {error}");
                 self.rest().await;
             }
             let wait = self.until_due().await;
@@ -96,7 +99,7 @@ impl Dispatcher {
                 Ok(()) => {}
                 Err(error) if error.may_pass() => {
                     // What was asked for could not be stored. Asking again at once would only burden the services.
-                    warn!("dispatching waits: {error}");
+                    debug!("dispatching waits: {error}");
                     self.rest().await;
                 }
                 Err(error) => return Err(error.into()),
@@ -203,6 +206,17 @@ async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     let outcome = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
         (Some(connector), Ok(params)) => {
             let call = Call { key: action.key.clone(), params, attempt: action.attempt };
+            if is_doubtful(engine, &action).await? {
+                // Not sent: what the step says to do in doubt is done, as after a crash.
+                let words = "the state file is a copy that was put in place, and this may have been sent after it was made";
+                return record(engine, outcome::of_attempt(
+                    &action,
+                    Outcome::Unknown(Failure::new(Reason::Interrupted, words)),
+                    policy(engine),
+                    engine.clock.now(),
+                ))
+                .await;
+            }
             // A panic must not take the daemon down, and whether the request had left by then is not known.
             let performed = survive_async(connector.perform(&call)).await;
             performed.unwrap_or_else(|| Outcome::Unknown(Failure::new(Reason::Interrupted, survive::WORDS)))
@@ -219,6 +233,13 @@ async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     record(engine, end).await?;
     halt::point(Point::OutcomeStored);
     Ok(())
+}
+
+/// Whether a message may have been sent in the time that a copy of the state file knows nothing of. Changes and what has a
+/// key are looked up by their connectors before anything is sent.
+async fn is_doubtful(engine: &Engine, action: &Claimed) -> Result<bool, StoreError> {
+    let is_message = connectors::kind(&action.kind).is_some_and(|kind| kind.effect == Effect::Message);
+    Ok(is_message && engine.store.may_be_done_since_copy(action.id, action.attempt).await?)
 }
 
 /// Reads the target of an unknown attempt back and records what that says.

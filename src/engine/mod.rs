@@ -41,6 +41,9 @@ pub use decide::Decider;
 pub use dispatch::Dispatcher;
 pub use poll::Poller;
 
+/// How long a task waits before it looks again whether the state file can be written. Its signs of life go on.
+const TROUBLED: Duration = Duration::from_secs(1);
+
 /// What every task shares.
 pub struct Engine {
     /// The shell's clock.
@@ -153,6 +156,7 @@ impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
+        let pulse = Pulse::new(parts.clock, parts.store.trouble());
         Self {
             clock: parts.clock,
             store: parts.store,
@@ -165,7 +169,7 @@ impl Engine {
             wanted,
             stored: Notify::new(),
             planned: Notify::new(),
-            pulse: Pulse::new(parts.clock),
+            pulse,
             budgets: Mutex::new(Budgets {
                 logs: Budget::new(parts.rate_share),
                 backfill: Budget::new(poll::backfill_share(parts.rate_share)),
@@ -182,6 +186,16 @@ impl Engine {
             return String::new();
         }
         filter_for(&self.wanted, self.settings.max_filter_types).unwrap_or_default()
+    }
+
+    /// Whether the state file can be written, as far as is known. While it cannot, this waits a moment first; no new work is
+    /// taken on meanwhile, so that nobody is asked for what could not be stored.
+    async fn may_take_work(&self) -> bool {
+        let mut trouble = self.store.trouble();
+        if trouble.borrow().is_none() {
+            return true;
+        }
+        tokio::time::timeout(TROUBLED, trouble.wait_for(Option::is_none)).await.is_ok()
     }
 
     fn refuse_server_filter(&self) {
