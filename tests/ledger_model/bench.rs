@@ -14,7 +14,7 @@ use okta_responder::model::ids::{ActionId, EventId, IdempotencyKey, RunId, Strea
 use okta_responder::model::outcome::Receipt;
 use okta_responder::store::{
     ActionFilter, ActionRow, AttemptEnd, Decision, EventFilter, EventVerdict, NewAction, NewEvent, NewStream,
-    PageCommit, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError, StreamKind,
+    PageCommit, PersonChange, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError, StreamKind,
 };
 use tempfile::TempDir;
 
