@@ -18,6 +18,7 @@ use url::Url;
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::TeamsConfig;
+use crate::guard::Cleared;
 use crate::http;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -91,7 +92,7 @@ fn webhook(text: &str) -> Result<Url, &'static str> {
 
 #[async_trait]
 impl Connector for Teams {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         const WHAT: &str = "posting to the Teams webhook";
         let message = match MessageParams::parse(&call.params).and_then(MessageParams::message) {
             Ok(message) => message,
