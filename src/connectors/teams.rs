@@ -309,7 +309,7 @@ mod tests {
         let teams = Teams::new(&config(), format!("{}/workflows/w?sig=sig_1", stage.base).into()).unwrap();
         let call =
             Call { key: IdempotencyKey::from_stored("k".repeat(40)), params: json!({"text": "hello"}), attempt: 1 };
-        teams.perform(&call).await
+        teams.perform(&Cleared::unguarded(call)).await
     }
 
     /// Everything that is shown, by the kind of element that shows it; whatever else stands in the card fails.
