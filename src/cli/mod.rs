@@ -4,6 +4,7 @@ mod actions;
 mod backfill;
 mod check;
 mod completions;
+mod csv;
 mod cursor;
 mod demo;
 mod events;
