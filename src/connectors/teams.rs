@@ -351,7 +351,8 @@ mod tests {
 
     #[test]
     fn markdown_and_mentions_of_an_event_are_shown_as_they_are_written() {
-        let message = message(json!({"title": HOSTILE, "text": HOSTILE, "links": [{"title": HOSTILE, "url": HOSTILE}]}));
+        let message =
+            message(json!({"title": HOSTILE, "text": HOSTILE, "links": [{"title": HOSTILE, "url": HOSTILE}]}));
         check_only_plain_text(&message.card);
         assert!(lines(&message)[1].starts_with("[sign in](http://evil.example) <at>Everyone</at> **b**"));
         assert_eq!((content(&message)["actions"].as_array().unwrap().len(), message.left_out), (0, 1));
@@ -378,7 +379,8 @@ mod tests {
     #[test]
     fn what_teams_would_refuse_is_cut_and_says_so() {
         for text in ["x".repeat(64 * 1024), "é\"\\".repeat(12_000), "\n".repeat(50_000) + "x", "a\n".repeat(10_000)] {
-            let links: Vec<_> = (0..6).map(|_| json!({"title": "t", "url": format!("https://e/{}", "y".repeat(900))})).collect();
+            let links: Vec<_> =
+                (0..6).map(|_| json!({"title": "t", "url": format!("https://e/{}", "y".repeat(900))})).collect();
             let message = message(json!({"title": "t".repeat(500), "text": text, "links": links}));
             assert!(message.is_cut);
             assert_eq!(lines(&message).last(), Some(&CUT));
@@ -391,7 +393,9 @@ mod tests {
     #[tokio::test]
     async fn what_an_answer_means() {
         let accepted = outcome_of(Reply::text(202, "text/plain", "")).await;
-        assert!(matches!(&accepted, Outcome::Done(receipt) if receipt.note.as_deref().unwrap().starts_with("accepted")));
+        assert!(
+            matches!(&accepted, Outcome::Done(receipt) if receipt.note.as_deref().unwrap().starts_with("accepted"))
+        );
         for body in ["1", "", "{\"status\":\"ok\"}"] {
             assert!(matches!(outcome_of(Reply::text(200, "application/json", body)).await, Outcome::Done(_)), "{body}");
         }
@@ -411,7 +415,9 @@ mod tests {
     #[test]
     fn parameters_are_checked() {
         let check = POST_MESSAGE.check;
-        assert!(check(&json!({"text": "{{ user.login }}", "links": [{"title": "t", "url": "{{ links.user }}"}]})).is_ok());
+        assert!(
+            check(&json!({"text": "{{ user.login }}", "links": [{"title": "t", "url": "{{ links.user }}"}]})).is_ok()
+        );
         assert!(check(&json!({"text": " "})).is_err());
         assert!(check(&json!({"text": "x", "links": [{"title": "", "url": "https://x"}]})).is_err());
         assert!(check(&json!({"text": "x", "links": vec![json!({"title": "t", "url": "u"}); 7]})).is_err());
@@ -420,7 +426,8 @@ mod tests {
 
     #[test]
     fn the_webhook_has_to_be_https_and_never_shows() {
-        for url in ["http://example.com/w?sig=sig_1", "https://u:p@example.com/?sig=sig_1", "sig_1", "https://e/#sig_1"] {
+        for url in ["http://example.com/w?sig=sig_1", "https://u:p@example.com/?sig=sig_1", "sig_1", "https://e/#sig_1"]
+        {
             let error = Teams::new(&config(), url.into()).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("sig_1"), "{url}");
         }

@@ -111,7 +111,9 @@ fn names_only(value: &Value) -> Result<(), String> {
         Value::String(text) if text.contains("{%") => Err("an alarm has no conditions: {% … %}".to_owned()),
         Value::String(text) => text.split("{{").skip(1).try_for_each(|part| match part.split_once("}}") {
             Some((name, _)) if NAMES.contains(&name.trim()) => Ok(()),
-            Some((name, _)) => Err(format!("an alarm knows only {{{{ playbook }}}} and {{{{ why }}}}, not `{}`", name.trim())),
+            Some((name, _)) => {
+                Err(format!("an alarm knows only {{{{ playbook }}}} and {{{{ why }}}}, not `{}`", name.trim()))
+            }
             None => Err("`{{` without `}}`".to_owned()),
         }),
         Value::Array(list) => list.iter().try_for_each(names_only),

@@ -101,9 +101,13 @@ impl Limits {
         let always = bounds.iter().find(|(limit, ..)| *limit == Limit::Most(0));
         let (limit, _, key, whose) = always.or_else(|| bounds.iter().find(|bound| over(bound.0, bound.1)))?;
         Some(match limit {
-            Limit::Most(0) => Over { why: format!("[guard.limits] {key} = 0: every change waits for a person"), always: true },
+            Limit::Most(0) => {
+                Over { why: format!("[guard.limits] {key} = 0: every change waits for a person"), always: true }
+            }
             limit => Over {
-                why: format!("more than [guard.limits] {key} = {limit} changes of access within an hour, counted {whose}"),
+                why: format!(
+                    "more than [guard.limits] {key} = {limit} changes of access within an hour, counted {whose}"
+                ),
                 always: false,
             },
         })

@@ -160,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::parse::tests::compile;
+    use super::super::parse::tests::{ADD_USER, compile};
     use super::*;
     use crate::model::event::SOURCE_OKTA;
     use crate::playbook::{Fact, FactValue, LinkBase, StepView};
@@ -334,6 +334,70 @@ mod tests {
         known(&mut facts);
         let text = "bob@example.com succeeded &lt;!channel&gt; {{ 7 * 7 }}";
         check(&event, &facts, "tell", Prepared::Ready { params: json!({"channel": "C1", "text": text}), lane: None });
+    }
+
+    /// Takes both the user and the app from the event.
+    static UNASSIGN: ActionKind = ActionKind {
+        name: "okta.app.unassign_user",
+        summary: "takes the app from the user",
+        from_event: &[("user", FromEvent::UserId), ("app", FromEvent::AppId)],
+        check: |params| if params["app"] == "0oaX" { Err("not this one".to_owned()) } else { Ok(()) },
+        lane: |params| Some(params["app"].as_str()?.to_owned()),
+        ..ADD_USER
+    };
+
+    #[track_caller]
+    fn check_unassign(with: &str, target: Value, expected: Prepared) {
+        let config = format!(
+            "name = \"p\"\non = [\"x\"]\n[[step]]\nname = \"s\"\naction = \"okta.app.unassign_user\"\nwith = {{ {with} }}"
+        );
+        let playbook = Playbook::compile(&toml::from_str(&config).unwrap(), &[&UNASSIGN]).unwrap();
+        let event = event("HIGH", target);
+        let [step] = playbook.steps.as_slice() else { panic!("one step") };
+        assert_eq!(prepare(&playbook, step, &facts(&event), &event), expected);
+    }
+
+    #[test]
+    fn what_the_step_leaves_out_is_taken_from_the_event_and_nothing_it_gives_is_replaced() {
+        let both = || json!([{"id": "0oa1", "type": "AppInstance"}, {"id": "00u1", "type": "User"}]);
+        let ready = |user: &str, app: &str| Prepared::Ready {
+            params: json!({"user": user, "app": app}),
+            lane: Some(app.to_owned()),
+        };
+        check_unassign("", both(), ready("00u1", "0oa1"));
+        check_unassign("user = \"00u9\"", both(), ready("00u9", "0oa1"));
+        check_unassign("app = \"0oa9\"", both(), ready("00u1", "0oa9"));
+        check_unassign("app = \"0oa9\"", user(), ready("00u1", "0oa9"));
+        let failed = |why: &str| Prepared::Failed { message: format!("playbook `p`, step `s`: {why}") };
+        check_unassign(
+            "",
+            user(),
+            failed(
+                "the event names no affected app, so `okta.app.unassign_user` needs the parameter `app` in its `with`",
+            ),
+        );
+        check_unassign(
+            "app = \"0oa{{ 'X' }}\"",
+            user(),
+            failed("`okta.app.unassign_user` refuses its parameters: not this one"),
+        );
+    }
+
+    #[test]
+    fn a_message_about_a_failure_is_cut_at_its_bound() {
+        let event = event("HIGH", user());
+        let mut facts = facts(&event);
+        known(&mut facts);
+        facts.set(Fact::Manager, FactValue::Missing("x".repeat(500)));
+        let name = "p".repeat(60);
+        let playbook = compile(&PLAYBOOK.replace("\"p\"", &format!("\"{name}\""))).unwrap();
+        match prepare(&playbook, playbook.step("tell").unwrap(), &facts, &event) {
+            Prepared::Failed { message } => {
+                assert!(message.starts_with(&format!("playbook `{name}`")) && message.ends_with("xxx"), "{message}");
+                assert_eq!(message.len(), MAX_MESSAGE);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     proptest! {
