@@ -6,11 +6,14 @@
 
 mod decisions;
 mod ingest;
+mod journal;
 mod ledger;
 mod lock;
 mod migrate;
 mod people;
+mod prune;
 mod status;
+mod who;
 mod writer;
 
 #[cfg(test)]
@@ -25,9 +28,11 @@ use thiserror::Error;
 
 pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
+pub use journal::{Anchor, Hash, JournalRow, Stretch, hex, seal};
 pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
 pub use lock::{InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
+pub use prune::{Keep, OKTA_KEEPS, Pruned};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,
@@ -39,6 +44,8 @@ pub struct Store {
     writer: writer::Writer,
     reader: Arc<Mutex<Connection>>,
     path: PathBuf,
+    /// Whether a command beside the daemon has it, so that a person is behind all that is written.
+    beside: bool,
 }
 
 /// Why the state file could not be used.
@@ -161,7 +168,7 @@ impl Store {
         let mut connection = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         migrate::prepare(&connection)?;
         migrate::to_latest(&mut connection)?;
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, false)
     }
 
     /// Opens an existing file for a command that runs beside the daemon. The schema is not changed.
@@ -172,10 +179,10 @@ impl Store {
         let connection = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         migrate::prepare(&connection)?;
         migrate::check_current(&connection)?;
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, true)
     }
 
-    fn with_writer(path: &Path, connection: Connection) -> Result<Self, StoreError> {
+    fn with_writer(path: &Path, connection: Connection, beside: bool) -> Result<Self, StoreError> {
         let reader = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         migrate::prepare(&reader)?;
         reader.execute_batch("PRAGMA query_only = ON;")?;
@@ -183,6 +190,7 @@ impl Store {
             writer: writer::Writer::start(connection)?,
             reader: Arc::new(Mutex::new(reader)),
             path: path.to_owned(),
+            beside,
         })
     }
 

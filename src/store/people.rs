@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use thiserror::Error;
 
-use super::ledger::{change_state, parse_state};
+use super::journal::{self, Told};
+use super::ledger::{change_state_by, parse_state};
+use super::who::Who;
 use super::{Store, StoreError, to_ms};
 use crate::model::action::{ActionState, Happening};
 use crate::model::ids::{ActionId, StreamId};
@@ -64,6 +66,15 @@ impl PersonChange {
         matches!(self, Self::Retry | Self::Approve)
     }
 
+    fn command(self) -> &'static str {
+        match self {
+            Self::Retry => "actions retry",
+            Self::Cancel => "actions cancel",
+            Self::Approve => "actions approve",
+            Self::Settle => "actions settle",
+        }
+    }
+
     fn participle(self) -> &'static str {
         match self {
             Self::Retry => "retried",
@@ -82,6 +93,7 @@ impl Store {
         change: PersonChange,
         now: Timestamp,
     ) -> Result<ActionState, PersonError> {
+        let who = Who::person(change.command());
         self.write(move |connection| {
             let found: Option<(String, bool)> = connection
                 .query_row("SELECT state, params IS NOT NULL FROM action WHERE id = ?1", [action.0], |row| {
@@ -108,13 +120,14 @@ impl Store {
                             retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
                 params![action.0, to_ms(now), change.participle(), change.begins_anew()],
             )?;
-            Ok(Ok(change_state(connection, action, happening, now)?))
+            Ok(Ok(change_state_by(connection, action, happening, &who, now)?))
         })
         .await?
     }
 
     /// Stops or starts dispatching; polling goes on. Returns whether that changed anything.
     pub async fn set_paused(&self, paused: bool, now: Timestamp) -> Result<bool, StoreError> {
+        let who = Who::person(if paused { "pause" } else { "resume" });
         self.write(move |connection| {
             let changed = if paused {
                 connection.execute(
@@ -124,6 +137,10 @@ impl Store {
             } else {
                 connection.execute("DELETE FROM control WHERE name = 'paused'", [])?
             };
+            if changed > 0 {
+                let told = if paused { Told::Paused { by: &who } } else { Told::Resumed { by: &who } };
+                journal::append(connection, now, &told)?;
+            }
             Ok(changed > 0)
         })
         .await
@@ -131,6 +148,7 @@ impl Store {
 
     /// Ends a backfill. Returns whether it was active.
     pub async fn cancel_backfill(&self, stream: StreamId, now: Timestamp) -> Result<bool, StoreError> {
+        let who = Who::person("backfill --cancel");
         self.write(move |connection| {
             let changed = connection.execute(
                 "UPDATE stream SET state = 'cancelled', updated_at = ?2
@@ -141,6 +159,9 @@ impl Store {
                 "UPDATE event SET state = 'skipped', reason = 'backfill cancelled' WHERE stream = ?1 AND state = 'held'",
                 [stream.0],
             )?;
+            if changed > 0 {
+                journal::append(connection, now, &Told::BackfillCancelled { stream: stream.0, by: &who })?;
+            }
             Ok(changed > 0)
         })
         .await
