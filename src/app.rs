@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -17,9 +18,10 @@ use crate::config::values::ValueError;
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
 use crate::engine::retry::Schedule;
-use crate::engine::{Decider, Dispatcher, Engine, Parts, Poller, Settings, TaskError};
+use crate::engine::{Decider, Dispatcher, Engine, Housekeeper, Parts, Poller, Settings, TaskError};
 use crate::guard::Guard;
 use crate::model::ids::StreamId;
+use crate::model::outcome::{Outcome, Reason};
 use crate::okta::auth::AuthError;
 use crate::okta::client::OktaSetupError;
 use crate::okta::{Auth, OktaClient, OktaSettings};
@@ -80,6 +82,9 @@ pub enum AppError {
     /// A value is wrong; `check` would have told.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// Okta does not say whom the token belongs to.
+    #[error("Okta does not say whom the token of the new configuration belongs to: {0}")]
+    Stranger(String),
     /// A task cannot go on.
     #[error("the task `{task}` cannot go on")]
     Task {
@@ -97,10 +102,31 @@ pub enum AppError {
 /// The daemon, put together but not started.
 pub struct App {
     loaded: Loaded,
+    ground: Ground,
+    _lock: InstanceLock,
+}
+
+/// What stays when the configuration changes.
+#[derive(Clone)]
+struct Ground {
     env: SecretEnv,
     clock: Clock,
     store: Store,
-    _lock: InstanceLock,
+}
+
+/// Whom a token of an org belongs to.
+#[derive(Clone)]
+struct Identity {
+    org_url: String,
+    token: SecretString,
+    own_id: String,
+}
+
+/// An engine that is ready to begin, and what it was made from.
+struct Assembled {
+    engine: Engine,
+    loaded: Loaded,
+    identity: Identity,
 }
 
 impl App {
@@ -109,72 +135,110 @@ impl App {
         let state = state_path(&loaded.config);
         let lock = InstanceLock::take(&state, purpose)?;
         let store = Store::open(&state)?;
-        Ok(Self { loaded, env, clock: Clock::start(), store, _lock: lock })
+        Ok(Self { loaded, ground: Ground { env, clock: Clock::start(), store }, _lock: lock })
     }
 
     /// The state file, for a command that watches its own work.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.ground.store
     }
 
     /// Works until it is told to stop, or until the backfill is through. `reload` reads the configuration anew; what it
     /// says is wrong leaves the old one in force.
     pub async fn run(
-        mut self,
+        self,
         work: Work,
         mut signals: mpsc::Receiver<Signal>,
         reload: impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
+        let state = state_path(&self.loaded.config);
+        let mut next = Ended::Reload(Box::new(self.loaded));
         loop {
-            let ended = match self.assemble(&mut signals, &reload).await? {
-                Ok(engine) => serve(Arc::new(engine), work, &mut signals, &reload).await?,
-                Err(ended) => ended,
-            };
-            match ended {
+            let assembled = match next {
                 Ended::Stopped => return Ok(()),
-                Ended::Reload(loaded) => {
-                    let (old, new) = (state_path(&self.loaded.config), state_path(&loaded.config));
-                    if old != new {
-                        warn!("the state file stays {}; {} takes a restart", old.display(), new.display());
+                Ended::Replaced(assembled) => *assembled,
+                Ended::Reload(loaded) => match self.ground.assemble(*loaded, &mut signals, &reload).await? {
+                    Ok(assembled) => assembled,
+                    Err(ended) => {
+                        next = ended;
+                        continue;
                     }
-                    self.loaded = *loaded;
-                    info!("the configuration is read again");
-                }
+                },
+            };
+            let wanted = state_path(&assembled.loaded.config);
+            if wanted != state {
+                warn!("the state file stays {}; {} takes a restart", state.display(), wanted.display());
+            }
+            let engine = Arc::new(assembled.engine);
+            let (store, now) = (&self.ground.store, self.ground.clock.now());
+            if let Err(error) = store.record_configuration(assembled.loaded.sha256, now).await {
+                warn!("the journal could not be told by which configuration the daemon goes: {error}");
+            }
+            next = serve(engine, work, &mut signals, &reload, (&self.ground, &assembled.identity)).await?;
+            if matches!(next, Ended::Replaced(_)) {
+                info!("the configuration is read again");
             }
         }
     }
+}
 
-    /// Builds the engine; asks Okta who we are, until it answers. The inner error says what the daemon was told meanwhile:
-    /// to stop, or to go on with another configuration, since it may be the token of this one that Okta refuses.
+impl Ground {
+    /// Builds the first engine; asks Okta who we are, until it answers. The inner error says what the daemon was told
+    /// meanwhile: to stop, or to go on with another configuration, since it may be the token of this one that Okta refuses.
     async fn assemble(
-        &mut self,
+        &self,
+        loaded: Loaded,
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
-    ) -> Result<Result<Engine, Ended>, AppError> {
-        let config = &self.loaded.config;
-        let okta = Arc::new(okta_client(config, &self.env)?);
-        let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
+    ) -> Result<Result<Assembled, Ended>, AppError> {
+        let okta = Arc::new(okta_client(&loaded.config, &self.env)?);
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
         };
-        Ok(Ok(Engine::new(Parts {
+        self.put_together(loaded, okta, own_id).map(Ok)
+    }
+
+    /// Builds the engine that takes over after a reload; the old one works on meanwhile, and goes on if this fails. Where org
+    /// and token stay the same it is known who we are, so that a reload gets through while Okta does not.
+    async fn succeed(self, loaded: Loaded, known: Identity) -> Result<Assembled, AppError> {
+        let config = &loaded.config;
+        let okta = Arc::new(okta_client(config, &self.env)?);
+        let token = secret(TOKEN, &config.okta.token, &self.env)?;
+        let same = token.expose_secret() == known.token.expose_secret() && config.org_url()?.as_str() == known.org_url;
+        let own_id = if same { known.own_id } else { own_id_soon(&okta).await? };
+        self.put_together(loaded, okta, own_id)
+    }
+
+    fn put_together(&self, mut loaded: Loaded, okta: Arc<OktaClient>, own_id: String) -> Result<Assembled, AppError> {
+        let config = &loaded.config;
+        let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
+        let identity = Identity {
+            org_url: config.org_url()?.into(),
+            token: secret(TOKEN, &config.okta.token, &self.env)?,
+            own_id: own_id.clone(),
+        };
+        let engine = Engine::new(Parts {
             clock: self.clock,
             store: self.store.clone(),
             okta,
-            playbooks: std::mem::take(&mut self.loaded.playbooks),
+            playbooks: std::mem::take(&mut loaded.playbooks),
             connectors: Registry::new(&services),
             guard: Guard::new(&config.guard, [own_id]),
             links: links(config)?,
             settings: Settings::of(config),
             rate_share: config.okta.rate_share,
-        })))
+        });
+        Ok(Assembled { engine, loaded, identity })
     }
 }
 
+/// The key of Okta's token.
+const TOKEN: &str = "okta.token";
+
 /// The client of the org that a configuration names.
 pub fn okta_client(config: &Config, env: &SecretEnv) -> Result<OktaClient, AppError> {
-    let token = secret("okta.token", &config.okta.token, env)?;
+    let token = secret(TOKEN, &config.okta.token, env)?;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
     Ok(OktaClient::new(&OktaSettings { org_url, admin_url, timeout: config.okta.timeout }, Auth::ssws(&token)?)?)
 }
@@ -202,11 +266,12 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
         )?,
         slack_token: optional("slack.token", slack.and_then(|s| s.token.as_ref()))?,
         slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,
+        teams_webhook_url: optional("teams.webhook_url", config.teams.as_ref().map(|s| &s.webhook_url))?,
         email_password: optional("email.password", config.email.as_ref().and_then(|s| s.password.as_ref()))?,
     })
 }
 
-fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result<secrecy::SecretString, AppError> {
+fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result<SecretString, AppError> {
     source.resolve(env).map_err(|source| AppError::Secret { place, source })
 }
 
@@ -235,6 +300,25 @@ async fn own_id(okta: &OktaClient) -> String {
     }
 }
 
+/// The same, if Okta says it within a few tries.
+async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
+    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(5) };
+    let mut attempt = 0;
+    loop {
+        let error = match okta.me().await {
+            Ok(me) => return Ok(me.id),
+            Err(error) => error,
+        };
+        attempt += 1;
+        let may_pass =
+            matches!(error.to_outcome(false), Outcome::Transient(_)) && error.reason() != Reason::Unauthorized;
+        if !may_pass || attempt == 3 {
+            return Err(AppError::Stranger(error.to_failure().detail));
+        }
+        tokio::time::sleep(schedule.pause(attempt, "own id")).await;
+    }
+}
+
 /// Waits until the daemon is told to stop, or to go on with a configuration that is right.
 async fn told(signals: &mut mpsc::Receiver<Signal>, reload: &impl Fn() -> Option<Loaded>) -> Ended {
     while let Some(signal) = signals.recv().await {
@@ -260,9 +344,14 @@ async fn stopped(signals: &mut mpsc::Receiver<Signal>) {
     std::future::pending::<()>().await;
 }
 
+/// What comes after an engine.
 enum Ended {
+    /// Nothing.
     Stopped,
+    /// One that is still to be put together.
     Reload(Box<Loaded>),
+    /// One that is ready.
+    Replaced(Box<Assembled>),
 }
 
 /// The names of the tasks, for errors and the log.
@@ -270,6 +359,7 @@ const POLLER: &str = "poller";
 const BACKFILLER: &str = "backfiller";
 const DECIDER: &str = "decider";
 const DISPATCHER: &str = "dispatcher";
+const HOUSEKEEPER: &str = "housekeeper";
 
 type Tasks = JoinSet<(&'static str, Result<(), TaskError>)>;
 
@@ -278,6 +368,7 @@ async fn serve(
     work: Work,
     signals: &mut mpsc::Receiver<Signal>,
     reload: &impl Fn() -> Option<Loaded>,
+    (ground, identity): (&Ground, &Identity),
 ) -> Result<Ended, AppError> {
     let lost = engine.store.mark_lost(engine.clock.now()).await?;
     if lost > 0 {
@@ -300,6 +391,7 @@ async fn serve(
             systemd::heartbeat(&engine.pulse, stop).await;
         })
     };
+    let mut successor: JoinSet<Result<Assembled, AppError>> = JoinSet::new();
     let ended = loop {
         tokio::select! {
             signal = signals.recv() => match signal {
@@ -307,11 +399,22 @@ async fn serve(
                 Some(Signal::Reload) => {
                     systemd::reloading();
                     match reload() {
-                        Some(loaded) => break Ok(Ended::Reload(Box::new(loaded))),
+                        Some(loaded) => {
+                            successor = JoinSet::new();
+                            successor.spawn(ground.clone().succeed(loaded, identity.clone()));
+                        }
                         None => systemd::ready("the new configuration is wrong; the old one stays in force"),
                     }
                 }
                 None => break Ok(Ended::Stopped),
+            },
+            Some(assembled) = successor.join_next() => match assembled {
+                Ok(Ok(assembled)) => break Ok(Ended::Replaced(Box::new(assembled))),
+                Ok(Err(error)) => {
+                    error!("{error}; the old configuration stays in force, mend the new one and reload again");
+                    systemd::ready("the new configuration does not work; the old one stays in force");
+                }
+                Err(error) => error!("the reload failed in itself; the old configuration stays in force: {error}"),
             },
             Some(done) = tasks.join_next() => match done {
                 Ok((task, Err(source))) => break Err(AppError::Task { task, source }),
@@ -349,6 +452,8 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
             tasks.spawn(async move { (POLLER, live(e, s.child_token()).await) });
             let (e, s) = (Arc::clone(engine), stop.clone());
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
+            let housekeeper = Housekeeper::new(Arc::clone(engine), stop.clone());
+            tasks.spawn(async move { (HOUSEKEEPER, housekeeper.run().await) });
         }
         Work::Backfill(id) => {
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, Some(id)).await) });

@@ -22,7 +22,7 @@ use crate::okta::logs::filter_for;
 /// file, line and remedy. Nothing is asked of any service unless --online is given.
 ///
 /// With --online it also tries, one after the other: whether the token is accepted, the log can be read, every group and
-/// app that is named is there, and ServiceNow, Slack and the mail server let us in. It changes nothing anywhere.
+/// app that is named is there, and ServiceNow, Slack and the mail server let us in (a webhook cannot be tried without posting to it). It changes nothing anywhere.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder check\n  okta-responder --config new.toml check --online\n  \
     okta-responder check --format json | jq -r .message\n\n\
@@ -113,6 +113,7 @@ impl Found {
             (Service::Okta, true),
             (Service::ServiceNow, config.servicenow.is_some()),
             (Service::Slack, config.slack.is_some()),
+            (Service::Teams, config.teams.is_some()),
             (Service::Email, config.email.is_some()),
         ];
         Self {

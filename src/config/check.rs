@@ -16,12 +16,17 @@ use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNow
 use crate::connectors::{self, Service};
 use crate::http;
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
+use crate::store::OKTA_KEEPS;
+
+/// The least for which anything is kept.
+const LEAST_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// The compiled playbooks and all problems, except those that may only be consequences of a repair.
 pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec<Playbook>, Vec<Problem>) {
     let mut check = Check { sources, repairs, problems: Vec::new() };
     check.okta(config);
     check.numbers(config);
+    check.state(config);
     check.risk(config);
     check.guard(config);
     check.log(config);
@@ -30,6 +35,9 @@ pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec
     }
     if let Some(slack) = &config.slack {
         check.slack(slack);
+    }
+    if let Some(teams) = &config.teams {
+        check.positive(&KeyPath::of("teams").key("timeout"), teams.timeout);
     }
     if let Some(email) = &config.email {
         check.email(email);
@@ -53,6 +61,7 @@ pub(super) fn secrets(
         ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
         ("slack", "token", slack.and_then(|section| section.token.as_ref())),
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
+        ("teams", "webhook_url", config.teams.as_ref().map(|section| &section.webhook_url)),
         ("email", "password", email.and_then(|section| section.password.as_ref())),
     ];
     named
@@ -137,6 +146,26 @@ impl Check<'_> {
         if config.dispatch.retry_max < config.dispatch.retry_initial {
             let message = "the longest pause is shorter than the first one";
             self.say(&dispatch.key("retry_max"), message, "make retry_max at least as long as retry_initial");
+        }
+    }
+
+    fn state(&mut self, config: &Config) {
+        let (state, section) = (KeyPath::of("state"), &config.state);
+        self.positive(&state.key("prune_every"), section.prune_every);
+        let shown = |duration: Duration| humantime::format_duration(duration).to_string();
+        if section.keep_keys < OKTA_KEEPS {
+            let message =
+                format!("{} is shorter than the 90 days for which Okta keeps its log", shown(section.keep_keys));
+            let remedy = "write \"90d\" or more, or an event that Okta gives again could be handled twice";
+            self.say(&state.key("keep_keys"), message, remedy);
+        }
+        // The guard looks back at what was done: for its limits and for echoes.
+        let least = LEAST_KEPT.max(config.guard.echo_window);
+        for (key, kept) in [("keep_events", section.keep_events), ("keep_runs", section.keep_runs)] {
+            if kept < least {
+                let message = format!("{} is too short: what happened lately is still needed", shown(kept));
+                self.say(&state.key(key), message, format!("write \"{}\" or more", shown(least)));
+            }
         }
     }
 
@@ -329,6 +358,7 @@ impl Check<'_> {
                 Service::Okta => true,
                 Service::ServiceNow => config.servicenow.is_some(),
                 Service::Slack => config.slack.is_some(),
+                Service::Teams => config.teams.is_some(),
                 Service::Email => config.email.is_some(),
             };
             if !configured {

@@ -7,12 +7,14 @@ pub mod clock;
 mod decide;
 mod dispatch;
 mod gather;
+mod housekeep;
 pub mod intake;
-mod outcome;
+pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
 pub mod retry;
+mod standing;
 mod survive;
 
 use std::collections::BTreeSet;
@@ -32,14 +34,18 @@ use crate::okta::logs::filter_for;
 use crate::okta::rate::Budget;
 use crate::playbook::Playbook;
 use crate::playbook::facts::{Fact, LinkBase};
-use crate::store::{Store, StoreError};
+use crate::store::{Keep, Store, StoreError};
 use clock::Clock;
 use pulse::Pulse;
 use retry::Schedule;
 
 pub use decide::Decider;
 pub use dispatch::Dispatcher;
+pub use housekeep::Housekeeper;
 pub use poll::Poller;
+
+/// The longest pause that something outside can ask for, with room to spare: `Retry-After` is bounded to an hour.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
 
 /// What every task shares.
 pub struct Engine {
@@ -54,7 +60,7 @@ pub struct Engine {
     /// Actions by name.
     pub connectors: Registry,
     /// What is never done.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// Where links in messages lead.
     pub links: LinkBase,
     /// The settings that tasks read.
@@ -96,6 +102,10 @@ pub struct Settings {
     pub give_up_after: Duration,
     /// How long a stop waits for requests under way.
     pub drain: Duration,
+    /// How long rows are kept.
+    pub keep: Keep,
+    /// How often old rows are looked for.
+    pub prune_every: Duration,
 }
 
 impl Settings {
@@ -113,6 +123,8 @@ impl Settings {
             retry: Schedule { initial: config.dispatch.retry_initial, max: config.dispatch.retry_max },
             give_up_after: config.dispatch.give_up_after,
             drain: config.dispatch.drain,
+            keep: config.state.keep(),
+            prune_every: config.state.prune_every,
         }
     }
 }
@@ -153,13 +165,14 @@ impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
+        let guard = Arc::new(parts.guard.over(&parts.playbooks));
         Self {
             clock: parts.clock,
             store: parts.store,
             okta: parts.okta,
             playbooks: parts.playbooks,
             connectors: parts.connectors,
-            guard: parts.guard,
+            guard,
             links: parts.links,
             settings: parts.settings,
             wanted,
@@ -182,6 +195,15 @@ impl Engine {
             return String::new();
         }
         filter_for(&self.wanted, self.settings.max_filter_types).unwrap_or_default()
+    }
+
+    /// Puts right what a clock that ran ahead has put off too far.
+    pub(crate) async fn pull_back(&self) -> Result<usize, StoreError> {
+        let waits = self.playbooks.iter().flat_map(|playbook| &playbook.steps).filter_map(|step| step.wait);
+        let longest_wait = waits.max().unwrap_or_default();
+        // Twice, because pauses have jitter.
+        let longest = LONGEST_PAUSE.max(self.settings.retry.max.saturating_mul(2));
+        self.store.pull_back(self.clock.now(), longest, longest_wait).await
     }
 
     fn refuse_server_filter(&self) {

@@ -4,6 +4,7 @@
 //! only when something names them. Every value is bounded here once, so that whatever reads it later is bounded too, and
 //! what Okta may put login tokens into is cut out before anything can show it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -213,6 +214,9 @@ pub enum FactValue {
     Known(Value),
     /// It could not be had, and why. Whatever uses it fails with this reason.
     Missing(String),
+    /// It was asked for in vain for as long as it is waited for, and why. A text that tells something says so in its place;
+    /// whatever else uses it fails with this reason. It is not stored: who tries the step again asks again.
+    GivenUp(String),
 }
 
 /// A step as the steps after it see it.
@@ -298,6 +302,7 @@ impl Facts {
         let value = match value {
             FactValue::Known(value) => FactValue::Known(bounded(value)),
             FactValue::Missing(reason) => FactValue::Missing(cut(&reason, 500).to_owned()),
+            FactValue::GivenUp(reason) => FactValue::GivenUp(cut(&reason, 500).to_owned()),
         };
         self.fetched.insert(fact, value);
     }
@@ -315,9 +320,23 @@ impl Facts {
     /// Why a fact could not be had, if it could not.
     pub fn reason_missing(&self, fact: Fact) -> Option<&str> {
         match self.fetched.get(&fact) {
-            Some(FactValue::Missing(reason)) => Some(reason),
-            _ => None,
+            Some(FactValue::Missing(reason) | FactValue::GivenUp(reason)) => Some(reason),
+            Some(FactValue::Known(_)) | None => None,
         }
+    }
+
+    /// The same facts for a text that only tells something: what was given up says so, field by field.
+    pub fn for_telling(&self) -> Cow<'_, Self> {
+        let given_up = |value: &FactValue| matches!(value, FactValue::GivenUp(_));
+        if !self.fetched.values().any(given_up) {
+            return Cow::Borrowed(self);
+        }
+        let mut told = self.clone();
+        for (fact, value) in told.fetched.iter_mut().filter(|(_, value)| given_up(value)) {
+            let shape = Self::shape(fact.as_str()).unwrap_or(Shape::Open);
+            *value = FactValue::Known(shape.not_known());
+        }
+        Cow::Owned(told)
     }
 
     /// Shows a step to the steps after it. Its name is written with `_` for every `-` there.
@@ -335,7 +354,8 @@ impl Facts {
 
     /// What was fetched, for the store: `{"user": {"known": …}, "manager": {"missing": "…"}}`.
     pub fn fetched_json(&self) -> Value {
-        serde_json::to_value(&self.fetched).unwrap_or_default()
+        let kept = self.fetched.iter().filter(|(_, value)| !matches!(value, FactValue::GivenUp(_)));
+        serde_json::to_value(kept.collect::<BTreeMap<_, _>>()).unwrap_or_default()
     }
 
     /// Takes back what [`Facts::fetched_json`] gave, beside what is already there.
@@ -355,7 +375,7 @@ impl Facts {
         }
         match self.fetched.get(&Fact::parse(name)?)? {
             FactValue::Known(value) => Some(value.clone()),
-            FactValue::Missing(_) => None,
+            FactValue::Missing(_) | FactValue::GivenUp(_) => None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Deciding: does a playbook apply, is a step called for, and with which parameters.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 
 use serde_json::{Map, Value};
@@ -73,6 +74,25 @@ pub fn applies(playbook: &Playbook, facts: &Facts) -> Result<bool, PlanError> {
     })
 }
 
+/// Prepares a step of a playbook of which it is not certain that it applies: a person wants it tried again, and it may never
+/// have been known. Else like [`prepare`].
+pub fn prepare_if_it_applies(playbook: &Playbook, step: &Step, facts: &Facts, event: &Event) -> Prepared {
+    let open = facts.not_fetched(applying_facts(playbook));
+    if !open.is_empty() {
+        return Prepared::NeedsFacts(open);
+    }
+    match applies(playbook, facts) {
+        Ok(true) => prepare(playbook, step, facts, event),
+        Ok(false) => {
+            Prepared::NotCalledFor { why: format!("the condition of the playbook `{}` is false", playbook.name) }
+        }
+        Err(error) => {
+            let message = format!("{error}: {}", error.source);
+            Prepared::Failed { message: cut(&message, MAX_MESSAGE).to_owned() }
+        }
+    }
+}
+
 /// Prepares a step: asks its condition, fills its parameters, lets the action check them and names its lane.
 pub fn prepare(playbook: &Playbook, step: &Step, facts: &Facts, event: &Event) -> Prepared {
     match try_prepare(step, facts, event) {
@@ -101,7 +121,9 @@ fn try_prepare(step: &Step, facts: &Facts, event: &Event) -> Result<Prepared, St
     if !open.is_empty() {
         return Ok(Prepared::NeedsFacts(open));
     }
-    let mut params = step.with.render(facts).map_err(|error| match error.source() {
+    // What changes something is never filled with words that stand for what is not known.
+    let told = if step.action.changes_access { Cow::Borrowed(facts) } else { facts.for_telling() };
+    let mut params = step.with.render(&told).map_err(|error| match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     })?;

@@ -13,6 +13,9 @@ pub type Fields = &'static [(&'static str, Shape)];
 /// Every word that a level can be.
 const LEVELS: [RiskLevel; 4] = [RiskLevel::Low, RiskLevel::Medium, RiskLevel::High, RiskLevel::Unknown];
 
+/// What a text says in place of what could not be had.
+const NOT_KNOWN: &str = "(not known: Okta could not be asked)";
+
 /// What a value looks like, whatever the event. Texts, flags and records may be null as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -43,6 +46,20 @@ impl Shape {
             Self::List => Some(json!(["text"])),
             Self::Record(fields) => {
                 Some(fields.iter().filter_map(|(name, shape)| Some(((*name).to_owned(), shape.sample()?))).collect())
+            }
+        }
+    }
+
+    /// What stands for a value of this shape that could not be had, in a text for people.
+    pub(super) fn not_known(self) -> Value {
+        match self {
+            Self::Open | Self::Each(_) => json!({}),
+            Self::Text => json!(NOT_KNOWN),
+            Self::Flag => Value::Null,
+            Self::Level => json!(RiskLevel::Unknown.as_str()),
+            Self::List => json!([NOT_KNOWN]),
+            Self::Record(fields) => {
+                fields.iter().map(|(name, shape)| ((*name).to_owned(), shape.not_known())).collect()
             }
         }
     }

@@ -33,6 +33,10 @@ pub(super) enum Told<'a> {
     Paused { by: &'a Who },
     /// Dispatching goes on.
     Resumed { by: &'a Who },
+    /// Changes of a playbook await approval from here on: it went over a limit with this action, or a person said so.
+    PlaybookStopped { playbook: &'a str, why: &'a str, action: Option<i64>, by: &'a Who },
+    /// A person let a playbook go on.
+    PlaybookLetGoOn { playbook: &'a str, by: &'a Who },
     /// A stream begins.
     StreamBegun {
         stream: i64,

@@ -4,6 +4,8 @@
 //! and only then answers, so an answer always means "on the disk". Reads go through a second connection and see
 //! committed data only.
 
+pub mod chain;
+mod claim;
 mod decisions;
 mod ingest;
 mod journal;
@@ -13,6 +15,7 @@ mod migrate;
 mod people;
 mod prune;
 mod status;
+mod trips;
 mod who;
 mod writer;
 
@@ -26,6 +29,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
+pub use claim::{Claims, Stopped, Taken};
 pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
 pub use journal::{Anchor, Hash, JournalRow, Stretch, hex, seal};
@@ -37,6 +41,7 @@ pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,
 };
+pub use trips::{LetGo, TripRow, Tripped};
 
 /// A handle to the state file; clones share the writer thread and the read connection.
 #[derive(Clone)]

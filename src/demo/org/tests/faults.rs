@@ -99,6 +99,7 @@ async fn a_rate_limit_has_the_form_of_its_service() {
     for (service, url) in [
         (Service::ServiceNow, format!("{}/api/now/table/incident", fixture.org.servicenow_url())),
         (Service::Slack, format!("{}/auth.test", fixture.org.slack_api_url())),
+        (Service::Teams, fixture.org.teams_webhook_url()),
     ] {
         fixture.org.fault(Fault::new(service, Misbehaviour::RateLimited { reset_in }));
         let limited = fixture.get_url(&url).await;
