@@ -94,6 +94,12 @@ impl Registry {
         Self { connectors }
     }
 
+    /// Only these connectors.
+    #[cfg(test)]
+    pub(crate) fn of(connectors: impl IntoIterator<Item = (&'static str, Arc<dyn Connector>)>) -> Self {
+        Self { connectors: connectors.into_iter().collect() }
+    }
+
     /// The connector of an action, unless the action is unknown or its service is not configured.
     pub fn get(&self, action: &str) -> Option<Arc<dyn Connector>> {
         self.connectors.get(action).cloned()

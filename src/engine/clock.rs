@@ -56,7 +56,7 @@ mod tests {
     fn a_clock_that_is_set_is_noticed_once_and_one_that_is_kept_right_is_not() {
         let mut steps = Steps::default();
         let mut look = |wall, elapsed| {
-            steps.look(Timestamp::from_second(1_800_000_000 + wall).unwrap(), Duration::from_secs(elapsed))
+            steps.look(Timestamp::from_second(1_800_000_000_i64 + wall).unwrap(), Duration::from_secs(elapsed))
         };
         assert_eq!(look(0, 0), None);
         assert_eq!(look(60, 60), None);

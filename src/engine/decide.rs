@@ -456,3 +456,37 @@ fn with_cause(error: &dyn std::error::Error) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{POISON, engine, receive};
+    use super::*;
+    use crate::config::PlaybookConfig;
+    use crate::connectors::Registry;
+    use crate::store::EventFilter;
+
+    #[tokio::test]
+    async fn an_event_over_which_the_program_fails_ends_visibly_and_those_behind_it_go_on() {
+        let poisoned = |name: &str, kind: &str, when: &str| {
+            let text = format!(
+                "name = \"{name}\"\non = [\"{kind}\"]\n[[step]]\nname = \"s\"\nwhen = '{when}'\n\
+                 action = \"slack.message.post\"\nwith = {{ channel = \"c\", text = \"t\" }}"
+            );
+            let config: PlaybookConfig = toml::from_str(&text).unwrap();
+            let mut playbook = Playbook::compile(&config, &connectors::catalogue()).unwrap();
+            playbook.steps.iter_mut().for_each(|step| step.action = &POISON);
+            playbook
+        };
+        let playbook = poisoned("p", "x", "event.uuid == \"bad\"");
+        let (engine, _dir) = engine(vec![playbook], Registry::of([])).await;
+        receive(&engine, "x", &["before", "bad", "behind"]).await;
+        let mut decider = Decider::new(Arc::clone(&engine), CancellationToken::new());
+        while decider.round().await.unwrap() {}
+        let mut events = engine.store.list_events(EventFilter::default()).await.unwrap();
+        events.sort_by_key(|event| event.id);
+        let states: Vec<_> = events.iter().map(|event| event.state.as_str()).collect();
+        assert_eq!(states, ["decided", "skipped", "decided"]);
+        let why = events[1].reason.as_deref().unwrap();
+        assert!(why.starts_with("poisoned: ") && why.contains("report"), "{why}");
+    }
+}

@@ -490,3 +490,54 @@ async fn look(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Poison, engine, now, receive};
+    use super::*;
+    use crate::connectors::Registry;
+    use crate::model::action::InDoubt;
+    use crate::model::ids::IdempotencyKey;
+    use crate::store::{ActionFilter, Decision, EventVerdict, NewAction, PlannedRun};
+
+    const KIND: &str = "slack.message.post";
+
+    #[tokio::test]
+    async fn an_attempt_over_which_the_program_fails_is_in_doubt_and_left_to_a_person_when_reading_back_fails_too() {
+        let connector: Arc<dyn crate::connectors::Connector> = Arc::new(Poison);
+        let (engine, _dir) = engine(Vec::new(), Registry::of([(KIND, connector)])).await;
+        receive(&engine, "x", &["e"]).await;
+        let pending = engine.store.undecided(now(), 9, &[], Vec::new()).await.unwrap();
+        let ready = Prepared {
+            happening: Happening::Prepared,
+            params: Some("{}".to_owned()),
+            lane: None,
+            reason: None,
+            error: None,
+        };
+        let action = NewAction {
+            step: "s".to_owned(),
+            kind: KIND,
+            key: IdempotencyKey::derive("okta", "e", "p", "s"),
+            subject: None,
+            lane: None,
+            in_doubt: InDoubt::Ask,
+            after: Vec::new(),
+            wait_until: None,
+            preparation: Some(ready),
+        };
+        let run =
+            PlannedRun { playbook: "p".to_owned(), observe: false, facts: "{}".to_owned(), actions: vec![action] };
+        let decision = Decision { event: pending[0].id, verdict: EventVerdict::Decided, runs: vec![run] };
+        engine.store.commit_decisions(vec![decision], now()).await.unwrap();
+        let state = async || engine.store.list_actions(ActionFilter::default()).await.unwrap()[0].state.clone();
+
+        let claimed = engine.store.claim_ready(now(), 9).await.unwrap().remove(0);
+        attempt(&engine, claimed).await.unwrap();
+        assert_eq!(state().await, "unknown");
+        let later = outcome::after(now(), Duration::from_secs(60));
+        let unknown = engine.store.unsettled(later, 9).await.unwrap().remove(0);
+        settle(&engine, unknown).await.unwrap();
+        assert_eq!(state().await, "needs_attention");
+    }
+}

@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn patience_ends_with_its_time_but_never_before_a_few_tries() {
-        let at = |second| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let at = |second| Timestamp::from_second(1_800_000_000_i64 + second).unwrap();
         let over = |postponed, now| Patience::since(at(0), Duration::from_secs(60), postponed, at(now)).over;
         assert!(over(3, 60) && over(1000, 90_000));
         assert!(!over(1000, 59));

@@ -16,6 +16,8 @@ pub mod pulse;
 pub mod retry;
 mod standing;
 mod survive;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

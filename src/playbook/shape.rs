@@ -194,4 +194,30 @@ mod tests {
         }
         place("target.name").unwrap().check_literal(Some("High")).unwrap();
     }
+
+    #[test]
+    fn a_sample_has_every_field_whose_form_is_known() {
+        assert_eq!(Shape::Open.sample(), None);
+        assert_eq!(Shape::Each(&[("a", Shape::Text)]).sample(), None);
+        let fields: Fields = &[
+            ("text", Shape::Text),
+            ("flag", Shape::Flag),
+            ("level", Shape::Level),
+            ("list", Shape::List),
+            ("open", Shape::Open),
+            ("inner", Shape::Record(&[("text", Shape::Text)])),
+        ];
+        assert_eq!(
+            Shape::Record(fields).sample(),
+            Some(json!({"text": "text", "flag": true, "level": "LOW", "list": ["text"], "inner": {"text": "text"}}))
+        );
+    }
+
+    #[test]
+    fn what_has_no_fields_is_called_by_its_kind() {
+        check("groups.first", "there is no field `groups.first`; `groups` is a list and has no fields");
+        check("sign_in.proxy.x", "there is no field `sign_in.proxy.x`; `sign_in.proxy` is true or false and has");
+        assert_eq!([Shape::Open, Shape::Record(&[]), Shape::Each(&[])].map(Shape::noun), ["an object"; 3]);
+        assert!(Place::of("weather").is_none());
+    }
 }

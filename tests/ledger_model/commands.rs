@@ -63,11 +63,28 @@ pub enum Command {
         change: PersonChange,
     },
     Pause(bool),
+    /// The daemon reads another configuration: the guard asks for something else from now on.
+    Guard(Policy),
+    StopPlaybook(&'static str),
+    LetGoOn(&'static str),
+    /// What has awaited approval for so long is refused.
+    ExpireApprovals(i64),
     Pass(i64),
+    /// The clock is set back, and what was put off too far is pulled back.
+    SetBack(i64),
     /// The daemon starts again, after a clean end or (`killed`) from what a dead process left on the disk.
     Reopen {
         killed: bool,
     },
+}
+
+/// What the guard is told to stop. The lists protect one of the users.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy {
+    pub observe: bool,
+    pub protect: bool,
+    pub overall: Option<u32>,
+    pub per_playbook: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -146,9 +163,20 @@ pub fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(pick, late, told, pause)| Command::ReadBack { pick, late, told, pause }),
         4 => (pick(), change()).prop_map(|(pick, change)| Command::Person { pick, change }),
         1 => prop::bool::weighted(0.3).prop_map(Command::Pause),
-        3 => seconds().prop_map(Command::Pass),
+        2 => policy().prop_map(Command::Guard),
+        1 => select(PLAYBOOKS.to_vec()).prop_map(Command::StopPlaybook),
+        2 => select(PLAYBOOKS.to_vec()).prop_map(Command::LetGoOn),
+        1 => seconds().prop_map(Command::ExpireApprovals),
+        3 => prop_oneof![4 => seconds(), 1 => Just(3000i64)].prop_map(Command::Pass),
+        1 => seconds().prop_map(Command::SetBack),
         2 => any::<bool>().prop_map(|killed| Command::Reopen { killed }),
     ]
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let limit = || prop_oneof![2 => Just(None), 1 => (0u32..4).prop_map(Some)];
+    (prop::bool::weighted(0.2), prop::bool::weighted(0.3), limit(), limit())
+        .prop_map(|(observe, protect, overall, per_playbook)| Policy { observe, protect, overall, per_playbook })
 }
 
 fn pick() -> impl Strategy<Value = Pick> {

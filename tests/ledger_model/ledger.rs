@@ -5,7 +5,7 @@
 use okta_responder::model::action::{ActionState, Happening};
 use okta_responder::store::PersonChange;
 
-use crate::commands::{End, KINDS, Prepare, Run as PlannedRun, Told, Verdict};
+use crate::commands::{End, KINDS, Policy, Prepare, Run as PlannedRun, Told, Verdict};
 
 /// Events that the log of the org can hold; a page names them by number.
 pub const UNIVERSE: usize = 7;
@@ -23,6 +23,9 @@ pub fn risk(event: usize) -> Option<&'static str> {
     [Some("HIGH"), Some("LOW"), None].get(event % 3).copied().flatten()
 }
 
+/// The user whom the guard protects when it is told to.
+pub const PROTECTED: &str = "ann";
+
 /// Not in the order of their numbers.
 pub fn published(event: usize) -> i64 {
     (event as i64 * 3) % UNIVERSE as i64
@@ -35,7 +38,19 @@ pub struct Ledger {
     pub events: Vec<Event>,
     pub runs: Vec<Run>,
     pub actions: Vec<Action>,
+    pub trips: Vec<Trip>,
+    pub policy: Policy,
     pub paused: Option<i64>,
+}
+
+/// A playbook that was stopped, by a limit or a person.
+#[derive(Debug)]
+pub struct Trip {
+    pub playbook: &'static str,
+    pub began: i64,
+    pub ended: Option<i64>,
+    /// The action that went over the limit.
+    pub action: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -94,11 +109,17 @@ pub struct Action {
     pub attempts: u32,
     pub retry_from: i64,
     pub reason: Option<&'static str>,
-    pub error: Option<String>,
+    /// Whether there is a sentence.
+    pub error: bool,
     pub receipt: bool,
+    pub approved: bool,
     pub created: i64,
+    /// Since when it is in its state, or was put off.
+    pub updated: i64,
     pub finished: Option<i64>,
     pub made: Vec<Attempt>,
+    /// When the attempts began that count against the limits.
+    pub counted: Vec<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +193,7 @@ impl Action {
     fn goes_on(&mut self, happening: Happening, now: i64) -> bool {
         let Ok(next) = self.state.after(happening) else { return false };
         self.state = next;
+        self.updated = now;
         self.finished = next.is_final().then_some(now);
         true
     }
@@ -331,11 +353,14 @@ impl Ledger {
                 attempts: 0,
                 retry_from: now,
                 reason: step.begins.map(|_| "planned"),
-                error: None,
+                error: false,
                 receipt: false,
+                approved: false,
                 created: now,
+                updated: now,
                 finished: None,
                 made: Vec::new(),
+                counted: Vec::new(),
             };
             if let Some(begins) = step.begins {
                 assert!(action.goes_on(begins, now));
@@ -367,15 +392,16 @@ impl Ledger {
         match result {
             Prepare::Later(pause) => {
                 action.due = now + pause;
-                action.error = Some("later".to_owned());
+                action.error = true;
+                action.updated = now;
                 action.attempts += 1;
             }
             Prepare::Ends(happening) => {
                 action.prepared = has_params(happening);
                 action.lane.get_or_insert_with(|| "late".to_owned());
                 action.reason = Some("prepared");
-                action.error = None;
-                action.attempts = 0;
+                action.error = false;
+                action.attempts = action.made.len() as u32;
                 assert!(action.goes_on(happening, now));
             }
         }
@@ -384,34 +410,102 @@ impl Ledger {
 
 /// T3, T4 and reading back.
 impl Ledger {
-    /// The actions that are claimed, in their order.
-    pub fn claim(&mut self, most: usize, now: i64) -> Vec<i64> {
-        let mut taken = Vec::new();
+    /// The actions that are claimed, in their order, and those that the guard stopped.
+    pub fn claim(&mut self, most: usize, now: i64) -> (Vec<i64>, Vec<i64>) {
+        let (mut taken, mut stopped) = (Vec::new(), Vec::new());
+        if self.paused.is_some() {
+            return (taken, stopped);
+        }
         let mut services: Vec<&str> = KINDS.map(|kind| kind.split('.').next().unwrap_or_default()).to_vec();
         services.sort_unstable();
         for service in services {
-            let busy = self
-                .actions
-                .iter()
-                .filter(|action| action.service() == service && action.state == ActionState::Started);
-            let free = most.saturating_sub(busy.count());
-            let due = self.by_due(|action| {
-                let ready = matches!(action.state, ActionState::Ready | ActionState::Retry);
-                action.service() == service && ready && action.due <= now && self.lane_is_free(action)
-            });
-            taken.extend(due.into_iter().take(free));
+            let under_way = |action: &&Action| action.service() == service && action.state == ActionState::Started;
+            let mut free = most.saturating_sub(self.actions.iter().filter(under_way).count());
+            let mut behind = None;
+            // As many as there are places are looked at together, until the places are taken or nothing is left.
+            while free > 0 {
+                let mut round = self.by_due(|action| {
+                    let ready = matches!(action.state, ActionState::Ready | ActionState::Retry);
+                    let is_next = Some((action.due, action.id)) > behind;
+                    action.service() == service && ready && action.due <= now && is_next && self.lane_is_free(action)
+                });
+                round.truncate(free);
+                let whole = round.len() == free;
+                for row in round {
+                    behind = Some((self.action(row).due, Some(row)));
+                    if self.guard_passes(row, now) {
+                        free -= 1;
+                        taken.push(row);
+                    } else {
+                        stopped.push(row);
+                    }
+                }
+                if !whole {
+                    break;
+                }
+            }
         }
-        if self.paused.is_some() {
-            return Vec::new();
-        }
-        for row in &taken {
-            let action = self.action(*row);
+        (taken, stopped)
+    }
+
+    /// Asks the guard for one action and does what it says.
+    fn guard_passes(&mut self, row: i64, now: i64) -> bool {
+        let policy = self.policy;
+        let (playbook, event, serial) = {
+            let action = self.action(row);
+            (action.playbook, action.event, action.run)
+        };
+        let observes = policy.observe || self.runs.iter().any(|run| run.serial == serial && run.observe);
+        let changes_access = self.action(row).kind == KINDS[0];
+        let over = if self.action(row).approved { None } else { self.over(row, now) };
+        let stopped = self.trips.iter().any(|trip| trip.playbook == playbook && trip.ended.is_none());
+        let action = self.action(row);
+        let stop = if changes_access && policy.protect && subject(event) == Some(PROTECTED) {
+            Some((Happening::RefusedByGuard, "guard"))
+        } else if observes {
+            Some((Happening::NotCalledFor, "observe"))
+        } else if changes_access && !action.approved && (stopped || over.is_some()) {
+            Some((Happening::HeldForApproval, "limit"))
+        } else {
+            None
+        };
+        let Some((happening, reason)) = stop else {
             assert!(action.goes_on(Happening::Claimed, now));
             action.attempts += 1;
             let number = action.attempts;
             action.made.push(Attempt { number, started: now, ended: None, outcome: None });
+            if changes_access && !action.approved {
+                action.counted.push(now);
+            }
+            return true;
+        };
+        action.reason = Some(reason);
+        action.error = true;
+        assert!(action.goes_on(happening, now));
+        if reason == "limit" && !stopped && over == Some(false) {
+            self.trips.push(Trip { playbook, began: now, ended: None, action: Some(row) });
         }
-        taken
+        false
+    }
+
+    /// Whether one more change would be too many in the hour behind us, and if so, whether every change is.
+    fn over(&self, row: i64, now: i64) -> Option<bool> {
+        let let_go = |playbook: &str| {
+            let ended = self.trips.iter().filter(|trip| trip.playbook == playbook).filter_map(|trip| trip.ended);
+            ended.max().unwrap_or(i64::MIN)
+        };
+        let counts = |action: &&Action| {
+            action.counted.iter().any(|began| *began > now - 3600 && *began > let_go(action.playbook))
+        };
+        let spent: Vec<_> = self.actions.iter().filter(counts).collect();
+        if spent.iter().any(|action| action.id == Some(row)) {
+            return None;
+        }
+        let playbook = self.actions.iter().find(|action| action.id == Some(row))?.playbook;
+        let of_playbook = spent.iter().filter(|action| action.playbook == playbook).count();
+        let bounds = [(self.policy.overall, spent.len()), (self.policy.per_playbook, of_playbook)];
+        let over = |(bound, spent): &(Option<u32>, usize)| bound.is_some_and(|most| *spent >= most as usize);
+        bounds.iter().any(over).then(|| bounds.iter().any(|(bound, _)| *bound == Some(0)))
     }
 
     fn lane_is_free(&self, action: &Action) -> bool {
@@ -432,7 +526,7 @@ impl Ledger {
         attempt.outcome = Some(word.to_owned());
         action.due = now + pause;
         action.reason = Some("because");
-        action.error = Some("so".to_owned());
+        action.error = true;
         action.receipt |= happening == Happening::Succeeded;
         assert!(action.goes_on(happening, now));
     }
@@ -445,7 +539,7 @@ impl Ledger {
         }
         action.due = now + pause;
         action.reason = Some("told");
-        action.error = Some("so".to_owned());
+        action.error = true;
         if let Some(happening) = of_told(told) {
             action.receipt |= happening == Happening::FoundDone;
             assert!(action.goes_on(happening, now));
@@ -462,7 +556,7 @@ impl Ledger {
             attempt.outcome = Some("unknown".to_owned());
             action.due = now;
             action.reason = Some("interrupted");
-            action.error = Some("the daemon stopped while the request was under way".to_owned());
+            action.error = true;
             assert!(action.goes_on(Happening::OutcomeLost, now));
         }
         lost
@@ -485,7 +579,7 @@ impl Ledger {
             return false;
         }
         action.due = now;
-        action.error = None;
+        action.error = false;
         action.reason = Some(match change {
             PersonChange::Retry => "retried",
             PersonChange::Cancel => "cancelled",
@@ -495,7 +589,83 @@ impl Ledger {
         if again || change == PersonChange::Approve {
             action.retry_from = now;
         }
+        match happening {
+            Happening::Approved => action.approved = true,
+            Happening::PlannedAnewByPerson => action.approved = false,
+            _ => {}
+        }
         true
+    }
+}
+
+/// Stops, approvals and clocks.
+impl Ledger {
+    /// Returns whether that changed anything.
+    pub fn stop_playbook(&mut self, playbook: &'static str, now: i64) -> bool {
+        let stopped = self.trips.iter().any(|trip| trip.playbook == playbook && trip.ended.is_none());
+        if !stopped {
+            self.trips.push(Trip { playbook, began: now, ended: None, action: None });
+        }
+        !stopped
+    }
+
+    /// Returns how many actions are looked at again, or `None` when the playbook was not stopped.
+    pub fn let_go_on(&mut self, playbook: &str, now: i64) -> Option<usize> {
+        let trip = self.trips.iter_mut().find(|trip| trip.playbook == playbook && trip.ended.is_none())?;
+        trip.ended = Some(now);
+        let mut let_go = 0;
+        for action in &mut self.actions {
+            let held = action.state == ActionState::AwaitingApproval && action.reason == Some("limit");
+            if held && action.playbook == playbook {
+                assert!(action.goes_on(Happening::LetGoOn, now));
+                (action.due, action.retry_from) = (now, now);
+                (action.reason, action.error) = (Some("resumed"), false);
+                let_go += 1;
+            }
+        }
+        Some(let_go)
+    }
+
+    pub fn expire_approvals(&mut self, before: i64, now: i64) -> usize {
+        let mut expired = 0;
+        for action in &mut self.actions {
+            if action.state == ActionState::AwaitingApproval && action.updated < before {
+                assert!(action.goes_on(Happening::ApprovalExpired, now));
+                (action.reason, action.error) = (Some("expired"), true);
+                expired += 1;
+            }
+        }
+        expired
+    }
+
+    pub fn pull_back(&mut self, now: i64, longest: i64, longest_wait: i64) -> usize {
+        use ActionState as S;
+        let (due, wait) = (now + longest, now + longest_wait);
+        let mut moved = 0;
+        for action in &mut self.actions {
+            let moves = matches!(action.state, S::Waiting | S::Ready | S::Retry | S::Unknown);
+            let far = action.due > due
+                || action.wait_until.is_some_and(|at| at > wait)
+                || action.retry_from > due
+                || action.updated > due;
+            if moves && far {
+                action.due = action.due.min(now);
+                action.wait_until = action.wait_until.map(|at| at.min(wait));
+                action.retry_from = action.retry_from.min(now);
+                action.updated = action.updated.min(now);
+                moved += 1;
+            }
+        }
+        for event in self.events.iter_mut().filter(|event| event.state == "new") {
+            if let Some(retry_at) = &mut event.retry_at
+                && (*retry_at > due || event.received > due)
+            {
+                *retry_at = (*retry_at).min(now);
+                event.received = event.received.min(now);
+                moved += 1;
+            }
+        }
+        moved
     }
 }
 
@@ -538,14 +708,19 @@ impl Ledger {
         found.into_iter().filter_map(|(_, row, superseded)| Some((row?, superseded))).collect()
     }
 
+    /// By any event of a user's that happened later, for a backfill that acts; for a live event only by one that had
+    /// arrived before, and that is acted on.
     fn is_superseded(&self, event: &Event) -> bool {
         let stream = &self.streams[event.stream];
         let newer = self.events.iter().any(|other| {
+            let owner = &self.streams[other.stream];
+            let arrived_before = other.id < event.id && !matches!(other.state, "held" | "skipped");
             subject(other.event) == subject(event.event)
                 && risk(other.event).is_some()
                 && published(other.event) > published(event.event)
+                && (!stream.live || (arrived_before && (owner.live || owner.execute)))
         });
-        !stream.live && stream.execute && subject(event.event).is_some() && risk(event.event).is_some() && newer
+        (stream.live || stream.execute) && subject(event.event).is_some() && risk(event.event).is_some() && newer
     }
 
     pub fn newest_risk(&self, user: &str) -> Option<&'static str> {

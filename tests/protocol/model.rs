@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use okta_responder::engine::outcome::{RetryPolicy, of_attempt, of_verdict};
 use okta_responder::engine::retry::Schedule;
 use okta_responder::model::action::{ActionState, Happening, InDoubt};
@@ -67,8 +67,11 @@ pub struct Protocol {
     pub crashes: u8,
     /// How often the world misbehaves: a request or an answer is lost, the service refuses, a cursor is refused.
     pub faults: u8,
-    /// How often a person meddles: retries, cancels, settles.
-    pub meddling: u8,
+    /// How often a person changes an action.
+    pub changes: u8,
+    /// Whether he looks at the service first and touches only what waits for him. One who meddles cancels and retries
+    /// whatever the code lets him.
+    pub careful: bool,
     /// Whether a request whose answer nobody waits for any more may still be done, at any later time.
     pub late: bool,
     /// What is wrong with the protocol.
@@ -82,7 +85,7 @@ pub struct State {
     pub up: bool,
     pub crashes: u8,
     pub faults: u8,
-    pub meddling: u8,
+    pub changes: u8,
     /// On the file: how many events of the log lie before the cursor.
     pub cursor: u8,
     /// On the file.
@@ -130,7 +133,7 @@ pub struct Action {
     pub effects: u8,
     /// Whether the service was ever seen in the state that it asks for.
     pub seen: bool,
-    /// A person has had a hand in it.
+    /// A person has changed it without looking.
     pub meddled: bool,
 }
 
@@ -162,6 +165,8 @@ pub enum Told {
     Done,
     NotDone,
     CannotTell,
+    /// The service could not be asked for as long as retries go on.
+    Never,
 }
 
 /// An action by event and step.
@@ -199,6 +204,8 @@ pub enum Step {
     ReadBack(Place),
     /// Reading back is not possible now (`Verdict::TryLater`).
     CannotReadBack(Place),
+    /// It never was possible in the time for retries.
+    NeverReadBack(Place),
     /// [`Store::record_outcome`](okta_responder::store::Store::record_outcome), with what `engine::outcome::of_verdict` says.
     Settle(Place),
     /// [`Store::change_by_person`](okta_responder::store::Store::change_by_person).
@@ -229,7 +236,7 @@ impl Model for Protocol {
             up: true,
             crashes: 0,
             faults: 0,
-            meddling: 0,
+            changes: 0,
             cursor: 0,
             inbox: [Inbox::Absent; EVENTS],
             page: None,
@@ -327,7 +334,7 @@ impl Protocol {
         } else if action.row == Some(ActionState::Unknown) {
             steps.push(Step::ReadBack(place));
             if may_fail {
-                steps.push(Step::CannotReadBack(place));
+                steps.extend([Step::CannotReadBack(place), Step::NeverReadBack(place)]);
             }
         }
         if action.row == Some(ActionState::Waiting) && self.comes_after(place).all(|before| state.is_final(before)) {
@@ -342,10 +349,10 @@ impl Protocol {
         }
     }
 
-    /// A person looks at what waits for one, and may take back or retry anything. He is no fool about doubt: what waits for
-    /// him he settles if it is there, and retries if it is not. What he retries of his own accord he did not look up.
+    /// What waits for a person he looks up at the service: he settles it if it is there, and retries it if it is not. What
+    /// he cancels or retries of his own accord he did not look up.
     fn person(&self, state: &State, place: Place, steps: &mut Vec<Step>) {
-        if state.meddling == self.meddling {
+        if state.changes == self.changes {
             return;
         }
         let action = state.at(place);
@@ -353,6 +360,8 @@ impl Protocol {
         if row == ActionState::NeedsAttention {
             let looked = if action.effects > 0 { Happening::SettledByPerson } else { Happening::RetriedByPerson };
             steps.push(Step::Person(place, looked));
+        }
+        if row == ActionState::NeedsAttention || self.careful {
             return;
         }
         for wish in [Happening::RetriedByPerson, Happening::CancelledByPerson] {
@@ -417,10 +426,14 @@ impl Protocol {
             Step::Record(place) => self.record(state, place),
             Step::ReadBack(place) => self.read_back(state, place),
             Step::CannotReadBack(_) => state.faults += 1,
+            Step::NeverReadBack(place) => {
+                state.faults += 1;
+                state.at_mut(place).told = Some(Told::Never);
+            }
             Step::Settle(place) => self.settle(state, place),
             Step::Person(place, wish) => {
-                state.meddling += 1;
-                state.at_mut(place).meddled = true;
+                state.changes += 1;
+                state.at_mut(place).meddled |= !self.careful;
                 state.goes_on(place, wish);
             }
             Step::Crash => self.crash(state),
@@ -601,7 +614,7 @@ impl State {
         });
         let actions = places().map(|place| self.at(place).progress());
         let rest = u32::from(self.up) + u32::from(self.decision.is_some()) + u32::from(self.cursor) * 3 + page;
-        (self.crashes + self.faults + self.meddling, rest + inbox.sum::<u32>() + actions.sum::<u32>())
+        (self.crashes + self.faults + self.changes, rest + inbox.sum::<u32>() + actions.sum::<u32>())
     }
 }
 
@@ -660,6 +673,7 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
         (Told::Done, Verdict::Done(Receipt::default())),
         (Told::NotDone, Verdict::NotDone),
         (Told::CannotTell, Verdict::CannotTell),
+        (Told::Never, Verdict::TryLater(failure())),
     ];
     let policy = RetryPolicy {
         schedule: Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
@@ -676,6 +690,8 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
         attempt: 1,
         in_doubt,
         retry_from: now,
+        since: now,
+        trouble: None,
     };
     let happening = |end: okta_responder::store::AttemptEnd| end.happening.expect("each of these moves the action");
     Meaning {
@@ -687,7 +703,9 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
             .into_iter()
             .flat_map(|in_doubt| told.clone().map(|(told, verdict)| (told, in_doubt, verdict)))
             .map(|(told, in_doubt, verdict)| {
-                (told, in_doubt, happening(of_verdict(&claimed(in_doubt), verdict, policy, now)))
+                let asked =
+                    now + if told == Told::Never { SignedDuration::from_hours(2) } else { SignedDuration::ZERO };
+                (told, in_doubt, happening(of_verdict(&claimed(in_doubt), verdict, policy, asked)))
             })
             .collect(),
     }

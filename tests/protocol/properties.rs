@@ -24,7 +24,9 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::always(LANES, in_order),
         Property::always(UNFINISHED, ends_finished),
         Property::always(LEFT_SO, left_so),
-        Property::sometimes(SHOWN_DOUBLE, |_, state: &State| places().any(|place| state.at(place).effects > 1)),
+        Property::sometimes(SHOWN_DOUBLE, |protocol, state: &State| {
+            places().any(|place| is_message(protocol, place.1) && state.at(place).effects > 1)
+        }),
         Property::sometimes(SHOWN_LOSS, |protocol, state: &State| {
             places().any(|place| {
                 let action = state.at(place);
@@ -45,11 +47,14 @@ pub fn may_happen(property: &str) -> bool {
 /// Only `in_doubt = "resend"` says that a receiver may see a message twice. A person may ask for anything again, and gets
 /// it, but for what the service knows by its key.
 fn not_twice(protocol: &Protocol, state: &State) -> bool {
+    let meddled = has_meddled(state);
     places().all(|place| {
-        let action = state.at(place);
-        let allowed = protocol.kinds[place.1] == Kind::Message(InDoubt::Resend)
-            || (protocol.kinds[place.1] != Kind::Keyed && action.meddled);
-        action.effects <= 1 || allowed
+        let allowed = match protocol.kinds[place.1] {
+            Kind::Keyed => false,
+            Kind::Message(InDoubt::Resend) => true,
+            Kind::Set | Kind::Message(_) => meddled,
+        };
+        state.at(place).effects <= 1 || allowed
     })
 }
 
@@ -81,7 +86,7 @@ fn told_truly(protocol: &Protocol, state: &State) -> bool {
 
 /// At most one request of a lane is out, and an older event never undoes a newer one, unless a person asked for it.
 fn in_order(protocol: &Protocol, state: &State) -> bool {
-    let meddled = places().any(|place| state.at(place).meddled);
+    let meddled = has_meddled(state);
     let one_at_a_time = (0..protocol.kinds.len()).filter(|step| protocol.kinds[*step] == Kind::Set).all(|step| {
         let out = |event: &usize| state.at((*event, step)).row == Some(ActionState::Started);
         (0..state.inbox.len()).filter(out).count() <= 1
@@ -94,10 +99,8 @@ fn ends_finished(protocol: &Protocol, state: &State) -> bool {
     !is_over(protocol, state) || {
         let read = usize::from(state.cursor) == state.inbox.len();
         let decided = state.inbox.iter().all(|event| *event == Inbox::Decided);
-        let ended = places().all(|place| {
-            let waits = state.at(place).row == Some(ActionState::NeedsAttention);
-            state.is_final(place) || (waits && protocol.kinds[place.1] == Kind::Message(InDoubt::Ask))
-        });
+        let ended =
+            places().all(|place| state.is_final(place) || state.at(place).row == Some(ActionState::NeedsAttention));
         state.up && read && decided && ended
     }
 }
@@ -105,13 +108,17 @@ fn ends_finished(protocol: &Protocol, state: &State) -> bool {
 /// The group is as the newest event that succeeded wants it.
 fn left_so(protocol: &Protocol, state: &State) -> bool {
     let last = state.inbox.len() - 1;
-    let meddled = places().any(|place| state.at(place).meddled);
+    let meddled = has_meddled(state);
     !is_over(protocol, state)
         || meddled
         || (0..protocol.kinds.len()).filter(|step| protocol.kinds[*step] == Kind::Set).all(|step| {
             let succeeded = state.at((last, step)).row.is_some_and(ActionState::is_success);
             !succeeded || state.member[step] == wants_member(last)
         })
+}
+
+fn has_meddled(state: &State) -> bool {
+    places().any(|place| state.at(place).meddled)
 }
 
 fn is_over(protocol: &Protocol, state: &State) -> bool {

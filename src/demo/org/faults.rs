@@ -66,6 +66,8 @@ pub enum Misbehaviour {
     Delay(Duration),
     /// Not processed; status 200 and a JSON body that never ends.
     EndlessBody,
+    /// Processed; instead of the answer a body trickles in that never ends, a byte at a time.
+    Drip,
     /// Not processed; status 302 to this URL.
     Redirect(String),
 }
@@ -256,6 +258,11 @@ pub(super) async fn misbehave(
         }
         Misbehaviour::EndlessBody => {
             wire.never_end();
+            StatusCode::OK.into_response()
+        }
+        Misbehaviour::Drip => {
+            next.run(request).await;
+            wire.drip();
             StatusCode::OK.into_response()
         }
         Misbehaviour::TruncateBody => {

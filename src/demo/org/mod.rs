@@ -225,6 +225,11 @@ impl Org {
         self.world.read(|inside| inside.log.len())
     }
 
+    /// The uuids of the pushed events of a type, each as often as the log holds it, in the order of the log.
+    pub fn logged(&self, event_type: &str) -> Vec<String> {
+        self.world.read(|inside| inside.log.uuids_of(event_type))
+    }
+
     /// Makes every cursor that was given out unknown.
     pub fn forget_cursors(&self) {
         self.world.change(|inside| inside.log.forget_cursors());
