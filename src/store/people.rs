@@ -42,6 +42,11 @@ pub enum PersonError {
         /// The states from which it can be done.
         possible: String,
     },
+    /// Its event's record is pruned, so the guard could not see whom it is about.
+    #[error(
+        "action {0} cannot be retried: the record of its event was pruned ([state] keep_events); do it by hand at the service"
+    )]
+    RecordGone(ActionId),
     /// The file could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -107,12 +112,15 @@ impl Store {
     ) -> Result<ActionState, PersonError> {
         let (person, who) = (Who::person(change.command()), who.to_owned());
         self.write(move |connection| {
-            let found: Option<(String, bool)> = connection
-                .query_row("SELECT state, params IS NOT NULL FROM action WHERE id = ?1", [action.0], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
+            let found: Option<(String, bool, bool)> = connection
+                .query_row(
+                    "SELECT a.state, a.params IS NOT NULL, EXISTS (SELECT 1 FROM event_body WHERE event = r.event)
+                     FROM action a JOIN run r ON r.id = a.run WHERE a.id = ?1",
+                    [action.0],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                )
                 .optional()?;
-            let Some((state, prepared)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
+            let Some((state, prepared, recorded)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
             let state = parse_state(&state)?;
             let Some(happening) = change.happening(state, prepared) else {
                 let possible: Vec<&str> = ActionState::ALL
@@ -127,6 +135,9 @@ impl Store {
                     possible: possible.join(", "),
                 }));
             };
+            if change == PersonChange::Retry && !recorded {
+                return Ok(Err(PersonError::RecordGone(action)));
+            }
             connection.execute(
                 "UPDATE action SET due = ?2, reason = ?3, error = NULL,
                             retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
