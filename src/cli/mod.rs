@@ -10,6 +10,7 @@ mod cursor;
 mod demo;
 mod events;
 mod exit;
+mod export;
 mod man;
 mod moment;
 mod online;
@@ -78,6 +79,7 @@ enum Command {
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
     Cursor(cursor::Arguments),
+    Export(export::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -120,6 +122,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Pause(_) => pause::pause(&config),
         Command::Resume(_) => pause::resume(&config),
         Command::Cursor(arguments) => cursor::run(&config, &arguments),
+        Command::Export(arguments) => export::run(&config, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }

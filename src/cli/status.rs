@@ -55,6 +55,10 @@ struct Told {
     #[serde(serialize_with = "as_object")]
     actions: Vec<(String, u64)>,
     quarantined: u64,
+    /// The state file and its log.
+    bytes: u64,
+    oldest_body: Option<Timestamp>,
+    last_prune: Option<Timestamp>,
     oldest_undecided: Option<Timestamp>,
     oldest_open_action: Option<Timestamp>,
     in_doubt_last_day: u64,
@@ -122,6 +126,9 @@ impl Told {
             runs: snapshot.runs,
             actions: snapshot.actions,
             quarantined: snapshot.quarantined,
+            bytes: snapshot.bytes,
+            oldest_body: snapshot.oldest_body,
+            last_prune: snapshot.last_prune,
             oldest_undecided: snapshot.oldest_undecided,
             oldest_open_action: snapshot.oldest_open_action,
             in_doubt_last_day: snapshot.in_doubt_last_day,
@@ -186,6 +193,7 @@ fn tell(told: &Told) -> std::io::Result<()> {
         ("oldest undecided", told.oldest_undecided.map(|since| ago(since, now)).unwrap_or_default()),
         ("oldest open action", told.oldest_open_action.map(|since| ago(since, now)).unwrap_or_default()),
         ("quarantined", Some(told.quarantined).filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()),
+        ("state file", state_file(told)),
     ])?;
     for stream in told.streams.iter().filter(|stream| stream.kind == "backfill" && stream.state == "active") {
         terminal::line(format!("backfill {}  {}", stream.id, super::backfill::in_words(stream)))?;
@@ -197,6 +205,17 @@ fn tell(told: &Told) -> std::io::Result<()> {
     told.for_a_person
         .iter()
         .try_for_each(|Task { count, what, look }| terminal::line(format!("  {count} {what}: {look}")))
+}
+
+fn state_file(told: &Told) -> String {
+    let mut words = table::bytes(told.bytes);
+    if let Some(oldest) = told.oldest_body {
+        words.push_str(&format!(", oldest record {}", ago(oldest, told.now)));
+    }
+    if let Some(last) = told.last_prune {
+        words.push_str(&format!(", pruned {}", ago(last, told.now)));
+    }
+    words
 }
 
 fn paused(since: Timestamp, now: Timestamp) -> String {
