@@ -163,7 +163,9 @@ impl<'de> Deserialize<'de> for Limit {
             Number(i64),
             Word(String),
         }
-        let wrong = |what: String| D::Error::custom(format!("`{what}` is not a number of changes; write 0 or more, or \"unlimited\""));
+        let wrong = |what: String| {
+            D::Error::custom(format!("`{what}` is not a number of changes; write 0 or more, or \"unlimited\""))
+        };
         match Written::deserialize(deserializer).map_err(|_| wrong("this".to_owned()))? {
             Written::Number(number) => u32::try_from(number).map(Self::Most).map_err(|_| wrong(number.to_string())),
             Written::Word(word) if word == "unlimited" => Ok(Self::Unlimited),

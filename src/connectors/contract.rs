@@ -248,7 +248,7 @@ struct Scene {
     stage: Stage,
     changed: Arc<Mutex<Vec<Seen>>>,
     connector: Arc<dyn Connector>,
-    call: Call,
+    call: Cleared<Call>,
 }
 
 impl Scene {
@@ -497,7 +497,7 @@ async fn an_attempt_that_is_dropped_leaves_a_connector_that_works() {
         let silent = Arc::new(Mutex::new(true));
         let told = Arc::clone(&silent);
         let scene = Scene::set(&plug, PATIENT, move |_, _| told.lock().unwrap().then_some(Reply::Silence)).await;
-        let (connector, call) = (Arc::clone(&scene.connector), scene.call.clone());
+        let (connector, call) = (Arc::clone(&scene.connector), call(&plug));
         let attempt = tokio::spawn(async move { connector.perform(&call).await });
         scene.stage.requests(1).await;
         attempt.abort();

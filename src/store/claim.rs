@@ -215,9 +215,11 @@ impl Claim<'_> {
         reason: &'static str,
         why: String,
     ) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached("UPDATE action SET reason = ?2, error = ?3 WHERE id = ?1")?
-            .execute(params![candidate.id.0, reason, why])?;
+        self.connection.prepare_cached("UPDATE action SET reason = ?2, error = ?3 WHERE id = ?1")?.execute(params![
+            candidate.id.0,
+            reason,
+            why
+        ])?;
         let state = change_state(self.connection, candidate.id, happening, self.now)?;
         let Candidate { id: action, kind, playbook, .. } = candidate;
         self.claims.stopped.push(Stopped { action, kind, playbook, state, why });
