@@ -13,7 +13,7 @@ use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::app;
 use crate::config::values::Interval;
 use crate::model::action::ActionState;
-use crate::store::{Holder, InstanceLock, StatusSnapshot, StreamRow};
+use crate::store::{Holder, InstanceLock, StatusSnapshot, StreamRow, TripRow};
 
 /// Tell how things stand
 ///
@@ -46,6 +46,7 @@ struct Told {
     waiting_for_a_person: u64,
     for_a_person: Vec<Task>,
     paused_since: Option<Timestamp>,
+    stopped_playbooks: Vec<TripRow>,
     streams: Vec<StreamRow>,
     /// By state.
     #[serde(serialize_with = "as_object")]
@@ -121,6 +122,7 @@ impl Told {
             waiting_for_a_person: for_a_person.iter().map(|task| task.count).sum(),
             for_a_person,
             paused_since: snapshot.paused_since,
+            stopped_playbooks: snapshot.stopped_playbooks,
             streams: snapshot.streams,
             events: snapshot.events,
             runs: snapshot.runs,
@@ -163,6 +165,7 @@ fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, trouble: Option<&str>) 
     tasks.extend([
         task(of(ActionState::NeedsAttention), "needs attention", format!("{list} needs_attention")),
         task(of(ActionState::AwaitingApproval), "awaits approval", format!("{list} awaiting_approval")),
+        task(snapshot.unreadable, "cannot be told to be unprotected", format!("{list} ready,retry")),
         task(snapshot.in_doubt_last_day, "may not have been sent (last 24 h)", format!("{list} settled --since 24h")),
         task(snapshot.failed_last_day, "failed (last 24 h)", format!("{list} failed --since 24h")),
         task(snapshot.quarantined, "could not be read as an event", "okta-responder events quarantine".to_owned()),
@@ -173,6 +176,9 @@ fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, trouble: Option<&str>) 
 
 fn tell(told: &Told) -> std::io::Result<()> {
     let now = told.now;
+    for trip in &told.stopped_playbooks {
+        terminal::line(stopped(trip, now))?;
+    }
     let lag = told.lag_seconds.map(|lag| span(Duration::from_secs(lag.unsigned_abs())));
     table::fields(&[
         ("daemon", told.daemon.clone().unwrap_or_else(|| "not running".to_owned())),
@@ -216,6 +222,16 @@ fn state_file(told: &Told) -> String {
         words.push_str(&format!(", pruned {}", ago(last, told.now)));
     }
     words
+}
+
+/// A stopped playbook, in a line.
+fn stopped(trip: &TripRow, now: Timestamp) -> String {
+    let TripRow { playbook, why, since, held, .. } = trip;
+    format!(
+        "STOPPED: playbook `{playbook}`, {}, {held} awaiting approval: {why}; `okta-responder resume --playbook \"{playbook}\"` \
+         goes on\n",
+        ago(*since, now)
+    )
 }
 
 fn paused(since: Timestamp, now: Timestamp) -> String {

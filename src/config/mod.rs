@@ -517,6 +517,13 @@ impl Default for GuardConfig {
     }
 }
 
+impl LimitsConfig {
+    /// No bound at all.
+    pub fn unlimited() -> Self {
+        Self { overall: Limit::Unlimited, per_playbook: Limit::Unlimited, ..Self::default() }
+    }
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
