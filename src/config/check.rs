@@ -16,12 +16,17 @@ use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNow
 use crate::connectors::{self, Service};
 use crate::http;
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
+use crate::store::OKTA_KEEPS;
+
+/// The least for which anything is kept.
+const LEAST_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// The compiled playbooks and all problems, except those that may only be consequences of a repair.
 pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec<Playbook>, Vec<Problem>) {
     let mut check = Check { sources, repairs, problems: Vec::new() };
     check.okta(config);
     check.numbers(config);
+    check.state(config);
     check.risk(config);
     check.guard(config);
     check.log(config);
@@ -141,6 +146,26 @@ impl Check<'_> {
         if config.dispatch.retry_max < config.dispatch.retry_initial {
             let message = "the longest pause is shorter than the first one";
             self.say(&dispatch.key("retry_max"), message, "make retry_max at least as long as retry_initial");
+        }
+    }
+
+    fn state(&mut self, config: &Config) {
+        let (state, section) = (KeyPath::of("state"), &config.state);
+        self.positive(&state.key("prune_every"), section.prune_every);
+        let shown = |duration: Duration| humantime::format_duration(duration).to_string();
+        if section.keep_keys < OKTA_KEEPS {
+            let message =
+                format!("{} is shorter than the 90 days for which Okta keeps its log", shown(section.keep_keys));
+            let remedy = "write \"90d\" or more, or an event that Okta gives again could be handled twice";
+            self.say(&state.key("keep_keys"), message, remedy);
+        }
+        // The guard looks back at what was done: for its limits and for echoes.
+        let least = LEAST_KEPT.max(config.guard.echo_window);
+        for (key, kept) in [("keep_events", section.keep_events), ("keep_runs", section.keep_runs)] {
+            if kept < least {
+                let message = format!("{} is too short: what happened lately is still needed", shown(kept));
+                self.say(&state.key(key), message, format!("write \"{}\" or more", shown(least)));
+            }
         }
     }
 

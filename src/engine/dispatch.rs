@@ -20,7 +20,7 @@ use super::retry::Schedule;
 use super::standing::Reader;
 use super::survive::{self, survive_async};
 use super::{Engine, TaskError, gather};
-use crate::connectors::Call;
+use crate::connectors::{self, Call, Effect};
 use crate::guard::Judge;
 use crate::guard::limits::Window;
 use crate::halt::{self, Point};
@@ -87,11 +87,14 @@ impl Dispatcher {
     pub async fn run(mut self) -> Result<(), TaskError> {
         while !self.stop.is_cancelled() {
             self.engine.pulse.tick(Beat::Dispatcher);
+            if !self.engine.may_take_work().await {
+                continue;
+            }
             if let Err(error) = self.round().await {
                 if !error.may_pass() {
                     return Err(error.into());
                 }
-                warn!("dispatching waits: {error}");
+                debug!("dispatching waits: {error}");
                 self.rest().await;
             }
             let wait = self.until_due().await;
@@ -114,7 +117,7 @@ impl Dispatcher {
                 Ok(()) => {}
                 Err(error) if error.may_pass() => {
                     // What was asked for could not be stored. Asking again at once would only burden the services.
-                    warn!("dispatching waits: {error}");
+                    debug!("dispatching waits: {error}");
                     self.rest().await;
                 }
                 Err(error) => return Err(error.into()),
@@ -274,6 +277,13 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     let began = engine.clock.elapsed();
     let outcome = match engine.connectors.get(&action.kind) {
         Some(connector) => {
+            if is_doubtful(engine, &action).await? {
+                // Not sent: what the step says to do in doubt is done, as after a crash.
+                let words =
+                    "the state file is a copy that was put in place, and this may have been sent after it was made";
+                let outcome = Outcome::Unknown(Failure::new(Reason::Interrupted, words));
+                return record(engine, outcome::of_attempt(&action, outcome, policy(engine), engine.clock.now())).await;
+            }
             // A panic must not take the daemon down, and whether the request had left by then is not known.
             let performed = survive_async(connector.perform(&call)).await;
             performed.unwrap_or_else(|| Outcome::Unknown(Failure::new(Reason::Interrupted, survive::WORDS)))
@@ -287,6 +297,13 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     record(engine, end).await?;
     halt::point(Point::OutcomeStored);
     Ok(())
+}
+
+/// Whether a message may have been sent in the time that a copy of the state file knows nothing of. Changes and what has a
+/// key are looked up by their connectors before anything is sent.
+async fn is_doubtful(engine: &Engine, action: &Claimed) -> Result<bool, StoreError> {
+    let is_message = connectors::kind(&action.kind).is_some_and(|kind| kind.effect == Effect::Message);
+    Ok(is_message && engine.store.may_be_done_since_copy(action.id, action.attempt).await?)
 }
 
 /// Reads the target of an unknown attempt back and records what that says.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +25,12 @@ pub struct StatusSnapshot {
     pub actions: Vec<(String, u64)>,
     /// Records in quarantine.
     pub quarantined: u64,
+    /// The bytes of the state file and its log.
+    pub bytes: u64,
+    /// When the oldest event whose record is still there was received.
+    pub oldest_body: Option<Timestamp>,
+    /// When old rows were last pruned.
+    pub last_prune: Option<Timestamp>,
     /// When the oldest event without a decision was received.
     pub oldest_undecided: Option<Timestamp>,
     /// When the oldest action that is not at its end was planned.
@@ -262,9 +268,10 @@ impl Store {
     /// How things stand.
     pub async fn status(&self, now: Timestamp) -> Result<StatusSnapshot, StoreError> {
         let day_ago = to_ms(now) - 24 * 3600 * 1000;
+        let bytes = self.size_on_disk();
         self.read(move |connection| {
             let optional = |sql: &str| -> Result<Option<Timestamp>, StoreError> {
-                from_optional_ms(connection.query_row(sql, [], |row| row.get(0))?)
+                from_optional_ms(connection.query_row(sql, [], |row| row.get(0)).optional()?.flatten())
             };
             let count = |sql: &str| -> Result<u64, StoreError> { Ok(connection.query_row(sql, [], |row| row.get(0))?) };
             Ok(StatusSnapshot {
@@ -274,6 +281,11 @@ impl Store {
                 runs: count("SELECT count(*) FROM run")?,
                 actions: by_state(connection, "action")?,
                 quarantined: count("SELECT count(*) FROM quarantine")?,
+                bytes,
+                oldest_body: optional(
+                    "SELECT received_at FROM event WHERE id = (SELECT min(event) FROM event_body)",
+                )?,
+                last_prune: optional("SELECT pruned_at FROM retention")?,
                 oldest_undecided: optional("SELECT min(received_at) FROM event WHERE state = 'new'")?,
                 oldest_open_action: optional("SELECT min(created_at) FROM action WHERE finished_at IS NULL")?,
                 in_doubt_last_day: count(&format!(
