@@ -156,7 +156,9 @@ impl Window {
             let (since, by) = *self.ahead.get_or_insert((steady, ahead));
             if passed(since) >= HOUR {
                 end = end.saturating_add(by.min(ahead)).unwrap_or(Timestamp::MAX);
-                *self = Self::new(end, steady);
+                // What it has been set forward by since then has an hour of its own.
+                let rest = ahead.saturating_sub(by);
+                *self = Self { ahead: rest.is_positive().then_some((steady, rest)), ..Self::new(end, steady) };
             }
         }
         end.saturating_sub(HOUR).unwrap_or(Timestamp::MIN)
