@@ -175,7 +175,12 @@ impl App {
             LastStop::Damaged => {
                 info!("the state file was found damaged before: it is checked before anything is done with it");
                 tokio::select! {
-                    () = check(self.store.clone(), self.clock, self.damaged.clone()) => None,
+                    whole = check(self.store.clone(), self.clock, self.damaged.clone()) => {
+                        if !whole {
+                            return Err(StoreError::Corrupt.into());
+                        }
+                        None
+                    }
                     () = stopped(signals) => return Ok(()),
                 }
             }
@@ -350,8 +355,8 @@ async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
     }
 }
 
-/// Checks the whole file, and rings when it is damaged.
-async fn check(store: Store, clock: Clock, damaged: CancellationToken) {
+/// Checks the whole file, and rings when it is damaged. Returns whether it is known to be whole.
+async fn check(store: Store, clock: Clock, damaged: CancellationToken) -> bool {
     let began = clock.elapsed();
     match store.check_integrity().await {
         Ok(found) if found.is_empty() => {
@@ -360,14 +365,19 @@ async fn check(store: Store, clock: Clock, damaged: CancellationToken) {
             if let Err(error) = store.note_damage(false, clock.now()).await {
                 debug!("a mark of damage, if there is one, stays: {error}");
             }
+            true
         }
         Ok(found) => {
             for finding in found {
                 error!("damage in the state file: {finding}");
             }
             damaged.cancel();
+            false
         }
-        Err(error) => warn!("the state file could not be checked: {error}"),
+        Err(error) => {
+            warn!("the state file could not be checked: {error}");
+            false
+        }
     }
 }
 
@@ -494,12 +504,15 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
 
 async fn live(engine: Arc<Engine>, stop: CancellationToken) -> Result<(), TaskError> {
     while !stop.is_cancelled() {
+        if !engine.may_take_work().await {
+            engine.pulse.tick(Beat::Poller);
+            continue;
+        }
         match Poller::live(Arc::clone(&engine), stop.clone()).await {
             Ok(Some(poller)) => return poller.run().await,
             Ok(None) => break,
             Err(TaskError::Store(error)) if error.may_pass() => {
                 debug!("the live stream cannot begin yet: {error}");
-                engine.pulse.tick(Beat::Poller);
                 tokio::time::sleep(LOOK).await;
             }
             Err(error) => return Err(error),
