@@ -138,9 +138,10 @@ impl App {
         told.abort();
         let last_word = match &ended {
             Ok(()) => self.store.end_work(self.clock.now()).await,
-            Err(AppError::Store(StoreError::Corrupt) | AppError::Task { source: TaskError::Store(StoreError::Corrupt), .. }) => {
-                self.store.note_damage(true, self.clock.now()).await
-            }
+            Err(
+                AppError::Store(StoreError::Corrupt)
+                | AppError::Task { source: TaskError::Store(StoreError::Corrupt), .. },
+            ) => self.store.note_damage(true, self.clock.now()).await,
             Err(_) => Ok(()),
         };
         if let Err(error) = last_word {
@@ -155,7 +156,9 @@ impl App {
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
-        let Some((last, restored)) = patiently(&self.store, signals, || self.store.begin_work(self.clock.now())).await? else {
+        let Some((last, restored)) =
+            patiently(&self.store, signals, || self.store.begin_work(self.clock.now())).await?
+        else {
             return Ok(());
         };
         if let Some(Restored { copied_at }) = restored {

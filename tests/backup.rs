@@ -23,7 +23,7 @@ fn put_in_place(scene: &Scene, copy: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn going_back_to_a_copy_that_was_made_under_load_does_nothing_twice() {
-    const USERS: usize = 40;
+    const USERS: usize = 12;
     let steps = STEPS.map(|(step, _)| step);
     let every = Every::new(&steps, "").await;
     let scene = &every.scene;
@@ -68,7 +68,8 @@ async fn going_back_to_a_copy_that_was_made_under_load_does_nothing_twice() {
     let in_doubt = actions.iter().filter(|action| action.reason.as_deref() == Some("in_doubt")).count();
     let messages = actions.iter().filter(|action| matches!(action.step.as_str(), "slack" | "mail")).count();
     assert!(in_doubt >= USERS && in_doubt <= messages, "{in_doubt} of {messages} messages are shown in doubt");
-    let failed: Vec<_> = actions.iter().filter(|action| !matches!(action.state.as_str(), "succeeded" | "settled")).collect();
+    let failed: Vec<_> =
+        actions.iter().filter(|action| !matches!(action.state.as_str(), "succeeded" | "settled")).collect();
     assert!(failed.is_empty(), "{failed:?}");
 
     // What comes after that is in no doubt.
@@ -119,7 +120,8 @@ async fn a_copy_is_private_whole_and_replaces_nothing_unasked() {
     assert!(String::from_utf8_lossy(&itself.stderr).contains("is the state file itself"));
     let nowhere = scene.command(&["backup", "/nowhere/at/all/copy.db"]);
     assert_eq!(nowhere.status.code(), Some(1), "{nowhere:?}");
-    let full = scene.command_under("ulimit -f 8", &["backup", &scene.dir.path().join("other.db").display().to_string()]);
+    let full =
+        scene.command_under("ulimit -f 8", &["backup", &scene.dir.path().join("other.db").display().to_string()]);
     assert_eq!(full.status.code(), Some(75), "{full:?}");
     let mut left: Vec<_> = fs::read_dir(scene.dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     left.retain(|name| name.to_string_lossy().contains("other.db") || name.to_string_lossy().contains("partial"));

@@ -296,7 +296,8 @@ async fn too_few_file_descriptors_for_a_start_end_it_without_a_panic() {
 async fn out_of_memory_it_ends_or_goes_on_and_does_everything_once() {
     const EVENTS: usize = 30;
     let every = Every::with(FAST, &["add", "incident"], "").await;
-    let daemon = every.scene.daemon();
+    // One heap, since the address space that is set aside for others would do for a while.
+    let daemon = every.scene.daemon_with(&[("MALLOC_ARENA_MAX", "1")]);
     daemon.wait_for_log("ready");
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();

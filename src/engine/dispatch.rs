@@ -208,13 +208,17 @@ async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
             let call = Call { key: action.key.clone(), params, attempt: action.attempt };
             if is_doubtful(engine, &action).await? {
                 // Not sent: what the step says to do in doubt is done, as after a crash.
-                let words = "the state file is a copy that was put in place, and this may have been sent after it was made";
-                return record(engine, outcome::of_attempt(
-                    &action,
-                    Outcome::Unknown(Failure::new(Reason::Interrupted, words)),
-                    policy(engine),
-                    engine.clock.now(),
-                ))
+                let words =
+                    "the state file is a copy that was put in place, and this may have been sent after it was made";
+                return record(
+                    engine,
+                    outcome::of_attempt(
+                        &action,
+                        Outcome::Unknown(Failure::new(Reason::Interrupted, words)),
+                        policy(engine),
+                        engine.clock.now(),
+                    ),
+                )
                 .await;
             }
             // A panic must not take the daemon down, and whether the request had left by then is not known.

@@ -96,7 +96,8 @@ pub fn back_up(
     let partial = beside(target, ".partial");
     let cannot = |source| BackupError::Target { target: target.to_owned(), source };
     // The lock says that a backup is at work; without one, the file was left by a kill.
-    let held = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&partial).map_err(cannot)?;
+    let held =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&partial).map_err(cannot)?;
     if held.try_lock().is_err() {
         return Err(BackupError::UnderWay(target.to_owned()));
     }
@@ -115,7 +116,9 @@ pub fn back_up(
 fn refuse_target(state: &Path, target: &Path, replace: bool) -> Result<(), BackupError> {
     let Ok(there) = std::fs::metadata(target) else { return Ok(()) };
     for part in ["", "-wal", "-shm", ".lock"] {
-        if std::fs::metadata(beside(state, part)).is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino())) {
+        if std::fs::metadata(beside(state, part))
+            .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        {
             return Err(BackupError::Itself(target.to_owned()));
         }
     }

@@ -34,8 +34,8 @@ pub use backup::{BackupError, Copied, Copying, back_up};
 pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
 pub use health::Trouble;
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
-pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
 pub use integrity::{LastStop, Restored, check_file};
+pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
 pub use lock::{Holder, InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
 pub use status::{
