@@ -1,14 +1,16 @@
 //! Puts the daemon together, starts its tasks by name, and stops them in order.
 
+mod keeper;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
@@ -22,11 +24,12 @@ use crate::engine::retry::Schedule;
 use crate::engine::{Decider, Dispatcher, Engine, Parts, Poller, Settings, TaskError};
 use crate::guard::Guard;
 use crate::model::ids::StreamId;
+use crate::model::outcome::{Outcome, Reason};
 use crate::okta::auth::AuthError;
 use crate::okta::client::OktaSetupError;
 use crate::okta::{Auth, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
-use crate::store::{InstanceLock, LastStop, LockError, Restored, Store, StoreError};
+use crate::store::{InstanceLock, LockError, Store, StoreError};
 use crate::telemetry::systemd;
 
 /// Backfills that are read at once.
@@ -82,6 +85,9 @@ pub enum AppError {
     /// A value is wrong; `check` would have told.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// Okta does not say whom the token belongs to.
+    #[error("Okta does not say whom the token of the new configuration belongs to: {0}")]
+    Stranger(String),
     /// A task cannot go on.
     #[error("the task `{task}` cannot go on")]
     Task {
@@ -96,15 +102,44 @@ pub enum AppError {
     TaskEnded(&'static str),
 }
 
+impl AppError {
+    /// Whether it comes of a damaged state file.
+    fn is_damage(&self) -> bool {
+        let (Self::Store(error) | Self::Task { source: TaskError::Store(error), .. }) = self else { return false };
+        matches!(error, StoreError::Corrupt)
+    }
+}
+
 /// The daemon, put together but not started.
 pub struct App {
     loaded: Loaded,
+    ground: Ground,
+    lock: Arc<InstanceLock>,
+}
+
+/// What stays when the configuration changes.
+#[derive(Clone)]
+struct Ground {
     env: SecretEnv,
     clock: Clock,
     store: Store,
-    lock: Arc<InstanceLock>,
-    /// Rung when the check of the file has found damage.
+    /// Rung when the check of the state file has found damage.
     damaged: CancellationToken,
+}
+
+/// Whom a token of an org belongs to.
+#[derive(Clone)]
+struct Identity {
+    org_url: String,
+    token: SecretString,
+    own_id: String,
+}
+
+/// An engine that is ready to begin, and what it was made from.
+struct Assembled {
+    engine: Engine,
+    loaded: Loaded,
+    identity: Identity,
 }
 
 impl App {
@@ -113,13 +148,13 @@ impl App {
         let state = state_path(&loaded.config);
         let lock = InstanceLock::take(&state, purpose)?;
         let store = Store::open(&state)?;
-        let damaged = CancellationToken::new();
-        Ok(Self { loaded, env, clock: Clock::start(), store, lock: Arc::new(lock), damaged })
+        let ground = Ground { env, clock: Clock::start(), store, damaged: CancellationToken::new() };
+        Ok(Self { loaded, ground, lock: Arc::new(lock) })
     }
 
     /// The state file, for a command that watches its own work.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.ground.store
     }
 
     /// Works until it is told to stop, or until the backfill is through. `reload` reads the configuration anew; what it
@@ -128,121 +163,117 @@ impl App {
     /// A file that was not left in order is checked beside the work. One that is known to be damaged is checked first, and
     /// nothing is done with it unless it is whole again.
     pub async fn run(
-        mut self,
+        self,
         work: Work,
         mut signals: mpsc::Receiver<Signal>,
         reload: impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
-        let told = watch_store(self.store.clone(), Arc::clone(&self.lock));
-        let ended = self.work(work, &mut signals, &reload).await;
-        told.abort();
-        let last_word = match &ended {
-            Ok(()) => self.store.end_work(self.clock.now()).await,
-            Err(
-                AppError::Store(StoreError::Corrupt)
-                | AppError::Task { source: TaskError::Store(StoreError::Corrupt), .. },
-            ) => self.store.note_damage(true, self.clock.now()).await,
-            Err(_) => Ok(()),
+        let Self { loaded, ground, lock } = self;
+        let _watch = keeper::watch_trouble(ground.store.clone(), lock);
+        let ended = match keeper::begin(&ground.store, ground.clock, &ground.damaged, &mut signals).await {
+            Ok(Some(_check)) => ground.work(loaded, work, &mut signals, &reload).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
         };
-        if let Err(error) = last_word {
-            info!("the state file could not be marked, so the next start checks it: {error}");
-        }
+        let damaged = ended.as_ref().is_err_and(AppError::is_damage);
+        keeper::end(&ground.store, ground.clock.now(), ended.is_ok(), damaged).await;
         ended
     }
+}
 
+impl Ground {
+    /// One engine after the other.
     async fn work(
-        &mut self,
+        &self,
+        loaded: Loaded,
         work: Work,
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
-        let Some((last, restored)) =
-            patiently(&self.store, signals, || self.store.begin_work(self.clock.now())).await?
-        else {
-            return Ok(());
-        };
-        if let Some(Restored { copied_at }) = restored {
-            warn!(
-                %copied_at,
-                "the state file is a copy that was put in place: the log is read again from where the copy stands, what was \
-                 done since is looked up at the services, and messages that may have been sent since are in doubt"
-            );
-        }
-        let _check = match last {
-            LastStop::InOrder => None,
-            LastStop::Otherwise => {
-                info!("the last stop was not in order: the state file is checked beside the work");
-                let check = check(self.store.clone(), self.clock, self.damaged.clone());
-                Some(AbortOnDropHandle::new(tokio::spawn(check)))
-            }
-            LastStop::Damaged => {
-                info!("the state file was found damaged before: it is checked before anything is done with it");
-                tokio::select! {
-                    whole = check(self.store.clone(), self.clock, self.damaged.clone()) => {
-                        if !whole {
-                            return Err(StoreError::Corrupt.into());
-                        }
-                        None
-                    }
-                    () = stopped(signals) => return Ok(()),
-                }
-            }
-        };
+        let state = state_path(&loaded.config);
+        let mut next = Ended::Reload(Box::new(loaded));
         loop {
-            if self.damaged.is_cancelled() {
-                return Err(StoreError::Corrupt.into());
-            }
-            let ended = match self.assemble(signals, reload).await? {
-                Ok(engine) => serve(Arc::new(engine), work, signals, reload, &self.damaged).await?,
-                Err(ended) => ended,
-            };
-            match ended {
+            let assembled = match next {
                 Ended::Stopped => return Ok(()),
-                Ended::Damaged => {}
-                Ended::Reload(loaded) => {
-                    let (old, new) = (state_path(&self.loaded.config), state_path(&loaded.config));
-                    if old != new {
-                        warn!("the state file stays {}; {} takes a restart", old.display(), new.display());
+                Ended::Damaged => return Err(StoreError::Corrupt.into()),
+                Ended::Replaced(assembled) => *assembled,
+                Ended::Reload(loaded) => match self.assemble(*loaded, signals, reload).await? {
+                    Ok(assembled) => assembled,
+                    Err(ended) => {
+                        next = ended;
+                        continue;
                     }
-                    self.loaded = *loaded;
-                    info!("the configuration is read again");
-                }
+                },
+            };
+            let wanted = state_path(&assembled.loaded.config);
+            if wanted != state {
+                warn!("the state file stays {}; {} takes a restart", state.display(), wanted.display());
+            }
+            let engine = Arc::new(assembled.engine);
+            next = serve(engine, work, signals, reload, (self, &assembled.identity)).await?;
+            if matches!(next, Ended::Replaced(_)) {
+                info!("the configuration is read again");
             }
         }
     }
 
-    /// Builds the engine; asks Okta who we are, until it answers. The inner error says what the daemon was told meanwhile:
-    /// to stop, or to go on with another configuration, since it may be the token of this one that Okta refuses.
+    /// Builds the first engine; asks Okta who we are, until it answers. The inner error says what the daemon was told
+    /// meanwhile: to stop, or to go on with another configuration, since it may be the token of this one that Okta refuses.
     async fn assemble(
-        &mut self,
+        &self,
+        loaded: Loaded,
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
-    ) -> Result<Result<Engine, Ended>, AppError> {
-        let config = &self.loaded.config;
-        let okta = Arc::new(okta_client(config, &self.env)?);
-        let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
+    ) -> Result<Result<Assembled, Ended>, AppError> {
+        let okta = Arc::new(okta_client(&loaded.config, &self.env)?);
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
             () = self.damaged.cancelled() => return Ok(Err(Ended::Damaged)),
         };
-        Ok(Ok(Engine::new(Parts {
+        self.put_together(loaded, okta, own_id).map(Ok)
+    }
+
+    /// Builds the engine that takes over after a reload; the old one works on meanwhile, and goes on if this fails. Where org
+    /// and token stay the same it is known who we are, so that a reload gets through while Okta does not.
+    async fn succeed(self, loaded: Loaded, known: Identity) -> Result<Assembled, AppError> {
+        let config = &loaded.config;
+        let okta = Arc::new(okta_client(config, &self.env)?);
+        let token = secret(TOKEN, &config.okta.token, &self.env)?;
+        let same = token.expose_secret() == known.token.expose_secret() && config.org_url()?.as_str() == known.org_url;
+        let own_id = if same { known.own_id } else { own_id_soon(&okta).await? };
+        self.put_together(loaded, okta, own_id)
+    }
+
+    fn put_together(&self, mut loaded: Loaded, okta: Arc<OktaClient>, own_id: String) -> Result<Assembled, AppError> {
+        let config = &loaded.config;
+        let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
+        let identity = Identity {
+            org_url: config.org_url()?.into(),
+            token: secret(TOKEN, &config.okta.token, &self.env)?,
+            own_id: own_id.clone(),
+        };
+        let engine = Engine::new(Parts {
             clock: self.clock,
             store: self.store.clone(),
             okta,
-            playbooks: std::mem::take(&mut self.loaded.playbooks),
+            playbooks: std::mem::take(&mut loaded.playbooks),
             connectors: Registry::new(&services),
             guard: Guard::new(&config.guard, [own_id]),
             links: links(config)?,
             settings: Settings::of(config),
             rate_share: config.okta.rate_share,
-        })))
+        });
+        Ok(Assembled { engine, loaded, identity })
     }
 }
 
+/// The key of Okta's token.
+const TOKEN: &str = "okta.token";
+
 /// The client of the org that a configuration names.
 pub fn okta_client(config: &Config, env: &SecretEnv) -> Result<OktaClient, AppError> {
-    let token = secret("okta.token", &config.okta.token, env)?;
+    let token = secret(TOKEN, &config.okta.token, env)?;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
     Ok(OktaClient::new(&OktaSettings { org_url, admin_url, timeout: config.okta.timeout }, Auth::ssws(&token)?)?)
 }
@@ -270,11 +301,12 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
         )?,
         slack_token: optional("slack.token", slack.and_then(|s| s.token.as_ref()))?,
         slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,
+        teams_webhook_url: optional("teams.webhook_url", config.teams.as_ref().map(|s| &s.webhook_url))?,
         email_password: optional("email.password", config.email.as_ref().and_then(|s| s.password.as_ref()))?,
     })
 }
 
-fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result<secrecy::SecretString, AppError> {
+fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result<SecretString, AppError> {
     source.resolve(env).map_err(|source| AppError::Secret { place, source })
 }
 
@@ -303,6 +335,25 @@ async fn own_id(okta: &OktaClient) -> String {
     }
 }
 
+/// The same, if Okta says it within a few tries.
+async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
+    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(5) };
+    let mut attempt = 0;
+    loop {
+        let error = match okta.me().await {
+            Ok(me) => return Ok(me.id),
+            Err(error) => error,
+        };
+        attempt += 1;
+        let may_pass =
+            matches!(error.to_outcome(false), Outcome::Transient(_)) && error.reason() != Reason::Unauthorized;
+        if !may_pass || attempt == 3 {
+            return Err(AppError::Stranger(error.to_failure().detail));
+        }
+        tokio::time::sleep(schedule.pause(attempt, "own id")).await;
+    }
+}
+
 /// Waits until the daemon is told to stop, or to go on with a configuration that is right.
 async fn told(signals: &mut mpsc::Receiver<Signal>, reload: &impl Fn() -> Option<Loaded>) -> Ended {
     while let Some(signal) = signals.recv().await {
@@ -328,85 +379,16 @@ async fn stopped(signals: &mut mpsc::Receiver<Signal>) {
     std::future::pending::<()>().await;
 }
 
+/// What comes after an engine.
 enum Ended {
+    /// Nothing.
     Stopped,
+    /// One that is still to be put together.
     Reload(Box<Loaded>),
-    /// The check has found damage in the state file.
+    /// One that is ready.
+    Replaced(Box<Assembled>),
+    /// Nothing: the state file is damaged.
     Damaged,
-}
-
-/// Does something with the state file, as soon as it can be written. `None` when the daemon is told to stop meanwhile.
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
-    store: &Store,
-    signals: &mut mpsc::Receiver<Signal>,
-    job: impl Fn() -> F,
-) -> Result<Option<T>, StoreError> {
-    loop {
-        match job().await {
-            Err(error) if error.may_pass() => {}
-            done => return done.map(Some),
-        }
-        // A pause even if it is over at once: this may have failed in a way that the probe does not see.
-        let again = async {
-            tokio::time::sleep(LOOK).await;
-            let _ = store.trouble().wait_for(Option::is_none).await;
-        };
-        tokio::select! {
-            () = again => {}
-            () = stopped(signals) => return Ok(None),
-        }
-    }
-}
-
-/// Checks the whole file, and rings when it is damaged. Returns whether it is known to be whole.
-async fn check(store: Store, clock: Clock, damaged: CancellationToken) -> bool {
-    let began = clock.elapsed();
-    match store.check_integrity().await {
-        Ok(found) if found.is_empty() => {
-            let took_ms = clock.elapsed().saturating_sub(began).as_millis() as u64;
-            info!(took_ms, "the state file is whole");
-            if let Err(error) = store.note_damage(false, clock.now()).await {
-                debug!("a mark of damage, if there is one, stays: {error}");
-            }
-            true
-        }
-        Ok(found) => {
-            for finding in found {
-                error!("damage in the state file: {finding}");
-            }
-            damaged.cancel();
-            false
-        }
-        Err(error) => {
-            warn!("the state file could not be checked: {error}");
-            false
-        }
-    }
-}
-
-/// Says once, when it changes, what keeps the state file from being written: in the log, to systemd, and in the lock file,
-/// where `status` finds it.
-fn watch_store(store: Store, lock: Arc<InstanceLock>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut trouble = store.trouble();
-        while trouble.changed().await.is_ok() {
-            let now = *trouble.borrow_and_update();
-            let words = now.map(|trouble| trouble.to_string());
-            match &words {
-                Some(words) => {
-                    warn!("no new work is taken on: {words}");
-                    systemd::status(&format!("taking on no work: {words}"));
-                }
-                None => {
-                    info!("the state file can be written again: work goes on");
-                    systemd::status("the state file can be written again");
-                }
-            }
-            if let Err(error) = lock.note(words.as_deref()) {
-                debug!("the lock file could not be written: {error}");
-            }
-        }
-    }))
 }
 
 /// The names of the tasks, for errors and the log.
@@ -422,11 +404,10 @@ async fn serve(
     work: Work,
     signals: &mut mpsc::Receiver<Signal>,
     reload: &impl Fn() -> Option<Loaded>,
-    damaged: &CancellationToken,
+    (ground, identity): (&Ground, &Identity),
 ) -> Result<Ended, AppError> {
-    let Some(lost) = patiently(&engine.store, signals, || engine.store.mark_lost(engine.clock.now())).await? else {
-        return Ok(Ended::Stopped);
-    };
+    let mark = || engine.store.mark_lost(engine.clock.now());
+    let Some(lost) = keeper::patiently(&engine.store, signals, mark).await? else { return Ok(Ended::Stopped) };
     if lost > 0 {
         warn!(
             lost,
@@ -447,6 +428,7 @@ async fn serve(
             systemd::heartbeat(&engine.pulse, stop).await;
         })
     };
+    let mut successor: JoinSet<Result<Assembled, AppError>> = JoinSet::new();
     let ended = loop {
         tokio::select! {
             signal = signals.recv() => match signal {
@@ -454,11 +436,22 @@ async fn serve(
                 Some(Signal::Reload) => {
                     systemd::reloading();
                     match reload() {
-                        Some(loaded) => break Ok(Ended::Reload(Box::new(loaded))),
+                        Some(loaded) => {
+                            successor = JoinSet::new();
+                            successor.spawn(ground.clone().succeed(loaded, identity.clone()));
+                        }
                         None => systemd::ready("the new configuration is wrong; the old one stays in force"),
                     }
                 }
                 None => break Ok(Ended::Stopped),
+            },
+            Some(assembled) = successor.join_next() => match assembled {
+                Ok(Ok(assembled)) => break Ok(Ended::Replaced(Box::new(assembled))),
+                Ok(Err(error)) => {
+                    error!("{error}; the old configuration stays in force, mend the new one and reload again");
+                    systemd::ready("the new configuration does not work; the old one stays in force");
+                }
+                Err(error) => error!("the reload failed in itself; the old configuration stays in force: {error}"),
             },
             Some(done) = tasks.join_next() => match done {
                 Ok((task, Err(source))) => break Err(AppError::Task { task, source }),
@@ -467,7 +460,7 @@ async fn serve(
                 Err(_) => break Err(AppError::TaskEnded("unknown")),
             },
             () = through(&engine, work) => break Ok(Ended::Stopped),
-            () = damaged.cancelled() => break Err(StoreError::Corrupt.into()),
+            () = ground.damaged.cancelled() => break Err(StoreError::Corrupt.into()),
         }
     };
     if matches!(ended, Ok(Ended::Stopped)) {

@@ -1,7 +1,8 @@
 //! Named points between and inside the transactions at which a test can stop the daemon dead and kill it.
 //!
-//! Only debug builds have them. `OKTA_RESPONDER_HALT_AT=NAME` (or `NAME:3` for the third time) makes the thread that
-//! gets there say so on standard error and never go on.
+//! Only debug builds and those with the feature `halt` have them; the feature is turned on for tests, benches and
+//! examples, and never for the program itself. `OKTA_RESPONDER_HALT_AT=NAME` (or `NAME:3` for the third time) makes the
+//! thread that gets there say so on standard error and never go on.
 
 /// Where a halt can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +88,12 @@ impl Point {
 /// The environment variable.
 pub const HALT_AT: &str = "OKTA_RESPONDER_HALT_AT";
 
-/// Stops here for ever if the environment says so. Does nothing in release builds.
-#[cfg(not(debug_assertions))]
+/// Does nothing in builds that have no halt points.
+#[cfg(not(any(debug_assertions, feature = "halt")))]
 pub fn point(_: Point) {}
 
-/// Stops here for ever if the environment says so. Does nothing in release builds.
-#[cfg(debug_assertions)]
+/// Stops here for ever if the environment says so.
+#[cfg(any(debug_assertions, feature = "halt"))]
 #[allow(clippy::print_stderr, reason = "the test that set the variable reads standard error")]
 pub fn point(here: Point) {
     use std::sync::OnceLock;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, Url};
+use reqwest::{Client, ClientBuilder, Response, Url};
 use thiserror::Error;
 
 use crate::model::outcome::{Failure, Outcome, Reason};
@@ -22,6 +22,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(3600);
 /// Redirects are never followed: a token must not travel to where an answer points. The proxies of the environment are
 /// used, except to loopback.
 pub fn client(base: &Url, timeout: Duration) -> Result<Client, ClientError> {
+    builder(base, timeout).build().map_err(ClientError)
+}
+
+fn builder(base: &Url, timeout: Duration) -> ClientBuilder {
     let builder = Client::builder()
         .user_agent(concat!("okta-responder/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
@@ -32,8 +36,7 @@ pub fn client(base: &Url, timeout: Duration) -> Result<Client, ClientError> {
         .pool_idle_timeout(Duration::from_secs(50));
     let builder = if is_loopback(base) { builder.no_proxy() } else { builder };
     // Plain http has no certificates to check, and a machine without any can still run it.
-    let builder = if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
-    builder.build().map_err(ClientError)
+    if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder }
 }
 
 /// Whether a URL points to this machine; only then may it be plain http.
@@ -184,8 +187,15 @@ fn http_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
+
     use base64::Engine as _;
+    use reqwest::dns::{Addrs, Name, Resolve, Resolving};
     use reqwest::header::HeaderValue;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -259,6 +269,59 @@ mod tests {
         assert_eq!(send(5 * S).await, Reason::ConnectionLost);
         hang_up.await.unwrap();
         assert_eq!(send(5 * S).await, Reason::Connect);
+    }
+
+    /// A name service that knows nothing for so many questions, and then where everything is.
+    struct Names {
+        silent: AtomicUsize,
+        address: SocketAddr,
+    }
+
+    impl Resolve for Names {
+        fn resolve(&self, _: Name) -> Resolving {
+            let silent = self.silent.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+            let address = self.address;
+            Box::pin(async move {
+                if silent {
+                    return Err("no such name".into());
+                }
+                Ok(Box::new(std::iter::once(address)) as Addrs)
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_sends_nothing_and_is_asked_for_again_each_time() {
+        let mut server = mockito::Server::new_async().await;
+        let mock = server.mock("GET", "/").expect(1).create_async().await;
+        let names = Names { silent: AtomicUsize::new(2), address: server.socket_address() };
+        let base = url(&format!("http://org.invalid:{}", server.socket_address().port()));
+        let client = builder(&base, 5 * S).no_proxy().dns_resolver(Arc::new(names)).build().unwrap();
+        for _ in 0..2 {
+            let error = client.get(base.clone()).send().await.unwrap_err();
+            assert_eq!(classify_send_error(&error), Reason::Connect);
+        }
+        assert_eq!(client.get(base).send().await.unwrap().status(), 200);
+        mock.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_is_given_up_when_the_time_of_the_whole_request_is_over() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = url(&format!("http://{}", listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            assert!(stream.read(&mut asked).await.unwrap() > 0);
+            let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n[").await;
+            while sent.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                sent = stream.write_all(b" ").await;
+            }
+        });
+        let response = client(&base, Duration::from_millis(500)).unwrap().get(base).send().await.unwrap();
+        let read = tokio::time::timeout(30 * S, read_bounded(response, 1000)).await.expect("it reads for ever");
+        assert!(matches!(read, Err(BodyError::Timeout)), "{read:?}");
     }
 
     #[test]

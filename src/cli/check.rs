@@ -24,7 +24,8 @@ use crate::store::{self, StoreError};
 /// file, line and remedy. Nothing is asked of any service unless --online is given.
 ///
 /// With --online it also tries, one after the other: whether the token is accepted, the log can be read, every group and
-/// app that is named is there, and ServiceNow, Slack and the mail server let us in. It changes nothing anywhere.
+/// app that is named is there, and ServiceNow, Slack and the mail server let us in (a webhook cannot be tried without
+/// posting to it). It changes nothing anywhere.
 ///
 /// With --state it also reads the state file from end to end, beside a running daemon or without one, and tells what is
 /// damaged in it.
@@ -140,6 +141,7 @@ impl Found {
             (Service::Okta, true),
             (Service::ServiceNow, config.servicenow.is_some()),
             (Service::Slack, config.slack.is_some()),
+            (Service::Teams, config.teams.is_some()),
             (Service::Email, config.email.is_some()),
         ];
         Self {

@@ -31,6 +31,9 @@ pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec
     if let Some(slack) = &config.slack {
         check.slack(slack);
     }
+    if let Some(teams) = &config.teams {
+        check.positive(&KeyPath::of("teams").key("timeout"), teams.timeout);
+    }
     if let Some(email) = &config.email {
         check.email(email);
     }
@@ -53,6 +56,7 @@ pub(super) fn secrets(
         ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
         ("slack", "token", slack.and_then(|section| section.token.as_ref())),
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
+        ("teams", "webhook_url", config.teams.as_ref().map(|section| &section.webhook_url)),
         ("email", "password", email.and_then(|section| section.password.as_ref())),
     ];
     named
@@ -329,6 +333,7 @@ impl Check<'_> {
                 Service::Okta => true,
                 Service::ServiceNow => config.servicenow.is_some(),
                 Service::Slack => config.slack.is_some(),
+                Service::Teams => config.teams.is_some(),
                 Service::Email => config.email.is_some(),
             };
             if !configured {

@@ -304,7 +304,7 @@ fn placeholder<'i>(key: &str) -> DeValue<'i> {
     match key {
         "okta" => DeValue::Table(DeTable::new()),
         "on" => DeValue::Array(toml::de::DeArray::new()),
-        "token" => {
+        "token" | "webhook_url" => {
             let mut table = DeTable::new();
             table.insert(Spanned::new(0..0, "env".into()), Spanned::new(0..0, DeValue::String("".into())));
             DeValue::Table(table)

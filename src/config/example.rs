@@ -19,6 +19,8 @@ const MINIMAL: &str = r#"
     [servicenow]
     url = "https://example.service-now.com"
     [slack]
+    [teams]
+    webhook_url = { env = "W" }
     [email]
     host = "smtp.example.com"
     from = "a@example.com"
@@ -85,6 +87,7 @@ fn every_default_of_the_example_is_the_codes() {
     same(&(shown_now.table, shown_now.timeout), &(real_now.table, real_now.timeout));
     let (shown_slack, real_slack) = (shown.slack.unwrap(), real.slack.unwrap());
     same(&(shown_slack.api_url, shown_slack.timeout), &(real_slack.api_url, real_slack.timeout));
+    same(&shown.teams.unwrap().timeout, &real.teams.unwrap().timeout);
     let (shown_mail, real_mail) = (shown.email.unwrap(), real.email.unwrap());
     same(&(shown_mail.tls, shown_mail.timeout), &(real_mail.tls, real_mail.timeout));
     let (shown_playbook, real_playbook) = (&shown.playbooks[0], &real.playbooks[0]);
@@ -117,6 +120,7 @@ fn every_key_occurs_in_the_example() {
     assert_eq!(table("log"), keys_of::<LogConfig>());
     assert_eq!(table("servicenow"), keys_of::<ServiceNowConfig>());
     assert_eq!(table("slack"), keys_of::<SlackConfig>());
+    assert_eq!(table("teams"), keys_of::<TeamsConfig>());
     assert_eq!(table("email"), keys_of::<EmailConfig>());
     assert_eq!(playbook.keys().cloned().collect::<BTreeSet<_>>(), keys_of::<PlaybookConfig>());
     assert_eq!(of_steps, keys_of::<StepConfig>());

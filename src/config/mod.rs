@@ -14,6 +14,7 @@ pub mod secret;
 pub mod values;
 mod wording;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +24,9 @@ use url::Url;
 
 use crate::model::action::InDoubt;
 use secret::SecretSource;
-use values::{Interval, StartFrom, ValueError};
+use values::{Expiry, Interval, StartFrom, ValueError};
+
+pub use values::Limit;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,6 +56,8 @@ pub struct Config {
     pub servicenow: Option<ServiceNowConfig>,
     /// Slack, if used.
     pub slack: Option<SlackConfig>,
+    /// Microsoft Teams, if used.
+    pub teams: Option<TeamsConfig>,
     /// Mail, if used.
     pub email: Option<EmailConfig>,
     /// The playbooks, in file order; `playbooks.d/*.toml` adds more.
@@ -201,9 +206,47 @@ pub struct GuardConfig {
     pub protected_groups: Vec<String>,
     /// Apps (id) whose assignments are never taken away.
     pub protected_apps: Vec<String>,
-    /// Changes of access are refused for events older than this when they are decided. Unset: no bound.
+    /// Groups (name or id) whose members' access is never changed. Needs `okta.users.read`.
+    pub protected_members_of: Vec<String>,
+    /// Admin roles (type such as `SUPER_ADMIN`, label or id; `any` for every one) whose holders' access is never changed.
+    /// Needs `okta.roles.read`.
+    pub protected_roles: Vec<String>,
+    /// Changes of access are refused for events older than this when they are decided or sent. Unset: no bound.
     #[serde(deserialize_with = "duration::optional")]
     pub max_event_age: Option<Duration>,
+    /// What nobody approves within this time is refused; `"never"` lets it wait for ever.
+    pub approval_expires: Expiry,
+    /// How many changes of access an hour may bring.
+    pub limits: LimitsConfig,
+    /// The message to people when a playbook goes over a limit.
+    pub alarm: Option<AlarmConfig>,
+}
+
+/// `[guard.limits]`: changes of access within any hour. 0 lets nothing through without a person.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Of all playbooks together.
+    pub overall: Limit,
+    /// Of each playbook.
+    pub per_playbook: Limit,
+    /// Of each connector: what stands before the last dot of an action's name, such as `okta.group`.
+    pub per_connector: Limit,
+    /// Of single playbooks, in place of `per_playbook`.
+    pub playbook: BTreeMap<String, Limit>,
+    /// Of single connectors, in place of `per_connector`.
+    pub connector: BTreeMap<String, Limit>,
+}
+
+/// `[guard.alarm]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlarmConfig {
+    /// `connector.noun.verb`, one that tells and changes no access.
+    pub action: String,
+    /// Its parameters; strings may hold `{{ playbook }}` and `{{ why }}`. Texts have a default.
+    #[serde(default)]
+    pub with: toml::Table,
 }
 
 /// `mode = "enforce" | "observe"`
@@ -270,6 +313,17 @@ pub struct SlackConfig {
     /// The Web API.
     #[serde(default = "defaults::slack_api_url")]
     pub api_url: String,
+    /// The bound on one request.
+    #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
+    pub timeout: Duration,
+}
+
+/// `[teams]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeamsConfig {
+    /// The webhook of a workflow; its URL is the secret. It posts to the channel or chat it was made for.
+    pub webhook_url: SecretSource,
     /// The bound on one request.
     #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
@@ -425,7 +479,24 @@ impl Default for GuardConfig {
             protected_users: Vec::new(),
             protected_groups: Vec::new(),
             protected_apps: Vec::new(),
+            protected_members_of: Vec::new(),
+            protected_roles: Vec::new(),
             max_event_age: None,
+            approval_expires: Expiry::After(Duration::from_secs(24 * 3600)),
+            limits: LimitsConfig::default(),
+            alarm: None,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            overall: Limit::Most(200),
+            per_playbook: Limit::Most(100),
+            per_connector: Limit::Unlimited,
+            playbook: BTreeMap::new(),
+            connector: BTreeMap::new(),
         }
     }
 }

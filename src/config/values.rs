@@ -1,5 +1,6 @@
 //! Values that are more than their text: moments to start from, polling intervals, addresses.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -133,6 +134,73 @@ impl Interval {
 impl<'de> Deserialize<'de> for Interval {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// A bound on changes of access within an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// So many; 0 lets nothing through without a person.
+    Most(u32),
+    /// No bound.
+    Unlimited,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Most(most) => most.fmt(f),
+            Self::Unlimited => f.write_str("unlimited"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(i64),
+            Word(String),
+        }
+        let wrong = |what: String| {
+            D::Error::custom(format!("`{what}` is not a number of changes; write 0 or more, or \"unlimited\""))
+        };
+        match Written::deserialize(deserializer).map_err(|_| wrong("this".to_owned()))? {
+            Written::Number(number) => u32::try_from(number).map(Self::Most).map_err(|_| wrong(number.to_string())),
+            Written::Word(word) if word == "unlimited" => Ok(Self::Unlimited),
+            Written::Word(word) => Err(wrong(word)),
+        }
+    }
+}
+
+/// How long something may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// So long.
+    After(Duration),
+    /// For ever.
+    Never,
+}
+
+impl Expiry {
+    /// The bound, if there is one.
+    pub fn bound(self) -> Option<Duration> {
+        match self {
+            Self::After(wait) => Some(wait),
+            Self::Never => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Expiry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match humantime::parse_duration(&text) {
+            _ if text == "never" => Ok(Self::Never),
+            Ok(wait) if !wait.is_zero() => Ok(Self::After(wait)),
+            _ => Err(D::Error::custom(format!("`{text}` is not a duration such as \"24h\"; write one, or \"never\""))),
+        }
     }
 }
 

@@ -33,6 +33,9 @@ pub(super) fn missing_remedy(key: &str) -> String {
     match key {
         "org_url" => "write org_url = \"https://example.okta.com\" with your org".to_owned(),
         "token" => "write token = { credential = \"okta-token\" }, { file = \"…\" } or { env = \"…\" }".to_owned(),
+        "webhook_url" => {
+            "write webhook_url = { credential = \"teams-webhook\" }, { file = \"…\" } or { env = \"…\" }".to_owned()
+        }
         "url" => "write url = \"https://…\"".to_owned(),
         "on" => "write on = [\"user.risk.detect\"] with the event types it answers".to_owned(),
         "name" => "give it a name that stays the same: it is part of the idempotency key".to_owned(),

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::stage::{Reply, Seen, Stage};
 use super::*;
-use crate::config::{ServiceNowConfig, SlackConfig};
+use crate::config::secret::SecretSource;
+use crate::config::{ServiceNowConfig, SlackConfig, TeamsConfig};
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::Reason;
 use crate::okta::{Auth, OktaSettings};
@@ -122,6 +123,24 @@ fn plugs() -> Vec<Plug> {
         secrets: &["hook_1"],
         ..bot.clone()
     };
+    let teams = Plug {
+        name: "teams, webhook",
+        build: |base, timeout| {
+            let config = TeamsConfig { webhook_url: SecretSource::Env("T".to_owned()), timeout };
+            let url = format!("{base}/workflows/flow_1/invoke?api-version=1&sig=signature_1");
+            let service = Teams::new(&config, url.into()).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(service), debug)
+        },
+        params: json!({"text": "User risk HIGH"}),
+        done: |_| Reply::text(202, "text/plain", ""),
+        error: |text| json!({"error": {"code": text, "message": text}}).to_string(),
+        // 202 has no body, and what other ones hold is the workflow's own.
+        reads_body: false,
+        takes_key: false,
+        secrets: &["flow_1", "signature_1"],
+        ..bot.clone()
+    };
     let add = Plug {
         name: "okta, add to group",
         build: |base, timeout| {
@@ -196,7 +215,7 @@ fn plugs() -> Vec<Plug> {
         exempt: &[404, 410],
         ..add.clone()
     };
-    vec![incident, incident_oauth, bot, webhook, add, remove, unassign]
+    vec![incident, incident_oauth, bot, webhook, teams, add, remove, unassign]
 }
 
 const USER: &str = "00uaaaaaaaaaaaaaaaa1";
@@ -287,9 +306,9 @@ impl Scene {
     }
 }
 
-fn call(plug: &Plug) -> Call {
+fn call(plug: &Plug) -> Cleared<Call> {
     let key = IdempotencyKey::derive("okta", "b3c1e8d2", "user-risk-changed", plug.name);
-    Call { key, params: plug.params.clone(), attempt: 1 }
+    Cleared::unguarded(Call { key, params: plug.params.clone(), attempt: 1 })
 }
 
 fn has_reads(plug: &Plug) -> bool {

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::{EmailConfig, MailTls};
+use crate::guard::Cleared;
 use crate::http;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
@@ -252,7 +253,7 @@ fn repeats_password(text: &str, username: &str, password: &SecretString) -> bool
 
 #[async_trait]
 impl Connector for Mailer {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         let message = match MailParams::parse(&call.params).and_then(|params| params.message(&self.from, &call.key)) {
             Ok(message) => message,
             Err(problem) => return Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
@@ -479,11 +480,11 @@ mod tests {
         }
     }
 
-    fn call(params: Value) -> Call {
-        Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 }
+    fn call(params: Value) -> Cleared<Call> {
+        Cleared::unguarded(Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 })
     }
 
-    fn mail() -> Call {
+    fn mail() -> Cleared<Call> {
         call(json!({"to": "ada@example.com", "subject": "User risk HIGH", "text": "Look at this."}))
     }
 

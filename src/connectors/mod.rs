@@ -15,6 +15,7 @@ mod servicenow;
 mod slack;
 #[cfg(test)]
 mod stage;
+mod teams;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::config::Config;
+use crate::guard::Cleared;
 use crate::http;
 use crate::model::action::InDoubt;
 use crate::model::escape::Escape;
@@ -37,6 +39,7 @@ use crate::okta::OktaClient;
 pub use email::Mailer;
 pub use servicenow::ServiceNow;
 pub use slack::Slack;
+pub use teams::Teams;
 
 /// Every action there is. A new one is a file of its own and one line here.
 pub static ACTIONS: &[Registration] = &[
@@ -49,6 +52,7 @@ pub static ACTIONS: &[Registration] = &[
     },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
+    Registration { kind: &teams::POST_MESSAGE, build: |services| connector(&services.teams) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
 ];
 
@@ -90,6 +94,12 @@ impl Registry {
         Self { connectors }
     }
 
+    /// Only these connectors.
+    #[cfg(test)]
+    pub(crate) fn of(connectors: impl IntoIterator<Item = (&'static str, Arc<dyn Connector>)>) -> Self {
+        Self { connectors: connectors.into_iter().collect() }
+    }
+
     /// The connector of an action, unless the action is unknown or its service is not configured.
     pub fn get(&self, action: &str) -> Option<Arc<dyn Connector>> {
         self.connectors.get(action).cloned()
@@ -105,6 +115,8 @@ pub struct Services {
     pub servicenow: Option<Arc<ServiceNow>>,
     /// `[slack]`
     pub slack: Option<Arc<Slack>>,
+    /// `[teams]`
+    pub teams: Option<Arc<Teams>>,
     /// `[email]`
     pub email: Option<Arc<Mailer>>,
 }
@@ -120,6 +132,8 @@ pub struct ServiceSecrets {
     pub slack_token: Option<SecretString>,
     /// `slack.webhook_url`
     pub slack_webhook_url: Option<SecretString>,
+    /// `teams.webhook_url`
+    pub teams_webhook_url: Option<SecretString>,
     /// `email.password`
     pub email_password: Option<SecretString>,
 }
@@ -135,10 +149,12 @@ impl Services {
             servicenow_client_secret,
             slack_token,
             slack_webhook_url,
+            teams_webhook_url,
             email_password,
         } = secrets;
         let servicenow = config.servicenow.as_ref();
         let slack = config.slack.as_ref();
+        let teams = config.teams.as_ref().zip(teams_webhook_url);
         let email = config.email.as_ref();
         Ok(Self {
             okta,
@@ -147,6 +163,7 @@ impl Services {
                 .transpose()?
                 .map(Arc::new),
             slack: slack.map(|section| Slack::new(section, slack_token, slack_webhook_url)).transpose()?.map(Arc::new),
+            teams: teams.map(|(section, url)| Teams::new(section, url)).transpose()?.map(Arc::new),
             email: email.map(|section| Mailer::new(section, email_password)).transpose()?.map(Arc::new),
         })
     }
@@ -183,8 +200,8 @@ impl SetupError {
 /// One action of the catalogue, ready to be performed against its service.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// Sends the request of one attempt. The attempt row is committed before this is called.
-    async fn perform(&self, call: &Call) -> Outcome;
+    /// Sends the request of one attempt. The guard has passed it and its attempt row is committed before this is called.
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome;
 
     /// Reads the target back after an attempt whose outcome is unknown. Changes nothing.
     async fn verify(&self, call: &Call) -> Verdict;
@@ -231,6 +248,8 @@ pub enum Service {
     ServiceNow,
     /// `[slack]`.
     Slack,
+    /// `[teams]`.
+    Teams,
     /// `[email]`.
     Email,
 }
@@ -242,6 +261,7 @@ impl Service {
             Self::Okta => "okta",
             Self::ServiceNow => "servicenow",
             Self::Slack => "slack",
+            Self::Teams => "teams",
             Self::Email => "email",
         }
     }

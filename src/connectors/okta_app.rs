@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::okta_params::{Name, parse};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 use crate::okta::{OktaClient, OktaError, OktaErrorKind};
@@ -49,7 +50,7 @@ struct Params {
 
 #[async_trait]
 impl Connector for UnassignUser {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         let params: Params = match parse(&call.params) {
             Ok(params) => params,
             Err(error) => return Outcome::Permanent(Failure::new(Reason::BadParameters, error)),
@@ -130,9 +131,9 @@ mod tests {
     use crate::model::ids::IdempotencyKey;
     use crate::okta::testing::{APP, USER, answers, client, error_body, group};
 
-    fn call() -> Call {
+    fn call() -> Cleared<Call> {
         let params = json!({"app": APP, "user": USER});
-        Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 }
+        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 })
     }
 
     fn assignment() -> String {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::okta_params::{Name, parse};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 use crate::okta::groups::GroupRef;
@@ -67,7 +68,7 @@ impl RemoveUser {
 
 #[async_trait]
 impl Connector for AddUser {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         self.0.perform(call).await
     }
 
@@ -78,7 +79,7 @@ impl Connector for AddUser {
 
 #[async_trait]
 impl Connector for RemoveUser {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         self.0.perform(call).await
     }
 
@@ -205,9 +206,9 @@ mod tests {
     use crate::model::ids::IdempotencyKey;
     use crate::okta::testing::{GROUP, TOKEN, USER, answers, client, error_body, group};
 
-    fn call() -> Call {
+    fn call() -> Cleared<Call> {
         let params = json!({"group": "High Risk Users", "user": USER});
-        Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 }
+        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 })
     }
 
     /// An org with the group, and the user in it or not; `None`: there is no such user.

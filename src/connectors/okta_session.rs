@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::okta_params::{Name, parse};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 use crate::okta::OktaClient;
@@ -51,7 +52,7 @@ fn yes() -> bool {
 
 #[async_trait]
 impl Connector for ClearSessions {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         let params: Params = match parse(&call.params) {
             Ok(params) => params,
             Err(error) => return Outcome::Permanent(Failure::new(Reason::BadParameters, error)),
@@ -105,8 +106,8 @@ mod tests {
     use crate::model::ids::IdempotencyKey;
     use crate::okta::testing::{USER, answers, client};
 
-    fn call(params: Value) -> Call {
-        Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 }
+    fn call(params: Value) -> Cleared<Call> {
+        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 })
     }
 
     fn connector(server: &ServerGuard) -> ClearSessions {

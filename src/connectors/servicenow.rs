@@ -23,6 +23,7 @@ use incident::{Incident, IncidentParams, NewIncident};
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url};
 use crate::config::ServiceNowConfig;
+use crate::guard::Cleared;
 use crate::http;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -333,7 +334,7 @@ impl ServiceNow {
 
 #[async_trait]
 impl Connector for ServiceNow {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         let incident = match IncidentParams::parse(&call.params).and_then(|params| NewIncident::new(params, &call.key))
         {
             Ok(incident) => incident,
@@ -436,11 +437,11 @@ mod tests {
         ServiceNow::new(&config(&stage.base), Some("secret".into()), None).unwrap()
     }
 
-    fn call(params: Value) -> Call {
-        Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 }
+    fn call(params: Value) -> Cleared<Call> {
+        Cleared::unguarded(Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 })
     }
 
-    fn shared() -> Call {
+    fn shared() -> Cleared<Call> {
         call(json!({"short_description": "Risk", "correlation": "okta-user-00u1"}))
     }
 

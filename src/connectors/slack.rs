@@ -14,6 +14,7 @@ use url::Url;
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url};
 use crate::config::SlackConfig;
+use crate::guard::Cleared;
 use crate::http;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
@@ -184,7 +185,7 @@ impl Slack {
 
 #[async_trait]
 impl Connector for Slack {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         let message = MessageParams::parse(&call.params).and_then(|params| params.message(&call.key, &self.way));
         match (message, &self.way) {
             (Err(problem), _) => Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
@@ -341,8 +342,8 @@ mod tests {
         SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout: Duration::from_secs(20) }
     }
 
-    fn call(params: Value) -> Call {
-        Call { key: IdempotencyKey::from_stored("k".repeat(40)), params, attempt: 1 }
+    fn call(params: Value) -> Cleared<Call> {
+        Cleared::unguarded(Call { key: IdempotencyKey::from_stored("k".repeat(40)), params, attempt: 1 })
     }
 
     async fn outcome_of(answer: Value) -> Outcome {

@@ -146,6 +146,7 @@ fn name_of(service: Service) -> &'static str {
         Service::Okta => "Okta",
         Service::ServiceNow => "ServiceNow",
         Service::Slack => "Slack",
+        Service::Teams => "Teams",
         Service::Smtp => "mail",
     }
 }

@@ -246,7 +246,7 @@ async fn decide_with_facts(engine: &Engine, mut case: Case) -> Result<(), StoreE
     let decision = survive_async(async {
         match case.gather(engine).await {
             Ok(()) => case.decide(engine, engine.clock.now()),
-            Err(later) => case.put_off(later, now),
+            Err(later) => case.put_off(engine, later, now),
         }
     });
     let decision = decision.await.unwrap_or_else(|| poisoned(id));
@@ -302,16 +302,16 @@ impl Case {
     /// The facts that decide and are not there yet: first those that say whether a playbook applies, then those of the
     /// playbooks that do.
     fn open_facts(&self, engine: &Engine) -> FactSet {
-        let mut open = FactSet::EMPTY;
-        for playbook in self.wanting(engine) {
-            let first = self.facts.not_fetched(plan::applying_facts(playbook));
-            if !first.is_empty() {
-                open = open.union(first);
-            } else if plan::applies(playbook, &self.facts).unwrap_or(false) {
-                open = open.union(self.facts.not_fetched(plan::deciding_facts(playbook)));
-            }
+        self.wanting(engine).fold(FactSet::EMPTY, |open, playbook| open.union(self.open_facts_of(playbook)))
+    }
+
+    fn open_facts_of(&self, playbook: &Playbook) -> FactSet {
+        let first = self.facts.not_fetched(plan::applying_facts(playbook));
+        if !first.is_empty() {
+            return first;
         }
-        open
+        let applies = plan::applies(playbook, &self.facts).unwrap_or(false);
+        if applies { self.facts.not_fetched(plan::deciding_facts(playbook)) } else { FactSet::EMPTY }
     }
 
     fn wanting<'a>(&'a self, engine: &'a Engine) -> impl Iterator<Item = &'a Playbook> {
@@ -326,21 +326,28 @@ impl Case {
             let open = self.open_facts(engine);
             let after_ours = gather::AfterOurs { postponed: self.pending.postponed, before: None };
             gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await?;
-            gather::fetch(engine, &mut self.facts, open, user.as_deref(), self.pending.postponed).await?;
+            let (since, most) = (self.pending.received, engine.settings.give_up_after);
+            let patience = gather::Patience::since(since, most, self.pending.postponed, engine.clock.now());
+            gather::fetch(engine, &mut self.facts, open, user.as_deref(), patience).await?;
         }
         Ok(())
     }
 
-    /// A fact cannot be had now.
-    fn put_off(&self, later: gather::Later, now: Timestamp) -> Decision {
+    /// A fact cannot be had now. Playbooks that can do without it are not held up by those that cannot.
+    fn put_off(&self, engine: &Engine, later: gather::Later, now: Timestamp) -> Decision {
         let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(self.pending.postponed + 1, &self.event.uuid));
-        if later.by_design {
+        if later.by_design || self.pending.put_off_because.as_deref().is_some_and(|why| why != gather::OWN_CHANGES) {
             debug!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);
         } else {
             warn!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);
         }
+        let mut runs = Vec::new();
+        if !later.by_design {
+            let ready = self.wanting(engine).filter(|playbook| self.open_facts_of(playbook).is_empty());
+            runs = ready.filter_map(|playbook| self.plan_run(engine, playbook, now)).collect();
+        }
         let verdict = EventVerdict::Postponed { until: outcome::after(now, pause), reason: later.reason };
-        Decision { event: self.pending.id, verdict, runs: Vec::new() }
+        Decision { event: self.pending.id, verdict, runs }
     }
 
     /// The decision. Pure but for the log.
@@ -450,5 +457,39 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{POISON, engine, receive};
+    use super::*;
+    use crate::config::PlaybookConfig;
+    use crate::connectors::Registry;
+    use crate::store::EventFilter;
+
+    #[tokio::test]
+    async fn an_event_over_which_the_program_fails_ends_visibly_and_those_behind_it_go_on() {
+        let poisoned = |name: &str, kind: &str, when: &str| {
+            let text = format!(
+                "name = \"{name}\"\non = [\"{kind}\"]\n[[step]]\nname = \"s\"\nwhen = '{when}'\n\
+                 action = \"slack.message.post\"\nwith = {{ channel = \"c\", text = \"t\" }}"
+            );
+            let config: PlaybookConfig = toml::from_str(&text).unwrap();
+            let mut playbook = Playbook::compile(&config, &connectors::catalogue()).unwrap();
+            playbook.steps.iter_mut().for_each(|step| step.action = &POISON);
+            playbook
+        };
+        let playbook = poisoned("p", "x", "event.uuid == \"bad\"");
+        let (engine, _dir) = engine(vec![playbook], Registry::of([])).await;
+        receive(&engine, "x", &["before", "bad", "behind"]).await;
+        let mut decider = Decider::new(Arc::clone(&engine), CancellationToken::new());
+        while decider.round().await.unwrap() {}
+        let mut events = engine.store.list_events(EventFilter::default()).await.unwrap();
+        events.sort_by_key(|event| event.id);
+        let states: Vec<_> = events.iter().map(|event| event.state.as_str()).collect();
+        assert_eq!(states, ["decided", "skipped", "decided"]);
+        let why = events[1].reason.as_deref().unwrap();
+        assert!(why.starts_with("poisoned: ") && why.contains("report"), "{why}");
     }
 }

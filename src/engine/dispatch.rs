@@ -12,21 +12,27 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::clock::Steps;
 use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
 use super::retry::Schedule;
+use super::standing::Reader;
 use super::survive::{self, survive_async};
 use super::{Engine, TaskError, gather};
 use crate::connectors::{self, Call, Effect};
+use crate::guard::Judge;
+use crate::guard::limits::Window;
 use crate::halt::{self, Point};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
-use crate::playbook::facts::{Facts, StepView};
-use crate::playbook::plan;
-use crate::store::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, StoreError};
+use crate::playbook::facts::{FactSet, Facts, StepView};
+use crate::playbook::{Condition, Playbook, Step, plan};
+use crate::store::{
+    AttemptEnd, Claimed, Claims, OpenAction, Preparation, Prepared, RunContext, Stopped, StoreError, Taken, Tripped,
+};
 
 /// Waiting actions looked at in one round.
 const ROUND: usize = 200;
@@ -49,12 +55,21 @@ pub struct Dispatcher {
     /// Unknown actions that are being read back, and their services.
     in_settlement: HashMap<ActionId, String>,
     settling: JoinSet<(ActionId, Result<(), StoreError>)>,
+    /// Users whom the guard has to know before their actions can be claimed.
+    reader: Reader,
+    /// Where the hour of the limits begins.
+    window: Window,
+    clock_steps: Steps,
+    /// Whether the clock ran ahead, for all that is known: at the start, and when it was set back.
+    may_be_put_off_too_far: bool,
 }
 
 impl Dispatcher {
     /// A dispatcher that takes on work until `stop`.
     pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
         Self {
+            reader: Reader::new(Arc::clone(&engine)),
+            window: Window::new(engine.clock.now(), engine.clock.elapsed()),
             engine,
             stop,
             under_way: JoinSet::new(),
@@ -62,6 +77,8 @@ impl Dispatcher {
             in_preparation: HashSet::new(),
             in_settlement: HashMap::new(),
             settling: JoinSet::new(),
+            clock_steps: Steps::default(),
+            may_be_put_off_too_far: true,
         }
     }
 
@@ -92,6 +109,7 @@ impl Dispatcher {
                     Some(action) => drop(self.in_settlement.remove(&action)),
                     None => self.in_settlement.clear(),
                 }),
+                () = self.reader.next() => Ok(()),
                 () = tokio::time::sleep(wait) => Ok(()),
                 () = self.stop.cancelled() => Ok(()),
             };
@@ -138,6 +156,7 @@ impl Dispatcher {
 
     /// One look into the ledger.
     async fn round(&mut self) -> Result<(), StoreError> {
+        self.look_at_the_clock().await?;
         let now = self.engine.clock.now();
         self.claim(now).await?;
         for action in self.engine.store.preparable(now, ROUND).await? {
@@ -163,17 +182,69 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn claim(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let most = self.engine.settings.concurrency;
-        if !self.engine.store.has_claimable(now, most).await? {
-            return Ok(());
+    /// What is due by a clock that ran ahead would wait until then when it is put right.
+    async fn look_at_the_clock(&mut self) -> Result<(), StoreError> {
+        let (now, elapsed) = (self.engine.clock.now(), self.engine.clock.elapsed());
+        if let Some(step) = self.clock_steps.look(now, elapsed) {
+            let way = if step.is_negative() { "back" } else { "forward (or the machine slept)" };
+            warn!("the clock of this machine was set {way} by {:#}", step.abs());
+            self.may_be_put_off_too_far |= step.is_negative();
         }
-        for action in self.engine.store.claim_ready(now, most).await? {
-            halt::point(Point::Claimed);
-            let engine = Arc::clone(&self.engine);
-            self.under_way.spawn(async move { attempt(&engine, action).await });
+        if self.may_be_put_off_too_far {
+            let moved = self.engine.pull_back().await?;
+            if moved > 0 {
+                warn!(moved, "what a clock that ran ahead had put off is due now");
+            }
+            self.may_be_put_off_too_far = false;
         }
         Ok(())
+    }
+
+    async fn claim(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let engine = &self.engine;
+        if let Some((before, why)) = engine.guard.approvals_expire(now) {
+            let expired = engine.store.expire_approvals(before, why.clone(), now).await?;
+            if expired > 0 {
+                warn!(expired, "actions that awaited approval are refused: {why}");
+                engine.planned.notify_one();
+            }
+        }
+        let most = engine.settings.concurrency;
+        // The window learns of every moment, so that it sees the clock jump.
+        let hour_began = self.window.begins(now, engine.clock.elapsed());
+        if !engine.store.has_claimable(now, most).await? {
+            return Ok(());
+        }
+        let judge = Judge::new(Arc::clone(&engine.guard), self.reader.known(), now, hour_began);
+        let claims = engine.store.claim_ready(now, most, judge).await?;
+        tell_stopped(&claims);
+        // Actions that wait for what was stopped may go on now.
+        if claims.more || !claims.stopped.is_empty() {
+            engine.planned.notify_one();
+        }
+        for taken in claims.taken {
+            halt::point(Point::Claimed);
+            let engine = Arc::clone(engine);
+            self.under_way.spawn(async move { attempt(&engine, taken).await });
+        }
+        self.reader.read(claims.unasked);
+        Ok(())
+    }
+}
+
+/// Tells what the guard stopped: a line for each action, and a loud one for each playbook that went over a limit.
+fn tell_stopped(claims: &Claims) {
+    for Stopped { action, kind, playbook, state, why } in &claims.stopped {
+        warn!(action.id = action.0, action.kind = kind, playbook, "{kind} is {state}: {why}");
+    }
+    for Tripped { playbook, action, why, alarm } in &claims.tripped {
+        error!(
+            playbook,
+            action.id = action.0,
+            alarm,
+            "THE PLAYBOOK `{playbook}` IS STOPPED: {why}. Its changes of access wait for a person: `okta-responder status`, \
+             then `okta-responder resume --playbook \"{playbook}\"`, or `okta-responder actions approve` for single ones"
+        );
     }
 }
 
@@ -200,35 +271,22 @@ fn service_of(kind: &str) -> &str {
     kind.split('.').next().unwrap_or_default()
 }
 
-/// Sends the request of a claimed action and records how it ended.
-async fn attempt(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
+/// Sends the request of a claimed action, which the guard has cleared, and records how it ended.
+async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
+    let Taken { action, call } = taken;
     let began = engine.clock.elapsed();
-    let outcome = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
-        (Some(connector), Ok(params)) => {
-            let call = Call { key: action.key.clone(), params, attempt: action.attempt };
-            if is_doubtful(engine, &action).await? {
-                // Not sent: what the step says to do in doubt is done, as after a crash.
-                let words =
-                    "the state file is a copy that was put in place, and this may have been sent after it was made";
-                return record(
-                    engine,
-                    outcome::of_attempt(
-                        &action,
-                        Outcome::Unknown(Failure::new(Reason::Interrupted, words)),
-                        policy(engine),
-                        engine.clock.now(),
-                    ),
-                )
-                .await;
-            }
+    let outcome = match engine.connectors.get(&action.kind) {
+        // Not sent: what the step says to do in doubt is done, as after a crash.
+        Some(_) if is_doubtful(engine, &action).await? => Outcome::Unknown(Failure::new(
+            Reason::Interrupted,
+            "the state file is a copy that was put in place, and this may have been sent after it was made",
+        )),
+        Some(connector) => {
             // A panic must not take the daemon down, and whether the request had left by then is not known.
             let performed = survive_async(connector.perform(&call)).await;
             performed.unwrap_or_else(|| Outcome::Unknown(Failure::new(Reason::Interrupted, survive::WORDS)))
         }
-        (None, _) => Outcome::Permanent(no_connector(&action.kind)),
-        (_, Err(error)) => {
-            Outcome::Permanent(Failure::new(Reason::BadParameters, format!("stored parameters: {error}")))
-        }
+        None => Outcome::Permanent(no_connector(&action.kind)),
     };
     halt::point(Point::Answered);
     let took = engine.clock.elapsed().saturating_sub(began);
@@ -259,12 +317,14 @@ async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     };
     halt::point(Point::ReadBack);
     let end = outcome::of_verdict(&action, verdict, policy(engine), engine.clock.now());
-    info!(
-        action.id = action.id.0,
-        action.kind = action.kind,
-        "an unknown attempt was read back: {}",
-        end.detail.as_deref().unwrap_or("the effect is there")
-    );
+    let (id, kind) = (action.id.0, action.kind.as_str());
+    let found = end.detail.as_deref().unwrap_or("the effect is there");
+    match end.happening {
+        _ if outcome::is_known(&action, &end) => debug!(action.id = id, action.kind = kind, "{found}"),
+        None => warn!(action.id = id, action.kind = kind, "an unknown attempt stays unknown: {found}"),
+        Some(Happening::CannotTell) => error!(action.id = id, action.kind = kind, "{kind} needs attention: {found}"),
+        Some(_) => info!(action.id = id, action.kind = kind, "an unknown attempt was read back: {found}"),
+    }
     record(engine, end).await
 }
 
@@ -305,6 +365,9 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
         }
         Some(Happening::WillNotPass) => {
             error!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} failed: {detail}");
+        }
+        _ if outcome::is_known(action, end) => {
+            debug!(action.id = id, action.kind = kind, outcome, took_ms, "{kind} did not succeed yet: {detail}");
         }
         _ => {
             let attempt = action.attempt;
@@ -377,6 +440,18 @@ fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), St
     Ok((event, facts))
 }
 
+/// How long the facts of a step are waited for: those that decide as long as everything is tried, those that a text only
+/// tells at most as long as the step waits for other steps.
+fn patience(engine: &Engine, action: &OpenAction, playbook: &Playbook, step: &Step, facts: &Facts) -> Duration {
+    let asked = step.when.as_ref().map_or(FactSet::EMPTY, Condition::facts_named).union(plan::applying_facts(playbook));
+    let decides = step.action.changes_access || !facts.not_fetched(asked).is_empty();
+    let most = engine.settings.give_up_after;
+    match action.wait_until {
+        Some(end) if !decides => Duration::try_from(end.duration_since(action.since)).unwrap_or_default().min(most),
+        _ => most,
+    }
+}
+
 async fn look(
     engine: &Engine,
     action: &OpenAction,
@@ -405,23 +480,79 @@ async fn look(
     let user = event.affected_user().map(|user| user.id.to_owned());
     loop {
         let now = engine.clock.now();
-        match plan::prepare(playbook, step, facts, event) {
+        match plan::prepare_if_it_applies(playbook, step, facts, event) {
             plan::Prepared::NeedsFacts(open) => {
+                let most = patience(engine, action, playbook, step, facts);
+                let patience = gather::Patience::since(action.since, most, action.postponed, now);
                 debug!(action.id = action.id.0, facts = %open, "facts are fetched");
                 let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
                 let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
                 let fetched = match ours {
-                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), action.postponed).await,
+                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), patience).await,
                     Err(later) => Err(later),
                 };
                 if let Err(later) = fetched {
                     let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(action.postponed + 1, &action.step));
-                    return Err((outcome::after(now, pause), later.reason));
+                    let (again, last) = (outcome::after(now, pause), outcome::after(action.since, most));
+                    // The last time is when patience ends, not a whole pause after it.
+                    let until = if last > now { again.min(last) } else { again };
+                    return Err((until, later.reason));
                 }
             }
             prepared => {
                 return Ok(prepare::end(&engine.guard, step, event, prepared, context.observe, now));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Poison, engine, now, receive};
+    use super::*;
+    use crate::connectors::Registry;
+    use crate::model::action::InDoubt;
+    use crate::model::ids::IdempotencyKey;
+    use crate::store::{ActionFilter, Decision, EventVerdict, NewAction, PlannedRun};
+
+    const KIND: &str = "slack.message.post";
+
+    #[tokio::test]
+    async fn an_attempt_over_which_the_program_fails_is_in_doubt_and_left_to_a_person_when_reading_back_fails_too() {
+        let connector: Arc<dyn crate::connectors::Connector> = Arc::new(Poison);
+        let (engine, _dir) = engine(Vec::new(), Registry::of([(KIND, connector)])).await;
+        receive(&engine, "x", &["e"]).await;
+        let pending = engine.store.undecided(now(), 9, &[], Vec::new()).await.unwrap();
+        let ready = Prepared {
+            happening: Happening::Prepared,
+            params: Some("{}".to_owned()),
+            lane: None,
+            reason: None,
+            error: None,
+        };
+        let action = NewAction {
+            step: "s".to_owned(),
+            kind: KIND,
+            key: IdempotencyKey::derive("okta", "e", "p", "s"),
+            subject: None,
+            lane: None,
+            in_doubt: InDoubt::Ask,
+            after: Vec::new(),
+            wait_until: None,
+            preparation: Some(ready),
+        };
+        let run =
+            PlannedRun { playbook: "p".to_owned(), observe: false, facts: "{}".to_owned(), actions: vec![action] };
+        let decision = Decision { event: pending[0].id, verdict: EventVerdict::Decided, runs: vec![run] };
+        engine.store.commit_decisions(vec![decision], now()).await.unwrap();
+        let state = async || engine.store.list_actions(ActionFilter::default()).await.unwrap()[0].state.clone();
+
+        let claimed = engine.store.claim_ready(now(), 9).await.unwrap().remove(0);
+        attempt(&engine, claimed).await.unwrap();
+        assert_eq!(state().await, "unknown");
+        let later = outcome::after(now(), Duration::from_secs(60));
+        let unknown = engine.store.unsettled(later, 9).await.unwrap().remove(0);
+        settle(&engine, unknown).await.unwrap();
+        assert_eq!(state().await, "needs_attention");
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use tracing::warn;
 
-use super::Engine;
+use super::{Engine, outcome};
 use crate::config::RiskSource;
 use crate::model::ids::RunId;
 use crate::okta::error::{OktaError, OktaErrorKind};
@@ -31,6 +33,26 @@ impl From<StoreError> for Later {
     }
 }
 
+/// How long a fact has been asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// How often what needs it was put off.
+    pub postponed: u32,
+    /// Whether it is asked for the last time. What cannot be had then is given up, for what needs it to end where people see
+    /// it, or to do without.
+    pub over: bool,
+}
+
+impl Patience {
+    /// However late it is, as when the daemon was down: so often it is put off first.
+    const LEAST: u32 = 3;
+
+    /// Of what has been waited for since a moment, at most for so long.
+    pub fn since(began: Timestamp, most: Duration, postponed: u32, now: Timestamp) -> Self {
+        Self { postponed, over: postponed >= Self::LEAST && now >= outcome::after(began, most) }
+    }
+}
+
 /// Whose changes are waited for, and how often they were already.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AfterOurs {
@@ -39,6 +61,9 @@ pub(super) struct AfterOurs {
     /// Only those of runs before this one; a run does not wait for itself.
     pub before: Option<RunId>,
 }
+
+/// Why an event waits that asks for the groups of a user whose groups are being changed.
+pub(super) const OWN_CHANGES: &str = "changes of ours on this user are under way";
 
 /// The groups of a user are read only after our own changes to them are through: a user who is just being put into the
 /// high-risk group is at high risk already. There is no end to this patience, because a user whose quarantine does not get
@@ -53,20 +78,20 @@ pub(super) async fn wait_for_own_changes(
     let reads_groups = open.contains(Fact::Groups) || open.contains(Fact::UserRisk);
     if reads_groups && engine.store.has_open_changes(user, after.before).await? {
         let pause = if after.postponed < 20 { Duration::from_millis(300) } else { Duration::from_secs(2) };
-        let reason = "changes of ours on this user are under way".to_owned();
+        let reason = OWN_CHANGES.to_owned();
         return Err(Later { pause: Some(pause), reason, by_design: true });
     }
     Ok(())
 }
 
 /// Fetches the facts in `wanted` that are not there yet. A fact that will never be had becomes `Missing` with its reason;
-/// one that cannot be had now is an error, and what was fetched before it stays.
+/// one that cannot be had now is an error while there is patience, and what else can be had is fetched all the same.
 pub(super) async fn fetch(
     engine: &Engine,
     facts: &mut Facts,
     wanted: FactSet,
     user_id: Option<&str>,
-    postponed: u32,
+    patience: Patience,
 ) -> Result<(), Later> {
     let missing = facts.not_fetched(wanted);
     if missing.is_empty() {
@@ -80,6 +105,7 @@ pub(super) async fn fetch(
     };
     let mut user: Option<User> = None;
     let mut groups: Option<Vec<GroupRef>> = None;
+    let mut put_off = None;
     for fact in missing.iter() {
         let value = match fact {
             Fact::User => of_user(engine, &mut user, user_id, user_fact).await,
@@ -103,13 +129,25 @@ pub(super) async fn fetch(
         };
         match value {
             Ok(value) => facts.set(fact, value),
-            Err(error) => match later(&error, postponed) {
-                Some(later) => return Err(later),
+            Err(error) => match later(&error, patience.postponed) {
+                Some(_) if patience.over => {
+                    warn!(user.id = user_id, "`{fact}` is given up: {error}");
+                    facts.set(fact, FactValue::GivenUp(format!("it could not be had in time: {error}")));
+                }
+                // The other requests would fail in the same way, and some of them slowly.
+                Some(later) if !is_about_one_request(&error) => return Err(later),
+                Some(later) => put_off = Some(later),
                 None => facts.set(fact, FactValue::Missing(error.to_string())),
             },
         }
     }
-    Ok(())
+    put_off.map_or(Ok(()), Err)
+}
+
+/// Whether another request may succeed while this one fails.
+fn is_about_one_request(error: &OktaError) -> bool {
+    use OktaErrorKind::{BadAnswer, ConnectionLost, Server, Timeout};
+    matches!(error.kind, Server | BadAnswer | ConnectionLost | Timeout)
 }
 
 async fn of_user(
@@ -233,6 +271,18 @@ mod tests {
         let unreadable = OktaError::bad_answer(Exchange::default(), "");
         assert!(later(&unreadable, 0).is_some() && later(&unreadable, UNREADABLE - 1).is_some());
         assert!(later(&unreadable, UNREADABLE).is_none());
+    }
+
+    #[test]
+    fn patience_ends_with_its_time_but_never_before_a_few_tries() {
+        let at = |second| Timestamp::from_second(1_800_000_000_i64 + second).unwrap();
+        let over = |postponed, now| Patience::since(at(0), Duration::from_secs(60), postponed, at(now)).over;
+        assert!(over(3, 60) && over(1000, 90_000));
+        assert!(!over(1000, 59));
+        // After a long stop nothing has been asked yet.
+        assert!(!over(0, 90_000) && !over(2, 90_000));
+        // The clock went back.
+        assert!(!over(1000, -90_000));
     }
 
     #[test]

@@ -8,12 +8,15 @@ mod decide;
 mod dispatch;
 mod gather;
 pub mod intake;
-mod outcome;
+pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
 pub mod retry;
+mod standing;
 mod survive;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +46,8 @@ pub use poll::Poller;
 
 /// How long a task waits before it looks again whether the state file can be written. Its signs of life go on.
 const TROUBLED: Duration = Duration::from_secs(1);
+/// The longest pause that something outside can ask for, with room to spare: `Retry-After` is bounded to an hour.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
 
 /// What every task shares.
 pub struct Engine {
@@ -57,7 +62,7 @@ pub struct Engine {
     /// Actions by name.
     pub connectors: Registry,
     /// What is never done.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// Where links in messages lead.
     pub links: LinkBase,
     /// The settings that tasks read.
@@ -157,13 +162,14 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
         let pulse = Pulse::new(parts.clock, parts.store.trouble());
+        let guard = Arc::new(parts.guard.over(&parts.playbooks));
         Self {
             clock: parts.clock,
             store: parts.store,
             okta: parts.okta,
             playbooks: parts.playbooks,
             connectors: parts.connectors,
-            guard: parts.guard,
+            guard,
             links: parts.links,
             settings: parts.settings,
             wanted,
@@ -196,6 +202,15 @@ impl Engine {
             return true;
         }
         tokio::time::timeout(TROUBLED, trouble.wait_for(Option::is_none)).await.is_ok()
+    }
+
+    /// Puts right what a clock that ran ahead has put off too far.
+    pub(crate) async fn pull_back(&self) -> Result<usize, StoreError> {
+        let waits = self.playbooks.iter().flat_map(|playbook| &playbook.steps).filter_map(|step| step.wait);
+        let longest_wait = waits.max().unwrap_or_default();
+        // Twice, because pauses have jitter.
+        let longest = LONGEST_PAUSE.max(self.settings.retry.max.saturating_mul(2));
+        self.store.pull_back(self.clock.now(), longest, longest_wait).await
     }
 
     fn refuse_server_filter(&self) {

@@ -11,8 +11,10 @@ use crate::store::{AttemptEnd, Claimed};
 
 /// How long retries go on, and how they are spaced.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RetryPolicy {
+pub struct RetryPolicy {
+    /// The pauses between attempts.
     pub schedule: Schedule,
+    /// No attempt begins later than this after the time for retries began.
     pub give_up_after: Duration,
 }
 
@@ -20,7 +22,7 @@ pub(super) struct RetryPolicy {
 const BEFORE_READING_BACK: Duration = Duration::from_millis(500);
 
 /// T4 for an attempt that was sent.
-pub(super) fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
+pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
     let end = |word, happening, failure: Option<Failure>| AttemptEnd {
         action: action.id,
         outcome: Some(word),
@@ -51,7 +53,7 @@ pub(super) fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy
 }
 
 /// T4 for the reading back after an attempt whose outcome is unknown.
-pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
+pub fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
     let end = |happening, reason, detail: &str| AttemptEnd {
         action: action.id,
         outcome: None,
@@ -97,16 +99,47 @@ pub(super) fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy
                 "nobody can tell whether it was sent; look at the service, then `actions settle` or `actions retry`",
             ),
         },
-        Verdict::TryLater(failure) => AttemptEnd {
-            action: action.id,
-            outcome: None,
-            reason: Some(failure.reason.as_str()),
-            detail: Some(format!("reading back is not possible now: {}", failure.detail)),
-            happening: None,
-            receipt: None,
-            due: Some(after(now, policy.schedule.pause(3, action.key.as_str()))),
-        },
+        Verdict::TryLater(failure) => {
+            let pause = pause_before_reading_back(action, policy, now);
+            if after(now, pause) > after(action.since, policy.give_up_after) {
+                let tried = humantime::format_duration(policy.give_up_after);
+                let why = format!(
+                    "whether it was done could not be read back for {tried}; look at the service, then `actions settle` or \
+                     `actions retry`: {}",
+                    failure.detail
+                );
+                return end(Happening::CannotTell, failure.reason.as_str(), &why);
+            }
+            AttemptEnd {
+                happening: None,
+                due: Some(after(now, pause)),
+                ..end(Happening::CannotTell, failure.reason.as_str(), &format!("{NOT_NOW}{}", failure.detail))
+            }
+        }
     }
+}
+
+/// How the sentence about a reading back begins that was not possible.
+const NOT_NOW: &str = "reading back is not possible now: ";
+
+/// Whether this end says nothing that the action's last one did not say: the log has it already.
+pub(super) fn is_known(action: &Claimed, end: &AttemptEnd) -> bool {
+    let not_now = |text: &str| text.starts_with(NOT_NOW);
+    let (Some((reason, words)), Some(detail)) = (&action.trouble, &end.detail) else { return false };
+    let same = end.reason == Some(reason.as_str()) && not_now(words) == not_now(detail);
+    same && matches!(end.happening, None | Some(Happening::MayPass))
+}
+
+/// Grows with the time for which nobody could tell, like the pauses of the schedule grow with their number.
+fn pause_before_reading_back(action: &Claimed, policy: RetryPolicy, now: Timestamp) -> Duration {
+    let doubted = Duration::try_from(now.duration_since(action.since)).unwrap_or_default();
+    let mut number = 1;
+    let mut passed = policy.schedule.initial;
+    while passed <= doubted && number < 64 {
+        passed = passed.saturating_mul(2);
+        number += 1;
+    }
+    policy.schedule.pause(number, action.key.as_str())
 }
 
 /// The first time at once; a request that keeps getting lost is spaced like every other retry.
@@ -169,6 +202,8 @@ mod tests {
             attempt,
             in_doubt,
             retry_from: at(0),
+            since: at(0),
+            trouble: None,
         }
     }
 
@@ -231,6 +266,47 @@ mod tests {
         assert_eq!(verdict(InDoubt::Resend, 2, Verdict::CannotTell, 3601), Some(Happening::DoubtAccepted));
         assert_eq!(verdict(InDoubt::Resend, 1, Verdict::CannotTell, 90_000), Some(Happening::FoundUndone));
         assert_eq!(verdict(InDoubt::Ask, 9, Verdict::Done(Receipt::default()), 90_000), Some(Happening::FoundDone));
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_read_back_is_asked_with_growing_pauses_and_then_left_to_a_person() {
+        let look =
+            |in_doubt, second| of_verdict(&action(in_doubt, 2), Verdict::TryLater(failure()), POLICY, at(second));
+        let mut pauses = Vec::new();
+        let mut second = 0;
+        let last = loop {
+            let end = look(InDoubt::Ask, second);
+            let Some(due) = end.due else { break end };
+            pauses.push(due.duration_since(at(second)).as_secs());
+            second = due.duration_since(at(0)).as_secs() + 1;
+            assert!(second <= 3601, "no end: {pauses:?}");
+        };
+        assert_eq!(last.happening, Some(Happening::CannotTell));
+        assert!(last.detail.unwrap().contains("`actions settle` or `actions retry`"));
+        assert!((10..40).contains(&pauses.len()), "{pauses:?}");
+        assert!(pauses.iter().max().unwrap() > &200 && pauses[0] <= 1, "{pauses:?}");
+        // Whatever the step says about doubts: the target could have told.
+        assert_eq!(look(InDoubt::Resend, 3600).happening, Some(Happening::CannotTell));
+        assert_eq!(look(InDoubt::Skip, 3600).happening, Some(Happening::CannotTell));
+        // A doubt that lies in the future is read back soon.
+        assert!(look(InDoubt::Ask, -90_000).due.unwrap() < at(-90_000 + 3));
+    }
+
+    #[test]
+    fn the_same_trouble_is_told_once() {
+        let later = of_verdict(&action(InDoubt::Ask, 2), Verdict::TryLater(failure()), POLICY, at(0));
+        let again = of_attempt(&action(InDoubt::Ask, 2), Outcome::Transient(failure()), POLICY, at(0));
+        let trouble = |end: &AttemptEnd| Some((end.reason.unwrap().to_owned(), end.detail.clone().unwrap()));
+        let known = |end, trouble| is_known(&Claimed { trouble, ..action(InDoubt::Ask, 2) }, end);
+        for end in [&later, &again] {
+            assert!(!known(end, None));
+            assert!(known(end, trouble(end)));
+            assert!(!known(end, Some(("timeout".to_owned(), end.detail.clone().unwrap()))));
+        }
+        // That an attempt failed and that it cannot be read back are two things.
+        assert!(!known(&later, trouble(&again)) && !known(&again, trouble(&later)));
+        let given_up = of_attempt(&action(InDoubt::Ask, 2), Outcome::Transient(failure()), POLICY, at(3600));
+        assert!(!known(&given_up, trouble(&again)), "the end is always told");
     }
 
     #[test]

@@ -21,9 +21,9 @@ use crate::halt::{self, Point};
 use crate::model::event::SOURCE_OKTA;
 use crate::model::ids::StreamId;
 use crate::okta::error::{OktaError, OktaErrorKind};
-use crate::okta::logs::{LogQuery, PageHead, clamp_since};
+use crate::okta::logs::{LogQuery, PageHead, clamp_since, next_limit, with_limit};
 use crate::okta::rate::{Pace, Wait};
-use crate::store::{NewStream, PageCommit, PageCounts, StoreError, Stream, StreamKind, StreamState};
+use crate::store::{NewStream, PageCommit, PageCounts, Quarantined, StoreError, Stream, StreamKind, StreamState};
 
 /// How long a poller waits before it asks again after an error that passes by itself.
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
@@ -48,6 +48,8 @@ pub struct Poller {
     until: Option<Timestamp>,
     query: String,
     last_good_poll: Option<Timestamp>,
+    /// Records to ask for: the configured page size, or fewer after a page that was larger than what is read of one.
+    limit: u32,
     /// Whether the last page was full, so that there is more at once.
     full: bool,
     failures: u32,
@@ -71,6 +73,8 @@ impl Problem {
 /// Why a poller's turn ended early.
 enum Interrupted {
     Okta(OktaError),
+    /// The page has more bytes than are read of one.
+    TooLarge(OktaError),
     /// The body was not a page.
     Page(intake::PageError),
     Store(StoreError),
@@ -118,6 +122,7 @@ impl Poller {
 
     fn of(engine: Arc<Engine>, stop: CancellationToken, stream: Stream) -> Self {
         Self {
+            limit: engine.settings.page_size,
             engine,
             stop,
             id: stream.id,
@@ -141,6 +146,7 @@ impl Poller {
                 Ok(true) => return Ok(()),
                 Ok(false) => Ok(()),
                 Err(Interrupted::Okta(error)) => self.handle_okta(error).await,
+                Err(Interrupted::TooLarge(error)) => self.ask_for_less(error).await,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
                     self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await
@@ -166,7 +172,7 @@ impl Poller {
         let ended = loop {
             let asked = self.cursor.clone();
             let url = match &asked {
-                Some(url) => url.clone(),
+                Some(cursor) => self.page_url(cursor),
                 None => self.first_url().map_err(Interrupted::Okta)?,
             };
             let head = match ahead.take() {
@@ -198,14 +204,17 @@ impl Poller {
             self.heard(&head);
             // A backfill ends where Okta names no next page; the live stream then asks the same URL again.
             let last = self.until.is_some() && head.next.is_none();
+            let linked = head.next.is_some();
             let next_url = head.next.clone().unwrap_or_else(|| url.clone());
             // Without a link there is nothing to ask ahead for: the page may be no page at all.
             if let Some(next) = head.next.clone()
                 && self.full
+                && self.limit == self.engine.settings.page_size
                 && self.may_ask_now()
             {
                 let okta = Arc::clone(&self.engine.okta);
                 self.sent();
+                let next = self.page_url(&next);
                 ahead = Some(tokio::spawn(async move { okta.fetch_page(&next).await }));
             }
             let date = head.date;
@@ -213,8 +222,15 @@ impl Poller {
                 body = head.body.read() => body,
                 () = self.stop.cancelled() => break false,
             };
+            let size = body.as_ref().map_or(0, Vec::len);
             let intake = match body {
                 Ok(body) => intake::sort_page(&body, &self.engine.wanted).map_err(Interrupted::Page),
+                Err(error) if error.kind == OktaErrorKind::PageTooLarge => match self.limit {
+                    1 if linked => Ok(record_too_large(&url, &error)),
+                    // Every page of a polling query has a link; what has none and does not end is no page.
+                    _ if linked || self.until.is_some() => Err(Interrupted::TooLarge(error)),
+                    _ => Err(Interrupted::Okta(error)),
+                },
                 Err(error) => Err(Interrupted::Okta(error)),
             };
             let stored_before = finish(committing.take()).await.map_err(Interrupted::Store)?;
@@ -222,7 +238,8 @@ impl Poller {
             let intake = intake?;
             halt::point(Point::PageRead);
 
-            self.full = intake.records >= self.engine.settings.page_size as usize;
+            self.full = intake.records >= self.limit as usize;
+            self.limit = next_limit(self.limit, self.engine.settings.page_size, Some(size));
             let unchanged = intake.records == 0 && asked.as_ref() == Some(&next_url);
             let nothing_new = unchanged && !last && self.problem.is_none();
             if nothing_new && self.last_good_poll.is_some_and(|stored| date.duration_since(stored) < IDLE_COMMIT) {
@@ -257,8 +274,19 @@ impl Poller {
 
     fn first_url(&self) -> Result<String, OktaError> {
         let filter = Some(self.query.clone()).filter(|query| !query.is_empty());
-        let limit = self.engine.settings.page_size;
-        self.engine.okta.logs_url(&LogQuery { since: self.since, until: self.until, filter, limit })
+        self.engine.okta.logs_url(&LogQuery { since: self.since, until: self.until, filter, limit: self.limit })
+    }
+
+    /// The URL of a page behind a cursor: verbatim, but for the limit while that is not the configured one, and right after.
+    fn page_url(&self, cursor: &str) -> String {
+        let wanted = format!("limit={}", self.limit);
+        let has_limit = |term: &str| term.starts_with("limit=");
+        let mut terms = cursor.split(['?', '&']).skip(1);
+        let as_it_is = match terms.find(|term| has_limit(term)) {
+            Some(term) => term == wanted,
+            None => self.limit == self.engine.settings.page_size,
+        };
+        if as_it_is { cursor.to_owned() } else { with_limit(cursor, self.limit) }
     }
 
     /// Tells the decider and the health of the daemon about stored pages.
@@ -369,11 +397,7 @@ impl Poller {
                 self.restart(String::new()).await?;
             }
             OktaErrorKind::RateLimited(Wait::Until(wait)) => {
-                warn!(
-                    stream.id = self.id.0,
-                    wait_ms = wait.as_millis() as u64,
-                    "Okta's rate limit is reached: {error}"
-                );
+                self.show(Problem::of(&error)).await;
                 self.full = false;
                 self.sleep(wait).await;
             }
@@ -450,8 +474,28 @@ impl Poller {
         Ok(())
     }
 
-    /// Says what is the matter once, keeps it where `status` shows it, and waits.
+    /// A page has more bytes than are read of one: the next attempt asks for half as many records from the same cursor. A
+    /// page of one record that cannot be stepped over is for a person.
+    async fn ask_for_less(&mut self, error: OktaError) -> Result<(), TaskError> {
+        let less = next_limit(self.limit, self.engine.settings.page_size, None);
+        if less == self.limit {
+            return self.pause_for(Problem::of(&error), FOR_A_PERSON).await;
+        }
+        warn!(stream.id = self.id.0, limit = less, "a page is too large, so fewer records are asked for: {error}");
+        self.limit = less;
+        self.full = false;
+        Ok(())
+    }
+
+    /// Says what is the matter, shows it and waits.
     async fn pause_for(&mut self, problem: Problem, schedule: Schedule) -> Result<(), TaskError> {
+        self.show(problem).await;
+        self.pause(schedule).await;
+        Ok(())
+    }
+
+    /// Says what is the matter once, and keeps it where `status` shows it.
+    async fn show(&mut self, problem: Problem) {
         if self.problem.as_ref().is_none_or(|told| told.gist != problem.gist) {
             let words = &problem.words;
             warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
@@ -463,8 +507,6 @@ impl Poller {
             self.engine.pulse.problem(words);
             self.problem = Some(problem);
         }
-        self.pause(schedule).await;
-        Ok(())
     }
 
     async fn pause(&mut self, schedule: Schedule) {
@@ -497,6 +539,13 @@ fn page_commit(
         warn!(stream.id = stream.0, bytes = record.raw.len(), "a record goes to quarantine: {}", record.error);
     }
     PageCommit { stream, asked, next_url, events, unwanted, quarantined, source_now, last }
+}
+
+/// The page of one record that is larger than what is read of a page: it is stepped over, and kept as the address at which a
+/// person can look at it.
+fn record_too_large(url: &str, error: &OktaError) -> Intake {
+    let record = Quarantined { error: error.to_failure().detail, raw: url.to_owned() };
+    Intake { quarantined: vec![record], records: 1, ..Intake::default() }
 }
 
 async fn finish(commit: Option<Committing>) -> Result<Option<PageCounts>, StoreError> {

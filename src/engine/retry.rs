@@ -24,10 +24,10 @@ impl Schedule {
     pub fn pause(&self, attempt: u32, seed: &str) -> Duration {
         let mut steps = ExponentialBackoff {
             current_interval: self.initial,
-            initial_interval: self.initial,
             randomization_factor: 0.0,
             multiplier: 2.0,
             max_interval: self.max,
+            // Else a schedule would never reach a pause of more than a quarter of an hour.
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
@@ -44,8 +44,8 @@ fn fraction(attempt: u32, seed: &str) -> f64 {
     hash.update(attempt.to_be_bytes());
     hash.update(seed.as_bytes());
     let digest = hash.finalize();
-    let number = digest.iter().take(4).fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
-    f64::from(number) / (f64::from(u32::MAX) + 1.0)
+    let number = digest.first_chunk().copied().map_or(0, u32::from_be_bytes);
+    f64::from(number) / 2_f64.powi(32)
 }
 
 #[cfg(test)]
@@ -61,6 +61,22 @@ mod tests {
             let pause = SCHEDULE.pause(attempt, "key").as_secs_f64();
             assert!((middle * 0.7..=middle * 1.3).contains(&pause), "attempt {attempt}: {pause}");
         }
+    }
+
+    #[test]
+    fn a_maximum_of_hours_is_reached() {
+        let hours = Schedule { initial: Duration::from_secs(60), max: Duration::from_secs(7_200) };
+        let pause = hours.pause(20, "key").as_secs();
+        assert!((5_040..=9_360).contains(&pause), "{pause}");
+    }
+
+    #[test]
+    fn pauses_are_spread_over_the_whole_jitter() {
+        let pauses: Vec<_> = (0..500).map(|key| SCHEDULE.pause(1, &key.to_string()).as_secs_f64()).collect();
+        let below = |bound: f64| pauses.iter().filter(|pause| **pause < bound).count();
+        assert!((50..=200).contains(&below(0.85)), "a quarter lies in the lowest quarter");
+        assert!((200..=300).contains(&below(1.0)), "half of them in the lower half");
+        assert!((300..=450).contains(&below(1.15)), "a quarter lies in the highest quarter");
     }
 
     #[test]

@@ -18,3 +18,20 @@ pub(super) fn survive<T>(work: impl FnOnce() -> T) -> Option<T> {
 pub(super) async fn survive_async<T>(work: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(work).catch_unwind().await.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_nothing_and_everything_else_what_it_is() {
+        assert_eq!(survive(|| 7), Some(7));
+        assert_eq!(survive(|| -> u8 { panic!("poison") }), None);
+        assert_eq!(survive_async(async { 7 }).await, Some(7));
+        let late = survive_async(async {
+            tokio::task::yield_now().await;
+            panic!("poison, later");
+        });
+        assert_eq!(late.await, None::<u8>);
+    }
+}

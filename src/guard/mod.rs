@@ -2,62 +2,64 @@
 //!
 //! When in doubt the guard refuses: a quarantine that was not done is seen and done by a person, a break-glass account
 //! that was locked out may be the last way in.
+//!
+//! It is asked twice. When an action is prepared, so that what will never be done is known at once ([`Guard::admit`]); and
+//! when it is claimed, inside the transaction that also writes its attempt ([`Judge::rule`]), because between the two lie
+//! retries, pauses, restarts and reloads. Only the second makes a [`Cleared`] call, and only such a call can be sent.
 
-use std::collections::BTreeSet;
+pub mod alarm;
+mod clearance;
+pub mod limits;
+mod protection;
+pub mod standing;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::config::{GuardConfig, Mode};
-use crate::connectors::{ActionKind, FromEvent};
+use crate::connectors::ActionKind;
 use crate::model::event::Event;
 use crate::model::risk::Risk;
+use crate::playbook::Playbook;
+
+pub use clearance::{Candidate, Cleared, Judge, Ruling, Trip};
+pub use protection::{ANY_ROLE, Subject};
+
+use alarm::Alarm;
+use limits::Limits;
+use protection::Protected;
 
 /// How far an echo may lie before our own record of what caused it, since two clocks are compared.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
-/// How deep parameters are searched for protected names.
-const MAX_DEPTH: usize = 20;
-
-/// What is never done.
+/// What is never done, or not without a person.
 #[derive(Debug, Clone)]
 pub struct Guard {
     mode: Mode,
     own_ids: BTreeSet<String>,
     echo_window: SignedDuration,
     max_event_age: Option<Duration>,
-    protected_users: Vec<String>,
-    protected_things: Vec<String>,
+    approval_expires: Option<Duration>,
+    protected: Protected,
+    limits: Limits,
+    alarm: Option<Alarm>,
+    playbooks: BTreeMap<String, Rules>,
 }
 
-/// Whom a run is about, as far as it is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Subject<'a> {
-    /// The affected user's id.
-    pub id: Option<&'a str>,
-    /// The affected user's login.
-    pub login: Option<&'a str>,
+/// What a playbook says of its own actions.
+#[derive(Debug, Clone)]
+struct Rules {
+    mode: Mode,
+    approval: BTreeSet<String>,
 }
 
-impl<'a> Subject<'a> {
-    /// The affected user of an event.
-    pub fn of(event: &'a Event) -> Self {
-        match event.affected_user() {
-            Some(user) => {
-                // Okta writes `unknown` where it has no login; that is not a login.
-                let login = user.alternate_id.filter(|login| !login.is_empty() && *login != "unknown");
-                Self { id: Some(user.id), login }
-            }
-            None => Self::default(),
-        }
-    }
-}
-
-/// What the guard says about one action.
+/// What the guard says about one action when it is prepared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// It may be done.
+    /// It may go on; the guard is asked again before it is sent.
     Pass,
     /// It is recorded and not done: observe mode.
     Observe,
@@ -72,18 +74,30 @@ impl Guard {
     /// Takes the configuration and the principals that are this daemon: the user whom the API token belongs to, or the
     /// client that signs in.
     pub fn new(config: &GuardConfig, own_ids: impl IntoIterator<Item = String>) -> Self {
-        let folded =
-            |list: &[String]| list.iter().map(|name| fold(name)).filter(|name| !name.is_empty()).collect::<Vec<_>>();
-        let things = [folded(&config.protected_groups), folded(&config.protected_apps)].concat();
         let own_ids = own_ids.into_iter().chain(config.own_ids.iter().cloned());
         Self {
             mode: config.mode,
             own_ids: own_ids.filter(|id| !id.is_empty()).collect(),
             echo_window: SignedDuration::try_from(config.echo_window).unwrap_or(SignedDuration::MAX),
             max_event_age: config.max_event_age,
-            protected_users: folded(&config.protected_users),
-            protected_things: things,
+            approval_expires: config.approval_expires.bound(),
+            protected: Protected::new(config),
+            limits: Limits::new(&config.limits),
+            alarm: config.alarm.as_ref().and_then(Alarm::new),
+            playbooks: BTreeMap::new(),
         }
+    }
+
+    /// The same guard, which at the claim also asks the playbooks as they are now: whether they observe, and which of
+    /// their steps a person has to allow.
+    #[must_use]
+    pub fn over(mut self, playbooks: &[Playbook]) -> Self {
+        let rules = |playbook: &Playbook| Rules {
+            mode: playbook.mode,
+            approval: playbook.steps.iter().filter(|step| step.approval).map(|step| step.name.clone()).collect(),
+        };
+        self.playbooks = playbooks.iter().map(|playbook| (playbook.name.clone(), rules(playbook))).collect();
+        self
     }
 
     /// Whether we caused the event ourselves; such an event starts no run.
@@ -108,11 +122,20 @@ impl Guard {
         self.mode == Mode::Observe
     }
 
-    /// Whether an action with these final parameters may be done. Refusals come before observing, so that observe mode
-    /// shows what would be refused.
-    ///
-    /// In a run about a protected user nobody's access is changed, whoever the parameters name: that is coarse, and can't
-    /// be got around by naming the user in another way.
+    /// Whether users have to be read from Okta with their groups, and with their admin roles.
+    pub fn reads(&self) -> (bool, bool) {
+        (self.protected.reads_groups(), self.protected.reads_roles())
+    }
+
+    /// What awaits approval since before this moment is refused; `None` when it may wait for ever.
+    pub fn approvals_expire(&self, now: Timestamp) -> Option<(Timestamp, String)> {
+        let wait = self.approval_expires?;
+        let before = now.saturating_sub(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)).ok()?;
+        Some((before, format!("nobody approved it within {}", humantime::format_duration(wait))))
+    }
+
+    /// Whether an action with these final parameters may go on. Refusals come before observing, so that observe mode
+    /// shows what would be refused. What only Okta can tell (groups, roles) is asked for at the claim.
     pub fn admit(
         &self,
         kind: &ActionKind,
@@ -124,56 +147,13 @@ impl Guard {
     ) -> Admission {
         let refusal = kind
             .changes_access
-            .then(|| self.protection(kind, params, subject).or_else(|| self.staleness(published, now)))
+            .then(|| self.protected.by_name(params, subject).or_else(|| self.staleness(published, now)))
             .flatten();
         match refusal {
             Some(why) => Admission::Refused { why },
             None if self.mode == Mode::Observe || playbook_mode == Mode::Observe => Admission::Observe,
             None => Admission::Pass,
         }
-    }
-
-    fn protection(&self, kind: &ActionKind, params: &Value, subject: Subject<'_>) -> Option<String> {
-        for name in subject.id.into_iter().chain(subject.login) {
-            if self.is_protected_user(name) {
-                return Some(format!("the user `{}` is protected by [guard] protected_users", short(name)));
-            }
-        }
-        let mut texts = Vec::new();
-        if !collect(params, 0, &mut texts) {
-            return Some("the parameters are nested too deep to be searched for protected names".to_owned());
-        }
-        for text in texts {
-            if self.is_protected_user(text) {
-                return Some(format!("the user `{}` is protected by [guard] protected_users", short(text)));
-            }
-            if self.protected_things.contains(&fold(text)) {
-                return Some(format!("`{}` is protected by [guard] protected_groups or protected_apps", short(text)));
-            }
-        }
-        self.stranger(kind, params, subject)
-    }
-
-    /// A user who is not the one the event is about, and is named by id where the list has logins (or the other way
-    /// round), may be protected without our seeing it.
-    fn stranger(&self, kind: &ActionKind, params: &Value, subject: Subject<'_>) -> Option<String> {
-        let users = kind.from_event.iter().filter(|(_, what)| *what == FromEvent::UserId).map(|(name, _)| *name);
-        let named = users.filter_map(|name| params.get(name).and_then(Value::as_str));
-        let known: Vec<String> = subject.id.into_iter().chain(subject.login).map(fold).collect();
-        let whole = subject.id.is_some() && subject.login.is_some();
-        for user in named {
-            if whole && known.contains(&fold(user)) {
-                continue;
-            }
-            let incomparable = |protected: &String| looks_like_id(protected) != looks_like_id(&fold(user));
-            if self.protected_users.iter().any(incomparable) {
-                return Some(format!(
-                    "whether the user `{}` is protected cannot be told; list protected_users by id and by login",
-                    short(user)
-                ));
-            }
-        }
-        None
     }
 
     fn staleness(&self, published: Timestamp, now: Timestamp) -> Option<String> {
@@ -188,15 +168,14 @@ impl Guard {
         })
     }
 
-    /// Okta finds a user by id, by login, and by the part of the login before `@`; so does this.
-    fn is_protected_user(&self, name: &str) -> bool {
-        let name = fold(name);
-        let before_at = |login: &str| login.split('@').next().map(str::to_owned);
-        self.protected_users.iter().any(|protected| {
-            *protected == name
-                || (!name.contains('@') && before_at(protected).as_deref() == Some(&name))
-                || (!protected.contains('@') && before_at(&name).as_deref() == Some(protected))
-        })
+    /// A playbook that is not there any more has no say.
+    fn mode_of(&self, playbook: &str) -> Mode {
+        let own = self.playbooks.get(playbook).map_or(Mode::Enforce, |rules| rules.mode);
+        if self.observes() { Mode::Observe } else { own }
+    }
+
+    fn wants_approval(&self, playbook: &str, step: &str) -> bool {
+        self.playbooks.get(playbook).is_some_and(|rules| rules.approval.contains(step))
     }
 }
 
@@ -205,27 +184,8 @@ fn fold(name: &str) -> String {
     name.trim().to_lowercase()
 }
 
-/// Okta's ids of users: twenty letters and digits that begin with `00u`.
-fn looks_like_id(name: &str) -> bool {
-    name.len() == 20 && name.starts_with("00u") && name.chars().all(|c| c.is_ascii_alphanumeric())
-}
-
 fn short(name: &str) -> String {
     name.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// Every text of the parameters; `false` if they are too deep.
-fn collect<'a>(value: &'a Value, depth: usize, texts: &mut Vec<&'a str>) -> bool {
-    match value {
-        _ if depth > MAX_DEPTH => false,
-        Value::String(text) => {
-            texts.push(text);
-            true
-        }
-        Value::Array(list) => list.iter().all(|item| collect(item, depth + 1, texts)),
-        Value::Object(object) => object.values().all(|item| collect(item, depth + 1, texts)),
-        _ => true,
-    }
 }
 
 #[cfg(test)]

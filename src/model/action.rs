@@ -101,6 +101,10 @@ impl ActionState {
             (S::Waiting, H::CannotBePrepared) => S::Failed,
 
             (S::Ready | S::Retry, H::Claimed) => S::Started,
+            // The guard's word at the claim.
+            (S::Ready | S::Retry, H::HeldForApproval) => S::AwaitingApproval,
+            (S::Ready | S::Retry, H::NotCalledFor) => S::Skipped,
+            (S::Ready | S::Retry, H::RefusedByGuard) => S::Refused,
 
             (S::Started, H::Succeeded) => S::Succeeded,
             (S::Started, H::MayPass) => S::Retry,
@@ -115,7 +119,8 @@ impl ActionState {
             (S::NeedsAttention, H::SettledByPerson) => S::Settled,
             (S::NeedsAttention | S::Failed | S::Cancelled, H::RetriedByPerson) => S::Retry,
             (S::Failed | S::Cancelled | S::Refused, H::PlannedAnewByPerson) => S::Waiting,
-            (S::AwaitingApproval, H::Approved) => S::Ready,
+            (S::AwaitingApproval, H::Approved | H::LetGoOn) => S::Ready,
+            (S::AwaitingApproval, H::ApprovalExpired) => S::Refused,
             (
                 S::Waiting | S::Ready | S::Retry | S::Unknown | S::NeedsAttention | S::AwaitingApproval,
                 H::CancelledByPerson,
@@ -137,11 +142,11 @@ impl fmt::Display for ActionState {
 pub enum Happening {
     /// Condition true, parameters rendered, guard passed.
     Prepared,
-    /// Prepared, but a person must allow it.
+    /// A person must allow it: its step says so, or the guard does when it is to be sent.
     HeldForApproval,
     /// Condition false, observe mode, needed step not successful, superseded.
     NotCalledFor,
-    /// The guard refused it.
+    /// The guard refused it, when it was prepared or when it was to be sent.
     RefusedByGuard,
     /// Its condition or a template failed, or a fact could not be had.
     CannotBePrepared,
@@ -171,13 +176,17 @@ pub enum Happening {
     PlannedAnewByPerson,
     /// A person allows it.
     Approved,
+    /// A person lets its playbook go on; the guard has its say again.
+    LetGoOn,
+    /// Nobody allowed it in time.
+    ApprovalExpired,
     /// A person takes it back.
     CancelledByPerson,
 }
 
 impl Happening {
     /// Every happening.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Prepared,
         Self::HeldForApproval,
         Self::NotCalledFor,
@@ -196,6 +205,8 @@ impl Happening {
         Self::RetriedByPerson,
         Self::PlannedAnewByPerson,
         Self::Approved,
+        Self::LetGoOn,
+        Self::ApprovalExpired,
         Self::CancelledByPerson,
     ];
 }
@@ -246,8 +257,57 @@ mod tests {
     fn words_round_trip() {
         for state in ActionState::ALL {
             assert_eq!(ActionState::parse(state.as_str()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str(), "one word everywhere");
         }
         assert_eq!(ActionState::parse("done"), None);
+        for choice in [InDoubt::Skip, InDoubt::Resend, InDoubt::Ask] {
+            assert_eq!(InDoubt::parse(choice.as_str()), Some(choice));
+            assert_eq!(serde_json::to_value(choice).unwrap(), choice.as_str(), "one word everywhere");
+        }
+        assert_eq!(InDoubt::parse("never"), None);
+    }
+
+    /// Whoever changes the states changes this table too, and so has seen what it means.
+    #[test]
+    fn these_are_all_the_changes_of_state_there_are() {
+        let mut table = String::new();
+        for state in ActionState::ALL {
+            let ways = Happening::ALL.into_iter().filter_map(|happening| {
+                let next = state.after(happening).ok()?;
+                Some(format!(" {happening:?}={next}"))
+            });
+            table.push_str(&format!("{state}:{}\n", ways.collect::<String>()));
+        }
+        let expected = "\
+            waiting: Prepared=ready HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused \
+            CannotBePrepared=failed CancelledByPerson=cancelled\n\
+            ready: Claimed=started CancelledByPerson=cancelled\n\
+            started: Succeeded=succeeded MayPass=retry WillNotPass=failed OutcomeLost=unknown\n\
+            retry: Claimed=started CancelledByPerson=cancelled\n\
+            unknown: WillNotPass=failed FoundDone=settled FoundUndone=retry CannotTell=needs_attention \
+            DoubtAccepted=settled CancelledByPerson=cancelled\n\
+            needs_attention: SettledByPerson=settled RetriedByPerson=retry CancelledByPerson=cancelled\n\
+            awaiting_approval: Approved=ready CancelledByPerson=cancelled\n\
+            succeeded:\n\
+            settled:\n\
+            failed: RetriedByPerson=retry PlannedAnewByPerson=waiting\n\
+            skipped:\n\
+            refused: PlannedAnewByPerson=waiting\n\
+            cancelled: RetriedByPerson=retry PlannedAnewByPerson=waiting\n";
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn a_step_has_succeeded_only_where_its_effect_can_be_counted_on() {
+        let successes: Vec<_> = ActionState::ALL.into_iter().filter(|state| state.is_success()).collect();
+        assert_eq!(successes, [ActionState::Succeeded, ActionState::Settled]);
+        assert!(successes.into_iter().all(ActionState::is_final));
+    }
+
+    #[test]
+    fn a_refused_change_of_state_says_which() {
+        let error = ActionState::Succeeded.after(Happening::Claimed).unwrap_err();
+        assert_eq!(error.to_string(), "an action that is succeeded cannot go on with Claimed");
     }
 
     #[test]

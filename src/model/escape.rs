@@ -73,6 +73,29 @@ mod tests {
     }
 
     #[test]
+    fn a_text_of_several_lines_keeps_them() {
+        for escape in [Escape::Plain, Escape::SlackMrkdwn, Escape::Html] {
+            check(escape, "a\n\tb\r\u{2028}\u{2029}", "a\n\tb\u{2028}\u{2029}");
+        }
+        check(Escape::Line, "a\n\tb\u{2029}", "a  b ");
+    }
+
+    #[test]
+    fn only_what_the_destination_reads_is_escaped() {
+        check(Escape::Plain, "<a href=\"x\">'&'", "<a href=\"x\">'&'");
+        check(Escape::Line, "<a href=\"x\">'&'", "<a href=\"x\">'&'");
+        check(Escape::SlackMrkdwn, "\"'", "\"'");
+    }
+
+    #[test]
+    fn every_character_that_reorders_is_known_and_no_other() {
+        let known: Vec<u32> = ('\0'..=char::MAX).filter(|c| is_bidi_control(*c)).map(u32::from).collect();
+        let expected: Vec<u32> =
+            [0x061C..=0x061C, 0x200E..=0x200F, 0x202A..=0x202E, 0x2066..=0x2069].into_iter().flatten().collect();
+        assert_eq!(known, expected);
+    }
+
+    #[test]
     fn reordering_characters_are_removed_everywhere() {
         for escape in [Escape::Plain, Escape::SlackMrkdwn, Escape::Html, Escape::Line] {
             check(escape, "a\u{202E}b\u{1b}", if escape == Escape::Line { "ab " } else { "ab" });

@@ -252,6 +252,34 @@ mod tests {
         }
     }
 
+    /// A record of exactly this size, with names of these lengths.
+    fn record(bytes: usize, uuid: usize, event_type: usize) -> String {
+        let (uuid, event_type) = ("u".repeat(uuid), "t".repeat(event_type));
+        let head =
+            format!(r#"{{"uuid":"{uuid}","eventType":"{event_type}","published":"2026-08-24T10:15:02Z","pad":""#);
+        let pad = bytes.saturating_sub(head.len() + 2);
+        format!("{head}{}\"}}", "x".repeat(pad))
+    }
+
+    #[test]
+    fn the_largest_record_is_taken_and_one_byte_more_is_refused() {
+        let largest = record(524_288, 36, 60);
+        assert_eq!(largest.len(), 524_288);
+        assert!(Envelope::parse(&largest).is_ok() && Event::parse(SOURCE_OKTA, &largest).is_ok());
+        for bytes in [524_289, 600_000] {
+            let larger = record(bytes, 36, 60);
+            for refused in [Envelope::parse(&larger).map(drop), Event::parse(SOURCE_OKTA, &larger).map(drop)] {
+                let text = refused.unwrap_err().to_string();
+                assert_eq!(text, format!("{bytes} bytes are more than the 524288 an event may have"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_names_are_taken() {
+        assert!(Envelope::parse(&record(0, MAX_NAME, MAX_NAME)).is_ok());
+    }
+
     #[test]
     fn fields_of_unexpected_types_do_no_harm() {
         let odd = event(

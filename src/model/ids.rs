@@ -82,6 +82,14 @@ mod tests {
         let key = IdempotencyKey::derive("okta", "u-1", "user-risk-changed", "incident");
         assert_eq!(key, IdempotencyKey::derive("okta", "u-1", "user-risk-changed", "incident"));
         assert_eq!(key.as_str().len(), 40);
+        assert_eq!(key.to_string(), key.as_str());
+    }
+
+    /// Another key for what was already done would do it again, after nothing but an upgrade.
+    #[test]
+    fn the_key_of_a_step_never_changes_from_one_version_to_the_next() {
+        let key = IdempotencyKey::derive("okta", "u-1", "user-risk-changed", "incident");
+        assert_eq!(key.as_str(), "f4d53d0e2c4a8d54faf4950509bc4d9951b3c0f4");
     }
 
     #[test]

@@ -160,3 +160,64 @@ impl fmt::Display for Reason {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REASONS: [Reason; 14] = [
+        Reason::Connect,
+        Reason::Timeout,
+        Reason::ConnectionLost,
+        Reason::RateLimited,
+        Reason::ServiceError,
+        Reason::Unauthorized,
+        Reason::Forbidden,
+        Reason::NotFound,
+        Reason::Conflict,
+        Reason::Rejected,
+        Reason::BadAnswer,
+        Reason::BadParameters,
+        Reason::GrantedByGroup,
+        Reason::Interrupted,
+    ];
+
+    #[test]
+    fn a_reason_is_one_word_everywhere() {
+        for reason in REASONS {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+            assert_eq!(serde_json::from_value::<Reason>(reason.as_str().into()).unwrap(), reason);
+            assert_eq!(reason.to_string(), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_bounded_line_behind_its_reason() {
+        let failure = Failure::new(Reason::Timeout, "no answer\r\nfrom \u{1b}[31mOkta");
+        assert_eq!(failure.to_string(), "timeout: no answer  from  [31mOkta");
+        assert_eq!(Failure::new(Reason::Timeout, "é".repeat(10_000)).detail, "é".repeat(Failure::MAX_DETAIL));
+    }
+
+    #[test]
+    fn every_outcome_but_success_tells_its_failure() {
+        let failure = || Failure::new(Reason::Conflict, "it is so");
+        for outcome in [
+            Outcome::RetryAfter(Duration::from_secs(1), failure()),
+            Outcome::Transient(failure()),
+            Outcome::Permanent(failure()),
+            Outcome::Unknown(failure()),
+        ] {
+            assert_eq!(outcome.into_failure(), failure());
+        }
+        for outcome in [Outcome::Done(Receipt::default()), Outcome::AlreadyDone(Receipt::default())] {
+            assert_eq!(outcome.into_failure().detail, "");
+        }
+    }
+
+    #[test]
+    fn a_receipt_holds_only_what_the_service_told() {
+        let receipt = Receipt::note("was not a member");
+        assert_eq!(serde_json::to_value(&receipt).unwrap(), serde_json::json!({"note": "was not a member"}));
+        assert_eq!(serde_json::from_str::<Receipt>("{}").unwrap(), Receipt::default());
+    }
+}

@@ -253,8 +253,9 @@ impl Risk {
         self
     }
 
+    /// Whether the event says nothing. Then it has no source either: [`Risk::with_source`] gives it none.
     fn is_empty(&self) -> bool {
-        Self { source: RiskOrigin::None, ..self.clone() } == Self::default()
+        *self == Self::default()
     }
 }
 
@@ -459,10 +460,92 @@ mod tests {
     }
 
     #[test]
+    fn every_gap_of_the_structured_form_is_filled_and_nothing_else() {
+        let text = json!({"risk": "{previousLevel=LOW, level=HIGH, detectionName=T, reasons=a, b, issuer=OKTA}"});
+        let bare = Risk::of(&event(json!({"risk": {"level": "HIGH"}}), text.clone()));
+        assert_eq!(
+            bare,
+            Risk {
+                level: High,
+                previous_level: Low,
+                detection: Some("T".to_owned()),
+                reasons: vec!["a".to_owned(), "b".to_owned()],
+                reasons_text: "a, b".to_owned(),
+                issuer: Some("OKTA".to_owned()),
+                source: RiskOrigin::Structured,
+            }
+        );
+        let full =
+            json!({"level": "HIGH", "previousLevel": "MEDIUM", "detectionName": "S", "reasons": "c", "issuer": "I"});
+        let full = Risk::of(&event(json!({ "risk": full }), text));
+        assert_eq!((full.previous_level, full.detection.as_deref()), (Medium, Some("S")));
+        assert_eq!((full.reasons_text.as_str(), full.issuer.as_deref()), ("c", Some("I")));
+        assert_eq!(full.reasons, ["c"]);
+    }
+
+    #[test]
+    fn blanks_around_keys_and_strange_words_in_front_change_nothing() {
+        check("{ previousLevel = LOW ,    level = HIGH ,  detectionName = T }", Low, High, Some("T"), &[]);
+        check("risk {level=LOW}", Unknown, Low, None, &[]);
+        check("Test{level=LOW}", Unknown, Unknown, None, &[]);
+    }
+
+    #[test]
+    fn a_structured_form_without_a_level_yields_only_to_a_text_that_says_more() {
+        let reasons = json!({"risk": {"reasons": ["Anomalous Device"]}});
+        let outdone = Risk::of(&event(reasons.clone(), json!({"risk": "{level=HIGH}"})));
+        assert_eq!((outdone.level, outdone.source), (High, RiskOrigin::Text));
+        let kept = Risk::of(&event(reasons, json!({"risk": "{detectionName=Hijack}"})));
+        assert_eq!((kept.reasons_text.as_str(), kept.source), ("Anomalous Device", RiskOrigin::Structured));
+        let named = Risk::of(&event(json!({}), json!({"risk": "{detectionName=Hijack}"})));
+        assert_eq!((named.detection.as_deref(), named.source), (Some("Hijack"), RiskOrigin::Text));
+    }
+
+    #[test]
+    fn debug_data_may_hold_objects_in_place_of_texts() {
+        for debug in [
+            json!({"risk": {"level": "HIGH"}}),
+            json!({"riskChange": {"level": "HIGH"}}),
+            json!({"logOnlySecurityData": {"risk": {"level": "HIGH"}, "level": "LOW"}}),
+            json!({"risk": 7, "riskChange": null, "logOnlySecurityData": {"risk": {"level": "HIGH"}}}),
+        ] {
+            let risk = Risk::of(&event(json!({}), debug.clone()));
+            assert_eq!((risk.level, risk.source), (High, RiskOrigin::Text), "{debug}");
+        }
+    }
+
+    #[test]
+    fn of_texts_without_a_level_the_first_that_says_anything_counts() {
+        let debug = json!({"risk": "{}", "riskChange": "{issuer=A}", "logOnlySecurityData": "{issuer=B}"});
+        assert_eq!(Risk::of(&event(json!({}), debug)).issuer.as_deref(), Some("A"));
+    }
+
+    #[test]
+    fn a_long_text_is_read_as_far_as_the_bound() {
+        let level_behind = |bytes: usize| Risk::parse(&format!("{{reasons={}, level=HIGH}}", "x".repeat(bytes))).level;
+        assert_eq!(level_behind(16_000), High);
+        assert_eq!(level_behind(16_384), Unknown);
+    }
+
+    #[test]
+    fn levels_have_words_and_ranks() {
+        for (level, word, rank) in
+            [(Low, "LOW", Some(1)), (Medium, "MEDIUM", Some(2)), (High, "HIGH", Some(3)), (Unknown, "UNKNOWN", None)]
+        {
+            assert_eq!(level.to_string(), word);
+            assert_eq!(serde_json::to_value(level).unwrap(), word);
+            assert_eq!(RiskLevel::parse(&format!(" {} ", word.to_lowercase())), level);
+            assert_eq!((level.rank(), level.is_known()), (rank, rank.is_some()));
+        }
+    }
+
+    #[test]
     fn an_event_without_risk_is_unknown_and_no_fall() {
-        let risk = Risk::of(&event(json!({}), json!({})));
-        assert_eq!(risk, Risk::default());
-        assert!(!risk.is_fall());
+        for debug in [json!({}), json!({"risk": ""}), json!({"risk": "{}"}), json!({"risk": "{score=93}"})] {
+            let risk = Risk::of(&event(json!({"risk": {}}), debug));
+            assert_eq!(risk, Risk::default());
+            assert!(!risk.is_fall());
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ mod tests {
         check("okta.group.add_users", Some("okta.group.add_user"));
         check("slack.mesage.post", Some("slack.message.post"));
         check("tokne", Some("token"));
+        check("tokxx", None);
+        check("okta.grp.ad_usr", Some("okta.group.add_user"));
         check("no", Some("on"));
         check("pagerduty", None);
         check("", None);

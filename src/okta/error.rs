@@ -63,6 +63,8 @@ pub enum OktaErrorKind {
     ConnectionLost,
     /// The answer is not what the API's contract says.
     BadAnswer,
+    /// A page of the log is larger than what is read of one: fewer records have to be asked for.
+    PageTooLarge,
     /// The next page lies at another origin.
     ForeignNext,
     /// No credential could be had; nothing was sent.
@@ -171,9 +173,13 @@ impl OktaError {
         self.exchange.status
     }
 
-    /// What stays the same when the same thing goes wrong again, unlike the words, which name the request.
+    /// What stays the same when the same thing goes wrong again, unlike the words, which name the request and the wait.
     pub fn gist(&self) -> String {
-        format!("{:?} {:?} {:?}", self.kind, self.exchange.status, self.exchange.error_code)
+        let kind = match self.kind {
+            OktaErrorKind::RateLimited(Wait::Until(_)) => OktaErrorKind::RateLimited(Wait::Until(Duration::ZERO)),
+            kind => kind,
+        };
+        format!("{kind:?} {:?} {:?}", self.exchange.status, self.exchange.error_code)
     }
 
     /// The reason it is counted under.
@@ -190,7 +196,7 @@ impl OktaError {
             OktaErrorKind::Connect => Reason::Connect,
             OktaErrorKind::Timeout => Reason::Timeout,
             OktaErrorKind::ConnectionLost => Reason::ConnectionLost,
-            OktaErrorKind::BadAnswer | OktaErrorKind::ForeignNext => Reason::BadAnswer,
+            OktaErrorKind::BadAnswer | OktaErrorKind::PageTooLarge | OktaErrorKind::ForeignNext => Reason::BadAnswer,
             OktaErrorKind::BadParameters => Reason::BadParameters,
         }
     }
@@ -379,6 +385,7 @@ impl fmt::Display for Needs<'_> {
         let area = match segments.as_slice() {
             ["api", "v1", "logs", ..] => "logs",
             ["api", "v1", "users", _, "risk"] => "userRisk",
+            ["api", "v1", "users", _, "roles"] => "roles",
             ["api", "v1", "users", ..] => "users",
             ["api", "v1", "groups", ..] => "groups",
             ["api", "v1", "apps", ..] => "apps",
@@ -393,6 +400,7 @@ impl fmt::Display for Needs<'_> {
             ("users" | "userRisk", _) => {
                 "may manage this user (never an administrator, unless it is super administrator)"
             }
+            ("roles", _) => "may see admin roles (super administrator, or a custom role that can view roles)",
             ("groups", "read") => "may see this group",
             ("groups", _) => {
                 "may manage the members of this group (a group with admin rights needs super administrator)"

@@ -13,9 +13,9 @@ use super::error::{Exchange, OktaError, OktaErrorKind};
 use super::page::check_origin;
 use super::path::ApiPath;
 use super::rate::RateHeaders;
-use crate::http;
+use crate::http::{self, BodyError};
 
-/// The most bytes of a page, decompressed. A thousand events have some 4 MiB; what is larger than this is no page.
+/// The most bytes of a page, decompressed. A thousand events have some 4 MiB.
 const MAX_PAGE: usize = 32 * 1024 * 1024;
 
 /// How far back Okta keeps the log.
@@ -45,6 +45,30 @@ pub fn filter_for(types: &BTreeSet<String>, max: usize) -> Option<String> {
     Some(terms.join(" or "))
 }
 
+/// How many records to ask for next, when `limit` were asked for and at most `wanted` ever are: half as many after a page
+/// that was too large (`size` is `None`), never less than one; twice as many again after one with room to spare.
+pub fn next_limit(limit: u32, wanted: u32, size: Option<usize>) -> u32 {
+    match size {
+        None => (limit / 2).max(1),
+        Some(size) if size < MAX_PAGE / 4 => limit.saturating_mul(2).min(wanted),
+        Some(_) => limit,
+    }
+}
+
+/// A page's URL with another `limit`, and otherwise verbatim. The cursor says where a page begins, `limit` how long it is
+/// (Okta API reference, "List all System Log events").
+pub fn with_limit(url: &str, limit: u32) -> String {
+    let Some((before, query)) = url.split_once('?') else { return format!("{url}?limit={limit}") };
+    let wanted = format!("limit={limit}");
+    let is_limit = |term: &&str| term.starts_with("limit=");
+    let mut terms: Vec<&str> = query.split('&').collect();
+    match terms.iter_mut().find(|term| is_limit(term)) {
+        Some(term) => *term = &wanted,
+        None => terms.push(&wanted),
+    }
+    format!("{before}?{}", terms.join("&"))
+}
+
 /// Moves a start that lies before Okta's retention, or after Okta's now, to where the log is; says whether it did.
 pub fn clamp_since(since: Timestamp, okta_now: Timestamp) -> (Timestamp, bool) {
     let oldest = okta_now.checked_sub(RETENTION).unwrap_or(Timestamp::MIN);
@@ -72,9 +96,16 @@ pub struct PageBody {
 }
 
 impl PageBody {
-    /// Reads the JSON array, of at most 32 MiB.
+    /// Reads the JSON array, of at most 32 MiB; a longer one is [`OktaErrorKind::PageTooLarge`].
     pub async fn read(self) -> Result<Vec<u8>, OktaError> {
-        http::read_bounded(self.response, MAX_PAGE).await.map_err(|error| OktaError::from_body(self.exchange, error))
+        http::read_bounded(self.response, MAX_PAGE).await.map_err(|error| {
+            let too_large = matches!(error, BodyError::TooLarge { .. });
+            let mut error = OktaError::from_body(self.exchange, error);
+            if too_large {
+                error.kind = OktaErrorKind::PageTooLarge;
+            }
+            error
+        })
     }
 }
 
@@ -239,7 +270,31 @@ mod tests {
         page(&mut server, 200).with_body(vec![b' '; MAX_PAGE + 1]).create_async().await;
         let client = client(&server.url());
         let head = client.fetch_page(&client.logs_url(&query()).unwrap()).await.unwrap();
-        assert_eq!(head.body.read().await.unwrap_err().kind, OktaErrorKind::BadAnswer);
+        assert_eq!(head.body.read().await.unwrap_err().kind, OktaErrorKind::PageTooLarge);
+    }
+
+    #[test]
+    fn a_page_that_is_too_large_is_halved_down_to_one_record_and_grows_again_with_room_to_spare() {
+        let halved: Vec<u32> =
+            std::iter::successors(Some(1000), |limit| Some(next_limit(*limit, 1000, None))).take(12).collect();
+        assert_eq!(halved, [1000, 500, 250, 125, 62, 31, 15, 7, 3, 1, 1, 1]);
+        assert_eq!(next_limit(500, 1000, Some(MAX_PAGE / 4)), 500, "twice as many might be too large again");
+        assert_eq!(next_limit(300, 1000, Some(MAX_PAGE / 4 - 1)), 600);
+        assert_eq!(next_limit(700, 1000, Some(0)), 1000);
+        assert_eq!(next_limit(1000, 1000, Some(0)), 1000);
+    }
+
+    #[test]
+    fn only_the_limit_of_a_page_url_is_replaced() {
+        let check = |url: &str, expected: &str| assert_eq!(with_limit(url, 7), expected);
+        let base = "https://x.okta.com/api/v1/logs";
+        check(
+            &format!("{base}?after=1_1&limit=1000&filter=a+eq+%22limit=9%22"),
+            &format!("{base}?after=1_1&limit=7&filter=a+eq+%22limit=9%22"),
+        );
+        check(&format!("{base}?limit=7&after=1"), &format!("{base}?limit=7&after=1"));
+        check(&format!("{base}?after=1"), &format!("{base}?after=1&limit=7"));
+        check(base, &format!("{base}?limit=7"));
     }
 
     /// What a refusal of this URL means.

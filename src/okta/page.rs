@@ -129,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_ends_where_no_backslash_takes_it_along() {
+        for title in ["", "a", "ab", r#"a\"b"#, r"\\", r"ab\\", r#"\\\""#, r"a, b; c\\"] {
+            check(&[&format!(r#"<https://a.b/>; title="{title}"; rel=next"#)], Some("https://a.b/"));
+        }
+        check(&[r#"<https://a.b/>; title="a\"; rel=next"#], None);
+    }
+
+    #[test]
     fn rel_may_be_unquoted_of_any_case_and_one_of_several() {
         check(&["<https://a.b/>;REL=Next"], Some("https://a.b/"));
         check(&[r#"<https://a.b/>; type=x; rel = "last  NEXT" ; foo"#], Some("https://a.b/"));
@@ -158,6 +166,7 @@ mod tests {
             "https://evil.net/?https://example.okta.com/",
             "https://example.okta.com@evil.net/x",
             "https://user@example.okta.com/x",
+            "https://:password@example.okta.com/x",
             "//example.okta.com/x",
             "/api/v1/logs",
             "",
@@ -165,6 +174,12 @@ mod tests {
             let error = check_origin(bad, &org).unwrap_err();
             assert!(!error.to_string().contains("evil"), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_org_without_a_host_has_no_pages() {
+        let org = Url::parse("file:///etc").unwrap();
+        assert!(check_origin("file:///etc/passwd", &org).is_err());
     }
 
     proptest! {

@@ -208,6 +208,13 @@ mod tests {
     #[test]
     fn two_zeros_are_the_concurrency_limit() {
         assert_eq!(wait_after_429(Some(&headers(0, 0, 5)), Some(date())), Wait::Concurrency);
+        assert_eq!(wait_after_429(Some(&headers(0, 0, 5)), None), Wait::Concurrency);
+        assert_eq!(wait_after_429(Some(&headers(0, 1, 5)), Some(date())), Wait::Until(6 * S));
+
+        let mut budget = Budget::new(0.5);
+        budget.heard(&headers(600, 599, 60), date(), S);
+        budget.heard(&headers(0, 0, 60), date(), S);
+        assert_eq!(budget.next_at(S, Pace::CatchUp), Duration::ZERO, "they say nothing about the bucket");
     }
 
     #[test]
@@ -257,17 +264,27 @@ mod tests {
         assert_eq!(budget.next_at(Duration::ZERO, Pace::Steady), Duration::from_millis(60_001));
     }
 
+    #[test]
+    fn what_was_sent_before_the_window_is_forgotten() {
+        let mut budget = Budget::new(0.5);
+        for n in 1..1_000 {
+            budget.sent(n * S);
+            assert_eq!(budget.sent.len(), n.min(61) as usize, "a window holds both its ends");
+        }
+    }
+
     proptest! {
         /// Model: an Okta window that resets every 60 s and that others use as well.
         #[test]
         fn no_60_seconds_see_more_than_the_share(
             limit in 1..200_u32,
             share in 0.01..=1.0_f64,
+            start_ms in 0..200_000_u64,
             steps in prop::collection::vec((any::<bool>(), 0..3_000_u64, 0..4_u32), 1..400),
         ) {
             let mut budget = Budget::new(share);
             let allowance = ((f64::from(limit) * share) as usize).max(1);
-            let mut now = Duration::ZERO;
+            let mut now = Duration::from_millis(start_ms);
             let mut sent: Vec<Duration> = Vec::new();
             let mut window = (0, limit);
             for (full, idle_ms, others) in steps {

@@ -13,6 +13,9 @@ use super::path::ApiPath;
 /// The most groups of one user that are read.
 pub const MAX_USER_GROUPS: usize = 2000;
 
+/// The most admin roles of one user that are read.
+pub const MAX_USER_ROLES: usize = 500;
+
 /// The largest profile that is kept whole, in bytes of JSON.
 const MAX_PROFILE: usize = 64 * 1024;
 
@@ -43,6 +46,20 @@ pub struct User {
     pub profile: Map<String, Value>,
 }
 
+/// An admin role as it is assigned to somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AdminRole {
+    /// `SUPER_ADMIN`, `ORG_ADMIN`, …, or `CUSTOM`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What people call it; of a custom role its name.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// The id of a custom role, `cr0…`.
+    #[serde(default)]
+    pub role: Option<String>,
+}
+
 impl OktaClient {
     /// Reads a user by id or login; `None` when there is none.
     pub async fn user(&self, id_or_login: &str) -> Result<Option<User>, OktaError> {
@@ -69,6 +86,12 @@ impl OktaClient {
     /// Every group that a user belongs to, at most [`MAX_USER_GROUPS`].
     pub async fn user_groups(&self, id: &str) -> Result<Vec<GroupRef>, OktaError> {
         self.all(&ApiPath::new(["api", "v1", "users", id, "groups"])?, &[], MAX_USER_GROUPS).await
+    }
+
+    /// The admin roles of a user, his own and those that he has through a group (Okta API reference, "List all role
+    /// assignments for a user"), at most [`MAX_USER_ROLES`]. Needs `okta.roles.read`.
+    pub async fn user_roles(&self, id: &str) -> Result<Vec<AdminRole>, OktaError> {
+        self.all(&ApiPath::new(["api", "v1", "users", id, "roles"])?, &[], MAX_USER_ROLES).await
     }
 
     /// The manager of a user: whom `profile.managerId` names, else the linked object `link_name` (not asked when empty).
@@ -300,5 +323,32 @@ mod tests {
         assert_eq!(okta.user_risk(USER).await.unwrap(), "NONE");
         okta.clear_sessions(USER, true, false).await.unwrap();
         sessions.assert_async().await;
+    }
+
+    #[tokio::test]
+    async fn admin_roles_are_read_standard_and_custom_ones() {
+        let mut server = Server::new_async().await;
+        let roles = json!([
+            {"id": "ra1", "label": "Super Administrator", "type": "SUPER_ADMIN", "assignmentType": "GROUP"},
+            {"id": "ra2", "label": "Help", "type": "CUSTOM", "role": "cr01", "assignmentType": "USER"},
+        ]);
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}/roles"), 200, &roles).await;
+        let role = |kind: &str, label: &str, role: Option<&str>| AdminRole {
+            kind: kind.to_owned(),
+            label: Some(label.to_owned()),
+            role: role.map(str::to_owned),
+        };
+        let expected = [role("SUPER_ADMIN", "Super Administrator", None), role("CUSTOM", "Help", Some("cr01"))];
+        assert_eq!(client(&server.url()).user_roles(USER).await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn roles_that_may_not_be_read_name_their_scope() {
+        let mut server = Server::new_async().await;
+        let body: Value = serde_json::from_str(&error_body("E0000006", "You do not have permission")).unwrap();
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}/roles"), 403, &body).await;
+        let error = client(&server.url()).user_roles(USER).await.unwrap_err();
+        assert_eq!(error.kind, OktaErrorKind::Forbidden);
+        assert!(error.to_string().contains("okta.roles.read"), "{error}");
     }
 }

@@ -4,6 +4,7 @@
 //! only when something names them. Every value is bounded here once, so that whatever reads it later is bounded too, and
 //! what Okta may put login tokens into is cut out before anything can show it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -213,6 +214,9 @@ pub enum FactValue {
     Known(Value),
     /// It could not be had, and why. Whatever uses it fails with this reason.
     Missing(String),
+    /// It was asked for in vain for as long as it is waited for, and why. A text that tells something says so in its place;
+    /// whatever else uses it fails with this reason. It is not stored: who tries the step again asks again.
+    GivenUp(String),
 }
 
 /// A step as the steps after it see it.
@@ -298,6 +302,7 @@ impl Facts {
         let value = match value {
             FactValue::Known(value) => FactValue::Known(bounded(value)),
             FactValue::Missing(reason) => FactValue::Missing(cut(&reason, 500).to_owned()),
+            FactValue::GivenUp(reason) => FactValue::GivenUp(cut(&reason, 500).to_owned()),
         };
         self.fetched.insert(fact, value);
     }
@@ -315,9 +320,23 @@ impl Facts {
     /// Why a fact could not be had, if it could not.
     pub fn reason_missing(&self, fact: Fact) -> Option<&str> {
         match self.fetched.get(&fact) {
-            Some(FactValue::Missing(reason)) => Some(reason),
-            _ => None,
+            Some(FactValue::Missing(reason) | FactValue::GivenUp(reason)) => Some(reason),
+            Some(FactValue::Known(_)) | None => None,
         }
+    }
+
+    /// The same facts for a text that only tells something: what was given up says so, field by field.
+    pub fn for_telling(&self) -> Cow<'_, Self> {
+        let given_up = |value: &FactValue| matches!(value, FactValue::GivenUp(_));
+        if !self.fetched.values().any(given_up) {
+            return Cow::Borrowed(self);
+        }
+        let mut told = self.clone();
+        for (fact, value) in told.fetched.iter_mut().filter(|(_, value)| given_up(value)) {
+            let shape = Self::shape(fact.as_str()).unwrap_or(Shape::Open);
+            *value = FactValue::Known(shape.not_known());
+        }
+        Cow::Owned(told)
     }
 
     /// Shows a step to the steps after it. Its name is written with `_` for every `-` there.
@@ -335,7 +354,8 @@ impl Facts {
 
     /// What was fetched, for the store: `{"user": {"known": …}, "manager": {"missing": "…"}}`.
     pub fn fetched_json(&self) -> Value {
-        serde_json::to_value(&self.fetched).unwrap_or_default()
+        let kept = self.fetched.iter().filter(|(_, value)| !matches!(value, FactValue::GivenUp(_)));
+        serde_json::to_value(kept.collect::<BTreeMap<_, _>>()).unwrap_or_default()
     }
 
     /// Takes back what [`Facts::fetched_json`] gave, beside what is already there.
@@ -355,7 +375,7 @@ impl Facts {
         }
         match self.fetched.get(&Fact::parse(name)?)? {
             FactValue::Known(value) => Some(value.clone()),
-            FactValue::Missing(_) => None,
+            FactValue::Missing(_) | FactValue::GivenUp(_) => None,
         }
     }
 
@@ -579,177 +599,4 @@ fn percent_encoded(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::event::SOURCE_OKTA;
-
-    fn facts(mut body: Value) -> Facts {
-        let defaults =
-            json!({"uuid": "u-1", "eventType": "user.session.start", "published": "2026-08-24T10:15:02.102Z"});
-        for (key, value) in defaults.as_object().unwrap() {
-            body.as_object_mut().unwrap().entry(key).or_insert(value.clone());
-        }
-        let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
-        Facts::from_event(event, &LinkBase::new("https://acme.okta.com/", None))
-    }
-
-    #[track_caller]
-    fn check(facts: &Facts, pointer: &str, expected: Value) {
-        let (name, rest) = pointer.split_once('/').map_or((pointer, String::new()), |(n, r)| (n, format!("/{r}")));
-        assert_eq!(facts.value(name).unwrap().pointer(&rest), Some(&expected), "{pointer}");
-    }
-
-    #[test]
-    fn tokens_in_debug_data_do_not_get_in() {
-        let facts = facts(json!({"debugContext": {"debugData": {
-            "url": "/login/sso?token=abc&SAMLRequest=x",
-            "requestUri": "/oauth2/v1/authorize?code=abc",
-            "redirectUri": "https://app.example.com/cb#id_token=abc",
-            "samlRequest": "abc", "accessToken": {"value": "abc"},
-            "seen": ["https://x.example.com/?t=abc"],
-            "originalPrincipal": {"id": "00u1", "sessionToken": "abc"},
-            "risk": "{level=LOW, reasons=why?}",
-        }}}));
-        let event = facts.value("event").unwrap();
-        assert!(!event.to_string().contains("abc"), "{event}");
-        let part = facts.event_part(&["debugContext", "uuid", "nothing"].map(str::to_owned).into()).unwrap();
-        assert_eq!(part, json!({"debugContext": event["debugContext"], "uuid": "u-1"}));
-        check(&facts, "event/debugContext/debugData/url", json!("/login/sso"));
-        check(&facts, "event/debugContext/debugData/originalPrincipal/id", json!("00u1"));
-        check(&facts, "event/debugContext/debugData/risk", json!("{level=LOW, reasons=why?}"));
-    }
-
-    #[test]
-    fn a_sign_in_is_told_in_plain_words() {
-        let facts = facts(json!({
-            "actor": {"id": "00u1", "type": "User", "alternateId": "a@b.c", "displayName": "A"},
-            "client": {"ipAddress": "203.0.113.7", "device": "unknown", "userAgent": {"rawUserAgent": "curl/8"},
-                "geographicalContext": {"city": "Graz", "country": "Austria"}},
-            "securityContext": {"isProxy": true},
-            "authenticationContext": {"credentialType": "PASSWORD"},
-            "debugContext": {"debugData": {"factor": "SIGNED_NONCE", "threatSuspected": "false",
-                "behaviors": "{New Device=POSITIVE, New Geo-Location=NEGATIVE}"}},
-            "target": [{"id": "lae1", "type": "AuthenticatorEnrollment", "displayName": "Okta Verify"}],
-        }));
-        check(&facts, "sign_in/methods", json!(["PASSWORD", "SIGNED_NONCE", "Okta Verify"]));
-        check(&facts, "sign_in/ip", json!("203.0.113.7"));
-        check(&facts, "sign_in/city", json!("Graz"));
-        check(&facts, "sign_in/device", json!(null));
-        check(&facts, "sign_in/proxy", json!(true));
-        check(&facts, "sign_in/threat_suspected", json!(false));
-        check(&facts, "sign_in/behaviors", json!({"New Device": "POSITIVE", "New Geo-Location": "NEGATIVE"}));
-        check(&facts, "target", json!({"id": "00u1", "login": "a@b.c", "name": "A"}));
-    }
-
-    #[test]
-    fn a_record_that_tells_nothing_has_nulls_not_gaps() {
-        let facts = facts(json!({"eventType": "user.risk.detect", "client": null, "target": null}));
-        check(&facts, "target", json!(null));
-        check(&facts, "app", json!(null));
-        check(&facts, "sign_in/ip", json!(null));
-        check(&facts, "sign_in/behaviors", json!({}));
-        check(&facts, "risk/level", json!("UNKNOWN"));
-        check(&facts, "links/user", json!(null));
-        check(
-            &facts,
-            "links/syslog",
-            json!("https://acme-admin.okta.com/report/system_log_2?search=uuid%20eq%20%22u-1%22"),
-        );
-    }
-
-    /// The names of the fields of `value` have to be those of the shape, and their values fit theirs.
-    #[track_caller]
-    fn check_shape(shape: Shape, value: &Value) {
-        match shape {
-            Shape::Open => {}
-            Shape::Text => assert!(value.is_string() || value.is_null(), "{value}"),
-            Shape::Flag => assert!(value.is_boolean() || value.is_null(), "{value}"),
-            Shape::Level => assert!(["LOW", "MEDIUM", "HIGH", "UNKNOWN"].map(Value::from).contains(value), "{value}"),
-            Shape::List => assert!(value.as_array().unwrap().iter().all(Value::is_string), "{value}"),
-            Shape::Record(fields) => {
-                let object = value.as_object().unwrap();
-                assert_eq!(object.len(), fields.len(), "{value}");
-                fields.iter().for_each(|(name, shape)| check_shape(*shape, &object[*name]));
-            }
-            Shape::Each(fields) => {
-                value.as_object().unwrap().values().for_each(|item| check_shape(Shape::Record(fields), item));
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_built_has_the_fields_of_the_table() {
-        let full = json!({
-            "actor": {"id": "00u1", "type": "User", "alternateId": "a@b.c", "displayName": "A"},
-            "client": {"ipAddress": "203.0.113.7", "userAgent": {"browser": "CHROME"}},
-            "securityContext": {"isProxy": true, "risk": {"level": "HIGH", "reasons": ["a"]}},
-            "debugContext": {"debugData": {"threatSuspected": "false", "behaviors": "{Velocity=POSITIVE}"}},
-            "target": [{"id": "0oa1", "type": "AppInstance", "displayName": "Payroll"}],
-        });
-        let mut full = facts(full);
-        full.set_step("tell", StepView { url: Some("https://x".to_owned()), ..StepView::default() });
-        for name in ["event", "risk", "target", "app", "sign_in", "links", STEPS] {
-            check_shape(Facts::shape(name).unwrap(), &full.value(name).unwrap());
-        }
-        let bare = facts(json!({"eventType": "user.risk.detect"}));
-        for name in ["event", "risk", "sign_in", "links"] {
-            check_shape(Facts::shape(name).unwrap(), &bare.value(name).unwrap());
-        }
-        assert!(Fact::ALL.iter().all(|fact| Facts::shape(fact.as_str()).is_some()));
-    }
-
-    #[test]
-    fn an_id_cannot_break_out_of_its_link() {
-        let facts = facts(json!({
-            "eventType": "user.risk.detect",
-            "target": [{"id": "00u1\" or \"\"&x=#y", "type": "User"}],
-        }));
-        check(
-            &facts,
-            "links/syslog",
-            json!(
-                "https://acme-admin.okta.com/report/system_log_2?search=target.id%20eq%20%2200u1%5C%22%20or%20%5C%22%5C%22%26x%3D%23y%22"
-            ),
-        );
-    }
-
-    #[test]
-    fn the_admin_console_is_derived_for_hosts_of_okta_only() {
-        for (org, admin) in [
-            ("https://acme.okta.com", "https://acme-admin.okta.com"),
-            ("https://acme.oktapreview.com/", "https://acme-admin.oktapreview.com"),
-            ("https://login.example.com", "https://login.example.com"),
-            ("https://acme-admin.okta.com", "https://acme-admin.okta.com"),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ] {
-            assert_eq!(LinkBase::new(org, None).admin_url, admin);
-        }
-        assert_eq!(LinkBase::new("https://a.okta.com", Some("https://b/")).admin_url, "https://b");
-    }
-
-    #[test]
-    fn every_size_is_bounded() {
-        let mut deep = json!("bottom");
-        for _ in 0..60 {
-            deep = json!([deep]);
-        }
-        let facts = facts(json!({"long": "é".repeat(10_000), "list": vec![0; 1_000], "deep": deep}));
-        let event = facts.value("event").unwrap();
-        assert_eq!(event["long"].as_str().unwrap().len(), MAX_STRING);
-        assert_eq!(event["list"].as_array().unwrap().len(), MAX_ITEMS);
-        assert!(!event.to_string().contains("bottom"));
-    }
-
-    #[test]
-    fn fetched_facts_survive_the_store() {
-        let mut facts = facts(json!({}));
-        facts.set(Fact::User, FactValue::Known(json!({"login": "a@b.c"})));
-        facts.set(Fact::Manager, FactValue::Missing("no answer".to_owned()));
-        let mut restored = Facts::default();
-        restored.restore_fetched(&facts.fetched_json()).unwrap();
-        assert_eq!(restored.get(Fact::User), facts.get(Fact::User));
-        assert_eq!(restored.reason_missing(Fact::Manager), Some("no answer"));
-        assert_eq!(restored.not_fetched(Fact::ALL.into_iter().collect()).to_string(), "groups, user_risk");
-        assert!(restored.restore_fetched(&json!({"weather": {"known": 1}})).is_err());
-    }
-}
+mod tests;

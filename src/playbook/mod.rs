@@ -82,17 +82,17 @@ impl Playbook {
 
     /// The steps in an order in which each stands behind those it waits for, else as they are written.
     pub fn in_order(&self) -> Vec<&Step> {
-        let mut ordered: Vec<&Step> = Vec::with_capacity(self.steps.len());
-        while ordered.len() < self.steps.len() {
-            let placed = |name: &String| ordered.iter().any(|step| step.name == *name);
-            let next = self.steps.iter().find(|step| !placed(&step.name) && step.after.iter().all(placed));
-            match next {
-                Some(step) => ordered.push(step),
-                // A compiled playbook has no cycle.
-                None => break,
-            }
+        let mut ordered = Vec::with_capacity(self.steps.len());
+        // Every step finds its place, because a compiled playbook has no cycle.
+        while let Some(next) = self.next_in_order(&ordered) {
+            ordered.push(next);
         }
         ordered
+    }
+
+    fn next_in_order(&self, ordered: &[&Step]) -> Option<&Step> {
+        let placed = |name: &String| ordered.iter().any(|step| step.name == *name);
+        self.steps.iter().find(|step| !placed(&step.name) && step.after.iter().all(placed))
     }
 
     /// The step of this name.
@@ -133,5 +133,60 @@ impl CompileError {
     fn unknown_name(name: &str) -> Self {
         let message = format!("nothing is called `{}`", facts::cut(name, 100));
         Self::new(message, format!("use one of {}", Facts::names_for_people()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse::tests::compile;
+    use super::*;
+
+    fn playbook() -> Playbook {
+        let step =
+            |name: &str, rest: &str| format!("[[step]]\nname = \"{name}\"\naction = \"slack.message.post\"\n{rest}\n");
+        compile(
+            &[
+                "name = \"p\"\non = [\"user.risk.detect\", \"user.risk.change\"]\nwhen = 'user_risk == \"HIGH\"'\n"
+                    .to_owned(),
+                step("last", "after = [\"third\", \"first\"]"),
+                step("third", "needs = [\"second\"]\nwhen = 'size(groups) > 1'"),
+                step("first", "with = { text = \"{{ manager.login }}\" }"),
+                step("second", "after = [\"first\"]"),
+                step("free", ""),
+            ]
+            .concat(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn each_step_stands_behind_those_it_waits_for_else_as_written() {
+        let playbook = playbook();
+        let order: Vec<_> = playbook.in_order().iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(order, ["first", "second", "third", "last", "free"]);
+    }
+
+    #[test]
+    fn a_playbook_names_its_events_and_every_fact_it_reads() {
+        let playbook = playbook();
+        assert_eq!(playbook.event_types().collect::<Vec<_>>(), ["user.risk.detect", "user.risk.change"]);
+        assert!(playbook.wants("user.risk.change") && !playbook.wants("user.risk"));
+        assert_eq!(playbook.facts_named().to_string(), "manager, groups, user_risk");
+        let named = |step: &str| playbook.step(step).unwrap().facts_named().to_string();
+        assert_eq!([named("first"), named("third"), named("last")], ["manager", "groups", ""]);
+        assert!(playbook.step("fourth").is_none());
+    }
+
+    #[test]
+    fn a_name_that_nothing_has_is_answered_with_those_that_are() {
+        let error = CompileError::unknown_name(&"weather".repeat(100)).to_string();
+        assert!(error.starts_with("nothing is called `weatherweather"), "{error}");
+        assert!(
+            error.ends_with(
+                "; use one of event, risk, target, app, sign_in, links, user, manager, groups, user_risk, steps"
+            ),
+            "{error}"
+        );
+        assert!(error.len() < 300, "{error}");
     }
 }

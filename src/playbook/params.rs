@@ -201,4 +201,26 @@ mod tests {
         let error = compile("text = \"{{ event.weather }}\"").unwrap().render(&facts()).unwrap_err();
         assert_eq!(error.parameter, "text");
     }
+
+    #[test]
+    fn a_parameter_that_cannot_be_filled_yet_keeps_its_templates_and_the_others_are_filled() {
+        let params = compile(
+            "text = \"{{ event.displayMessage }}\"\nchannel = \"{{ manager.login }}\"\n\
+             fields = [{ title = \"{{ manager.login }}\", n = 1 }, \"x\", { at = 2026-08-24T10:15:02Z }]",
+        )
+        .unwrap();
+        let fields = json!([{"title": "{{ manager.login }}", "n": 1}, "x", {"at": "2026-08-24T10:15:02Z"}]);
+        let filled = json!({"text": "&lt;a&gt;", "channel": "{{ manager.login }}", "fields": fields});
+        assert_eq!(Value::Object(params.render_known(&facts())), filled);
+        let unrendered =
+            json!({"text": "{{ event.displayMessage }}", "channel": "{{ manager.login }}", "fields": fields});
+        assert_eq!(Value::Object(params.unrendered()), unrendered);
+    }
+
+    #[test]
+    fn a_step_that_is_named_anywhere_is_told() {
+        let params = compile("fields = [\"{{ steps.a.url }}\", { t = \"{{ steps.b.id }}\" }]\ntext = \"x\"").unwrap();
+        assert_eq!(params.steps_named().into_iter().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(params.facts_named().is_empty());
+    }
 }

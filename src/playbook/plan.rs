@@ -1,5 +1,6 @@
 //! Deciding: does a playbook apply, is a step called for, and with which parameters.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 
 use serde_json::{Map, Value};
@@ -73,6 +74,25 @@ pub fn applies(playbook: &Playbook, facts: &Facts) -> Result<bool, PlanError> {
     })
 }
 
+/// Prepares a step of a playbook of which it is not certain that it applies: a person wants it tried again, and it may never
+/// have been known. Else like [`prepare`].
+pub fn prepare_if_it_applies(playbook: &Playbook, step: &Step, facts: &Facts, event: &Event) -> Prepared {
+    let open = facts.not_fetched(applying_facts(playbook));
+    if !open.is_empty() {
+        return Prepared::NeedsFacts(open);
+    }
+    match applies(playbook, facts) {
+        Ok(true) => prepare(playbook, step, facts, event),
+        Ok(false) => {
+            Prepared::NotCalledFor { why: format!("the condition of the playbook `{}` is false", playbook.name) }
+        }
+        Err(error) => {
+            let message = format!("{error}: {}", error.source);
+            Prepared::Failed { message: cut(&message, MAX_MESSAGE).to_owned() }
+        }
+    }
+}
+
 /// Prepares a step: asks its condition, fills its parameters, lets the action check them and names its lane.
 pub fn prepare(playbook: &Playbook, step: &Step, facts: &Facts, event: &Event) -> Prepared {
     match try_prepare(step, facts, event) {
@@ -101,7 +121,9 @@ fn try_prepare(step: &Step, facts: &Facts, event: &Event) -> Result<Prepared, St
     if !open.is_empty() {
         return Ok(Prepared::NeedsFacts(open));
     }
-    let mut params = step.with.render(facts).map_err(|error| match error.source() {
+    // What changes something is never filled with words that stand for what is not known.
+    let told = if step.action.changes_access { Cow::Borrowed(facts) } else { facts.for_telling() };
+    let mut params = step.with.render(&told).map_err(|error| match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     })?;
@@ -138,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::parse::tests::compile;
+    use super::super::parse::tests::{ADD_USER, compile};
     use super::*;
     use crate::model::event::SOURCE_OKTA;
     use crate::playbook::{Fact, FactValue, LinkBase, StepView};
@@ -183,6 +205,46 @@ mod tests {
         facts.set(Fact::Groups, FactValue::Known(json!(["Staff"])));
         facts.set(Fact::Manager, FactValue::Known(json!({"login": "bob@example.com"})));
         facts.set_step("quarantine", StepView { state: "succeeded".to_owned(), ..StepView::default() });
+    }
+
+    #[test]
+    fn a_fact_that_was_given_up_stands_in_a_text_as_not_known_and_decides_nothing() {
+        let event = event("HIGH", user());
+        let mut facts = facts(&event);
+        known(&mut facts);
+        let given_up = || FactValue::GivenUp("it could not be had in time: Okta answered 500".to_owned());
+        facts.set(Fact::Manager, given_up());
+        let playbook = compile(PLAYBOOK).unwrap();
+        let told = prepare(&playbook, playbook.step("tell").unwrap(), &facts, &event);
+        let Prepared::Ready { params, .. } = told else { panic!("{told:?}") };
+        let text = params["text"].as_str().unwrap();
+        assert!(text.starts_with("(not known: Okta could not be asked) succeeded"), "{text}");
+        // A condition, and what a change is filled with, do not take words for an answer.
+        facts.set(Fact::Groups, given_up());
+        check_failed(&event, &facts, "tell", "Okta answered 500");
+        facts.set(Fact::User, given_up());
+        check_failed(&event, &facts, "quarantine", "Okta answered 500");
+        // Who tries it again asks again.
+        let stored = facts.fetched_json();
+        assert!(stored.get("user_risk").is_some() && stored.get("user").is_none(), "{stored}");
+    }
+
+    #[test]
+    fn a_step_that_is_tried_again_is_not_done_when_its_playbook_does_not_apply() {
+        let text = PLAYBOOK.replace("risk.level != \"UNKNOWN\"", "user_risk == \"HIGH\"");
+        let playbook = compile(&text).unwrap();
+        let event = event("HIGH", user());
+        let mut facts = facts(&event);
+        let look =
+            |facts: &Facts| prepare_if_it_applies(&playbook, playbook.step("quarantine").unwrap(), facts, &event);
+        assert_eq!(look(&facts), Prepared::NeedsFacts([Fact::UserRisk].into_iter().collect()));
+        known(&mut facts);
+        assert!(matches!(look(&facts), Prepared::Ready { .. }));
+        facts.set(Fact::UserRisk, FactValue::Known(json!("LOW")));
+        assert!(matches!(look(&facts), Prepared::NotCalledFor { .. }));
+        facts.set(Fact::UserRisk, FactValue::GivenUp("no answer".to_owned()));
+        let Prepared::Failed { message } = look(&facts) else { panic!("it was decided without the fact") };
+        assert!(message.contains("no answer"), "{message}");
     }
 
     #[track_caller]
@@ -272,6 +334,70 @@ mod tests {
         known(&mut facts);
         let text = "bob@example.com succeeded &lt;!channel&gt; {{ 7 * 7 }}";
         check(&event, &facts, "tell", Prepared::Ready { params: json!({"channel": "C1", "text": text}), lane: None });
+    }
+
+    /// Takes both the user and the app from the event.
+    static UNASSIGN: ActionKind = ActionKind {
+        name: "okta.app.unassign_user",
+        summary: "takes the app from the user",
+        from_event: &[("user", FromEvent::UserId), ("app", FromEvent::AppId)],
+        check: |params| if params["app"] == "0oaX" { Err("not this one".to_owned()) } else { Ok(()) },
+        lane: |params| Some(params["app"].as_str()?.to_owned()),
+        ..ADD_USER
+    };
+
+    #[track_caller]
+    fn check_unassign(with: &str, target: Value, expected: Prepared) {
+        let config = format!(
+            "name = \"p\"\non = [\"x\"]\n[[step]]\nname = \"s\"\naction = \"okta.app.unassign_user\"\nwith = {{ {with} }}"
+        );
+        let playbook = Playbook::compile(&toml::from_str(&config).unwrap(), &[&UNASSIGN]).unwrap();
+        let event = event("HIGH", target);
+        let [step] = playbook.steps.as_slice() else { panic!("one step") };
+        assert_eq!(prepare(&playbook, step, &facts(&event), &event), expected);
+    }
+
+    #[test]
+    fn what_the_step_leaves_out_is_taken_from_the_event_and_nothing_it_gives_is_replaced() {
+        let both = || json!([{"id": "0oa1", "type": "AppInstance"}, {"id": "00u1", "type": "User"}]);
+        let ready = |user: &str, app: &str| Prepared::Ready {
+            params: json!({"user": user, "app": app}),
+            lane: Some(app.to_owned()),
+        };
+        check_unassign("", both(), ready("00u1", "0oa1"));
+        check_unassign("user = \"00u9\"", both(), ready("00u9", "0oa1"));
+        check_unassign("app = \"0oa9\"", both(), ready("00u1", "0oa9"));
+        check_unassign("app = \"0oa9\"", user(), ready("00u1", "0oa9"));
+        let failed = |why: &str| Prepared::Failed { message: format!("playbook `p`, step `s`: {why}") };
+        check_unassign(
+            "",
+            user(),
+            failed(
+                "the event names no affected app, so `okta.app.unassign_user` needs the parameter `app` in its `with`",
+            ),
+        );
+        check_unassign(
+            "app = \"0oa{{ 'X' }}\"",
+            user(),
+            failed("`okta.app.unassign_user` refuses its parameters: not this one"),
+        );
+    }
+
+    #[test]
+    fn a_message_about_a_failure_is_cut_at_its_bound() {
+        let event = event("HIGH", user());
+        let mut facts = facts(&event);
+        known(&mut facts);
+        facts.set(Fact::Manager, FactValue::Missing("x".repeat(500)));
+        let name = "p".repeat(60);
+        let playbook = compile(&PLAYBOOK.replace("\"p\"", &format!("\"{name}\""))).unwrap();
+        match prepare(&playbook, playbook.step("tell").unwrap(), &facts, &event) {
+            Prepared::Failed { message } => {
+                assert!(message.starts_with(&format!("playbook `{name}`")) && message.ends_with("xxx"), "{message}");
+                assert_eq!(message.len(), MAX_MESSAGE);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     proptest! {

@@ -13,6 +13,9 @@ pub type Fields = &'static [(&'static str, Shape)];
 /// Every word that a level can be.
 const LEVELS: [RiskLevel; 4] = [RiskLevel::Low, RiskLevel::Medium, RiskLevel::High, RiskLevel::Unknown];
 
+/// What a text says in place of what could not be had.
+const NOT_KNOWN: &str = "(not known: Okta could not be asked)";
+
 /// What a value looks like, whatever the event. Texts, flags and records may be null as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -43,6 +46,20 @@ impl Shape {
             Self::List => Some(json!(["text"])),
             Self::Record(fields) => {
                 Some(fields.iter().filter_map(|(name, shape)| Some(((*name).to_owned(), shape.sample()?))).collect())
+            }
+        }
+    }
+
+    /// What stands for a value of this shape that could not be had, in a text for people.
+    pub(super) fn not_known(self) -> Value {
+        match self {
+            Self::Open | Self::Each(_) => json!({}),
+            Self::Text => json!(NOT_KNOWN),
+            Self::Flag => Value::Null,
+            Self::Level => json!(RiskLevel::Unknown.as_str()),
+            Self::List => json!([NOT_KNOWN]),
+            Self::Record(fields) => {
+                fields.iter().map(|(name, shape)| ((*name).to_owned(), shape.not_known())).collect()
             }
         }
     }
@@ -176,5 +193,31 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
         }
         place("target.name").unwrap().check_literal(Some("High")).unwrap();
+    }
+
+    #[test]
+    fn a_sample_has_every_field_whose_form_is_known() {
+        assert_eq!(Shape::Open.sample(), None);
+        assert_eq!(Shape::Each(&[("a", Shape::Text)]).sample(), None);
+        let fields: Fields = &[
+            ("text", Shape::Text),
+            ("flag", Shape::Flag),
+            ("level", Shape::Level),
+            ("list", Shape::List),
+            ("open", Shape::Open),
+            ("inner", Shape::Record(&[("text", Shape::Text)])),
+        ];
+        assert_eq!(
+            Shape::Record(fields).sample(),
+            Some(json!({"text": "text", "flag": true, "level": "LOW", "list": ["text"], "inner": {"text": "text"}}))
+        );
+    }
+
+    #[test]
+    fn what_has_no_fields_is_called_by_its_kind() {
+        check("groups.first", "there is no field `groups.first`; `groups` is a list and has no fields");
+        check("sign_in.proxy.x", "there is no field `sign_in.proxy.x`; `sign_in.proxy` is true or false and has");
+        assert_eq!([Shape::Open, Shape::Record(&[]), Shape::Each(&[])].map(Shape::noun), ["an object"; 3]);
+        assert!(Place::of("weather").is_none());
     }
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::ledger::{Prepared, count_open_after};
-use super::{Store, StoreError, from_optional_ms, to_ms};
+use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
 use crate::model::action::{ActionState, InDoubt};
 use crate::model::ids::{EventId, IdempotencyKey, RunId};
@@ -23,12 +23,17 @@ pub struct PendingEvent {
     pub subject: Option<String>,
     /// Whether it comes from a backfill, and if so, whether that acts.
     pub backfill: Option<BackfillMode>,
-    /// Whether a newer risk event of the same user is known (asked only for backfills that act).
+    /// Whether a risk event of the same user that happened later is known: for a backfill that acts at all, for a live
+    /// event if that one had arrived before.
     pub superseded: bool,
     /// When an action that resets risk was last attempted on the affected user, whatever became of it.
     pub last_reset: Option<Timestamp>,
     /// How often it was put off.
     pub postponed: u32,
+    /// Why it was put off last.
+    pub put_off_because: Option<String>,
+    /// When it was stored.
+    pub received: Timestamp,
 }
 
 /// What a backfill does with what it finds.
@@ -121,11 +126,14 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT e.id, e.source, b.body, e.subject, e.backfill, s.execute, e.postponed,
-                            e.backfill AND s.execute AND e.risk IS NOT NULL AND EXISTS (
+                            e.risk IS NOT NULL AND (NOT e.backfill OR s.execute) AND EXISTS (
                                 SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
-                                                        AND n.risk IS NOT NULL),
+                                   AND n.risk <> 'UNKNOWN'
+                                   AND (e.backfill OR (n.id < e.id AND n.state NOT IN ('held', 'skipped')
+                                        AND n.stream IN (SELECT id FROM stream WHERE kind = 'live' OR execute)))),
                             (SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
-                             WHERE a.subject = e.subject AND a.kind IN (SELECT value FROM json_each(?3)))
+                             WHERE a.subject = e.subject AND a.kind IN (SELECT value FROM json_each(?3))),
+                            e.reason, e.received_at
                      FROM event e JOIN event_body b ON b.event = e.id JOIN stream s ON s.id = e.stream
                      WHERE e.state = 'new' AND coalesce(e.retry_at, 0) <= ?1
                        AND NOT EXISTS (SELECT 1 FROM event p WHERE p.state = 'new' AND p.retry_at > ?1
@@ -199,6 +207,8 @@ fn pending_event(row: &Row<'_>) -> Result<PendingEvent, StoreError> {
         postponed: row.get(6)?,
         superseded: row.get(7)?,
         last_reset: from_optional_ms(row.get(8)?)?,
+        put_off_because: row.get(9)?,
+        received: from_ms(row.get(10)?)?,
     })
 }
 

@@ -1,6 +1,8 @@
 //! Actions and attempts: preparing, and transactions T3 and T4.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
@@ -35,6 +37,10 @@ pub struct OpenAction {
     pub step: String,
     /// How often preparing was put off.
     pub postponed: u32,
+    /// When it was planned, or when a person asked for it again.
+    pub since: Timestamp,
+    /// The end of its wait, if it has one.
+    pub wait_until: Option<Timestamp>,
 }
 
 /// What preparing an action of a run needs to know.
@@ -101,6 +107,10 @@ pub struct Claimed {
     pub in_doubt: InDoubt,
     /// When its time for retries began: when it was planned, or when a person asked for it again.
     pub retry_from: Timestamp,
+    /// Since when it is in the state in which it was found.
+    pub since: Timestamp,
+    /// Why it did not succeed so far, as a word from a closed list and in a sentence.
+    pub trouble: Option<(String, String)>,
 }
 
 /// T4: how an attempt, or the reading back after one, ended.
@@ -129,19 +139,12 @@ impl Store {
         self.read(move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT id, run, step, attempts FROM action
+                    "SELECT id, run, step, attempts, retry_from, wait_until FROM action
                      WHERE state = 'waiting' AND due <= ?1 AND (open_after = 0 OR wait_until <= ?1)
                      ORDER BY due, id LIMIT ?2",
                 )?
-                .query_map(params![to_ms(now), limit as i64], |row| {
-                    Ok(OpenAction {
-                        id: ActionId(row.get(0)?),
-                        run: RunId(row.get(1)?),
-                        step: row.get(2)?,
-                        postponed: row.get(3)?,
-                    })
-                })?
-                .map(|row| Ok(row?))
+                .query_map(params![to_ms(now), limit as i64], |row| Ok(open_action(row)))?
+                .map(|row| row?)
                 .collect()
         })
         .await
@@ -182,62 +185,6 @@ impl Store {
                 commit_preparation(connection, preparation, now)?;
             }
             Ok(())
-        })
-        .await
-    }
-
-    /// T3: takes actions that are due and whose lane is free, and writes their attempt rows, in one transaction. Nothing
-    /// is taken while dispatching is paused. Each service has `most` places of its own: when one does not answer, what
-    /// goes to the others goes on. A lane is free when no earlier action holds a place in it and none is under way: that
-    /// can be a later one, when a person has an earlier one tried again.
-    pub async fn claim_ready(&self, now: Timestamp, most: usize) -> Result<Vec<Claimed>, StoreError> {
-        self.write(move |connection| {
-            let mut taken: Vec<Claimed> = Vec::new();
-            for (service, free) in free_places(connection, most)? {
-                let mut due = connection.prepare_cached(&format!(
-                    "{SELECT_CLAIMED} WHERE a.service = ?1 AND a.state IN ('ready', 'retry') AND a.due <= ?2
-                       AND (a.lane IS NULL OR NOT EXISTS (
-                            SELECT 1 FROM action b WHERE b.lane = a.lane AND (b.id < a.id OR b.state = 'started')
-                               AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
-                                               'awaiting_approval')))
-                     ORDER BY a.due, a.id LIMIT ?3"
-                ))?;
-                for row in due.query_map(params![service, to_ms(now), free], |row| Ok(claimed(row)))? {
-                    taken.push(row??);
-                }
-            }
-            for action in &taken {
-                change_state(connection, action.id, Happening::Claimed, now)?;
-                connection
-                    .prepare_cached("UPDATE action SET attempts = ?2 WHERE id = ?1")?
-                    .execute(params![action.id.0, action.attempt])?;
-                connection
-                    .prepare_cached("INSERT INTO attempt (action, number, started_at) VALUES (?1, ?2, ?3)")?
-                    .execute(params![action.id.0, action.attempt, to_ms(now)])?;
-            }
-            if !taken.is_empty() {
-                halt::point(Point::InsideT3);
-            }
-            Ok(taken)
-        })
-        .await
-    }
-
-    /// Whether anything could be claimed; lanes are not looked at. Spares an idle daemon its commits.
-    pub async fn has_claimable(&self, now: Timestamp, most: usize) -> Result<bool, StoreError> {
-        self.read(move |connection| {
-            for (service, _) in free_places(connection, most)? {
-                let due: bool = connection
-                    .prepare_cached(
-                        "SELECT EXISTS (SELECT 1 FROM action WHERE service = ?1 AND state IN ('ready', 'retry')
-                                                               AND due <= ?2)",
-                    )?
-                    .query_row(params![service, to_ms(now)], |row| row.get(0))?;
-                if due {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
         })
         .await
     }
@@ -317,6 +264,37 @@ impl Store {
         .await
     }
 
+    /// Brings back what a clock that ran ahead has put off too far: nothing is due later than `longest` from now, no wait
+    /// for other steps ends later than `longest_wait` from now, and no time for retries begins in the future. Returns how
+    /// many actions and events that were.
+    pub async fn pull_back(
+        &self,
+        now: Timestamp,
+        longest: Duration,
+        longest_wait: Duration,
+    ) -> Result<usize, StoreError> {
+        let (due, wait) = (to_ms(later(now, longest)), to_ms(later(now, longest_wait)));
+        let now = to_ms(now);
+        self.write(move |connection| {
+            let mut moved = connection
+                .prepare_cached(
+                    "UPDATE action SET due = min(due, ?1), wait_until = iif(wait_until > ?2, ?2, wait_until),
+                                       retry_from = min(retry_from, ?1), updated_at = min(updated_at, ?1)
+                     WHERE state IN ('waiting', 'ready', 'retry', 'unknown')
+                       AND (due > ?3 OR wait_until > ?2 OR retry_from > ?3 OR updated_at > ?3)",
+                )?
+                .execute([now, wait, due])?;
+            moved += connection
+                .prepare_cached(
+                    "UPDATE event SET retry_at = min(retry_at, ?1), received_at = min(received_at, ?1)
+                     WHERE state = 'new' AND retry_at IS NOT NULL AND (retry_at > ?2 OR received_at > ?2)",
+                )?
+                .execute([now, due])?;
+            Ok(moved)
+        })
+        .await
+    }
+
     /// How many events of a stream wait for a decision, plus how many actions that came of it wait for their first attempt
     /// to end. Retries and what only a person can move are left out.
     pub async fn unfinished_of(&self, stream: StreamId) -> Result<u64, StoreError> {
@@ -334,24 +312,9 @@ impl Store {
     }
 }
 
-/// The services that something is ready for, each with how many of its `most` places are free. None while dispatching is
-/// paused.
-fn free_places(connection: &Connection, most: usize) -> Result<Vec<(String, i64)>, StoreError> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    connection
-        .prepare_cached(
-            "WITH RECURSIVE wanted (name) AS (
-                SELECT min(service) FROM action WHERE state IN ('ready', 'retry')
-                UNION ALL
-                SELECT (SELECT min(service) FROM action WHERE state IN ('ready', 'retry') AND service > wanted.name)
-                FROM wanted WHERE wanted.name IS NOT NULL)
-             SELECT name, ?1 - (SELECT count(*) FROM action WHERE state = 'started' AND service = name) AS free
-             FROM wanted WHERE name IS NOT NULL AND free > 0
-               AND NOT EXISTS (SELECT 1 FROM control WHERE name = 'paused')",
-        )?
-        .query_map([most], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .map(|row| Ok(row?))
-        .collect()
+/// `pause` after `moment`, or the end of time.
+fn later(moment: Timestamp, pause: Duration) -> Timestamp {
+    SignedDuration::try_from(pause).ok().and_then(|pause| moment.checked_add(pause).ok()).unwrap_or(Timestamp::MAX)
 }
 
 fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Timestamp) -> Result<(), StoreError> {
@@ -480,6 +443,17 @@ pub(super) fn parse_receipt(json: Option<String>) -> Result<Receipt, StoreError>
     }
 }
 
+fn open_action(row: &Row<'_>) -> Result<OpenAction, StoreError> {
+    Ok(OpenAction {
+        id: ActionId(row.get(0)?),
+        run: RunId(row.get(1)?),
+        step: row.get(2)?,
+        postponed: row.get(3)?,
+        since: from_ms(row.get(4)?)?,
+        wait_until: from_optional_ms(row.get(5)?)?,
+    })
+}
+
 fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
     let state: String = row.get(1)?;
     Ok(SiblingState {
@@ -492,9 +466,9 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
 
 /// The number of the attempt is the next one; for an unknown action that is only read back it is not used.
 const SELECT_CLAIMED: &str = "SELECT a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, \
-                              a.retry_from FROM action a";
+                              a.retry_from, a.updated_at, a.reason, a.error FROM action a";
 
-fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
+pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
     let in_doubt: String = row.get(7)?;
     Ok(Claimed {
         id: ActionId(row.get(0)?),
@@ -506,5 +480,7 @@ fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
         attempt: row.get(6)?,
         in_doubt: InDoubt::parse(&in_doubt).ok_or_else(|| StoreError::Unreadable(format!("in_doubt `{in_doubt}`")))?,
         retry_from: from_ms(row.get(8)?)?,
+        since: from_ms(row.get(9)?)?,
+        trouble: row.get::<_, Option<String>>(10)?.zip(row.get(11)?),
     })
 }

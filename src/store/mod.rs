@@ -5,6 +5,7 @@
 //! committed data only.
 
 mod backup;
+mod claim;
 mod decisions;
 mod file;
 mod health;
@@ -15,6 +16,7 @@ mod lock;
 mod migrate;
 mod people;
 mod status;
+mod trips;
 mod writer;
 
 #[cfg(test)]
@@ -31,6 +33,7 @@ use tokio::sync::watch;
 use health::Health;
 
 pub use backup::{BackupError, Copied, Copying, back_up};
+pub use claim::{Claims, Stopped, Taken};
 pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
 pub use health::Trouble;
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
@@ -42,6 +45,7 @@ pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,
 };
+pub use trips::{LetGo, TripRow, Tripped};
 
 /// A handle to the state file; clones share the writer thread and the read connection.
 #[derive(Clone)]

@@ -82,6 +82,19 @@ impl Store {
         change: PersonChange,
         now: Timestamp,
     ) -> Result<ActionState, PersonError> {
+        self.change_by(action, change, "a person", now).await
+    }
+
+    /// The same, on record with the person's name. Who approves an action lets it past the limits, past a stop of its
+    /// playbook and past `max_event_age`; planned anew, it needs another approval.
+    pub async fn change_by(
+        &self,
+        action: ActionId,
+        change: PersonChange,
+        who: &str,
+        now: Timestamp,
+    ) -> Result<ActionState, PersonError> {
+        let who = who.to_owned();
         self.write(move |connection| {
             let found: Option<(String, bool)> = connection
                 .query_row("SELECT state, params IS NOT NULL FROM action WHERE id = ?1", [action.0], |row| {
@@ -108,6 +121,17 @@ impl Store {
                             retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
                 params![action.0, to_ms(now), change.participle(), change.begins_anew()],
             )?;
+            let approval = match happening {
+                Happening::Approved => Some((Some(to_ms(now)), Some(who))),
+                Happening::PlannedAnewByPerson => Some((None, None)),
+                _ => None,
+            };
+            if let Some((at, by)) = approval {
+                connection.execute(
+                    "UPDATE action SET approved_at = ?2, approved_by = ?3 WHERE id = ?1",
+                    params![action.0, at, by],
+                )?;
+            }
             Ok(Ok(change_state(connection, action, happening, now)?))
         })
         .await?

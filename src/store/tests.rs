@@ -734,3 +734,93 @@ async fn open_changes_of_a_user_are_those_that_go_on_by_themselves() {
     inbox.store.record_outcome(end(first, None, Happening::CannotTell), at(2)).await.unwrap();
     assert!(!open("a").await, "only a person moves it now");
 }
+
+#[tokio::test]
+async fn an_event_that_arrives_after_what_happened_later_does_not_undo_it() {
+    let inbox = Inbox::open().await;
+    let told = |uuid, user, risk, second| NewEvent { risk: Some(risk), ..event(uuid, user, second) };
+    inbox.receive(vec![told("high", "ann", "HIGH", 20), told("unknown", "bob", "UNKNOWN", 20)]).await;
+    let plain = NewEvent { risk: None, ..event("plain", "ann", 10) };
+    let late =
+        vec![told("late", "ann", "LOW", 10), told("tie", "ann", "LOW", 20), plain, told("bob", "bob", "HIGH", 10)];
+    inbox.receive(late).await;
+    for (uuid, superseded) in [("high", false), ("late", true), ("tie", false), ("plain", false), ("bob", false)] {
+        assert_eq!(inbox.pending(uuid).await.superseded, superseded, "{uuid}");
+    }
+    // In the order in which things happened, every one of them is acted on.
+    inbox.receive(vec![told("newer", "ann", "LOW", 30), told("newest", "ann", "HIGH", 40)]).await;
+    assert!(!inbox.pending("newer").await.superseded && !inbox.pending("high").await.superseded);
+}
+
+#[tokio::test]
+async fn what_was_only_looked_at_supersedes_nothing_that_acts() {
+    let inbox = Inbox::open().await;
+    let looking = inbox.store.create_stream(stream(StreamKind::Backfill, false), at(1)).await.unwrap();
+    inbox.store.commit_page(page(looking, None, "1", vec![event("newer", "ann", 20)]), at(1)).await.unwrap();
+    inbox.receive(vec![event("older", "ann", 10)]).await;
+    assert!(!inbox.pending("older").await.superseded);
+}
+
+#[tokio::test]
+async fn an_event_of_a_cancelled_backfill_is_acted_on_when_another_stream_brings_it() {
+    for live in [true, false] {
+        let inbox = Inbox::open().await;
+        let cancelled = inbox.store.create_stream(stream(StreamKind::Backfill, true), at(1)).await.unwrap();
+        inbox.store.commit_page(page(cancelled, None, "1", vec![event("a", "ann", 1)]), at(1)).await.unwrap();
+        assert!(inbox.store.cancel_backfill(cancelled, at(2)).await.unwrap());
+        let before = inbox.store.find_event("a").await.unwrap().unwrap().0;
+        assert_eq!((before.state.as_str(), before.reason.as_deref()), ("skipped", Some("backfill cancelled")));
+        let counts = if live {
+            inbox.receive(vec![event("a", "ann", 1)]).await
+        } else {
+            let again = inbox.store.create_stream(stream(StreamKind::Backfill, true), at(3)).await.unwrap();
+            let last = PageCommit { last: true, ..page(again, None, "1", vec![event("a", "ann", 1)]) };
+            inbox.store.commit_page(last, at(3)).await.unwrap()
+        };
+        assert_eq!(counts, PageCounts { stored: 1, duplicates: 0 });
+        assert_eq!(inbox.undecided(9).await, ["a"]);
+        let after = inbox.store.find_event("a").await.unwrap().unwrap().0;
+        assert!(after.id > before.id && after.reason.is_none(), "{after:?}");
+        // Once is enough.
+        assert_eq!(inbox.receive(vec![event("a", "ann", 1)]).await.stored, 0);
+        assert_eq!(inbox.undecided(9).await, ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_clock_that_ran_ahead_put_off_is_brought_back_and_the_rest_is_left_alone() {
+    use std::time::Duration;
+
+    const YEAR: i64 = 365 * 24 * 3600;
+    let inbox = Inbox::open().await;
+    let far = NewAction { wait_until: Some(at(YEAR)), ..waiting("far", &["step"]) };
+    let near = NewAction { wait_until: Some(at(600)), ..waiting("near", &["step"]) };
+    let planned = inbox.plan("a", vec![ready("step"), far, near]).await;
+    assert_eq!(inbox.claim(1).await, ["step"]);
+    let end = AttemptEnd { due: Some(at(YEAR)), ..end(planned[0], Some("transient"), Happening::MayPass) };
+    inbox.store.record_outcome(end, at(1)).await.unwrap();
+    inbox.receive(vec![event("b", "bob", 1), event("c", "cid", 1)]).await;
+    for (uuid, until) in [("b", YEAR), ("c", 60)] {
+        let verdict = EventVerdict::Postponed { until: at(until), reason: "Okta is away".to_owned() };
+        let decision = Decision { event: inbox.pending(uuid).await.id, verdict, runs: Vec::new() };
+        inbox.store.commit_decisions(vec![decision], at(1)).await.unwrap();
+    }
+    let pull_back = async |second| {
+        let (longest, longest_wait) = (Duration::from_secs(3600), Duration::from_secs(700));
+        inbox.store.pull_back(at(second), longest, longest_wait).await.unwrap()
+    };
+    assert!(inbox.claim(50).await.is_empty() && inbox.undecided(50).await.is_empty());
+    assert_eq!(pull_back(50).await, 3);
+    assert_eq!(inbox.claim(50).await, ["step"]);
+    assert_eq!(inbox.undecided(50).await, ["b"], "what is put off by a legitimate pause stays so");
+    let preparable = async |second| inbox.store.preparable(at(second), 9).await.unwrap().len();
+    assert_eq!((preparable(599).await, preparable(600).await, preparable(750).await), (0, 1, 2));
+    assert_eq!(pull_back(50).await, 0);
+
+    // A time for retries that begins in the future would have no end.
+    let failed = inbox.bring(ActionState::Failed, 1).await[0];
+    inbox.store.change_by_person(failed, PersonChange::Retry, at(YEAR)).await.unwrap();
+    assert_eq!(pull_back(60).await, 1);
+    let claimed = inbox.store.claim_ready(at(60), 9).await.unwrap();
+    assert_eq!((claimed.len(), claimed[0].retry_from), (1, at(60)));
+}

@@ -13,6 +13,8 @@ pub enum Service {
     ServiceNow,
     /// Slack's Web API and its incoming webhooks.
     Slack,
+    /// The workflow behind a webhook of Microsoft Teams.
+    Teams,
     /// The mail server.
     Smtp,
 }
@@ -25,7 +27,7 @@ pub struct Effect {
     /// Where.
     pub service: Service,
     /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`, `incident.create`, `incident.update`,
-    /// `slack.post` or `mail`.
+    /// `slack.post`, `teams.post` or `mail`.
     pub kind: &'static str,
     /// What was changed, such as `00g…/00u…`, a sys_id, a channel, or the recipients.
     pub target: String,

@@ -66,6 +66,8 @@ pub enum Misbehaviour {
     Delay(Duration),
     /// Not processed; status 200 and a JSON body that never ends.
     EndlessBody,
+    /// Processed; instead of the answer a body trickles in that never ends, a byte at a time.
+    Drip,
     /// Not processed; status 302 to this URL.
     Redirect(String),
 }
@@ -258,6 +260,11 @@ pub(super) async fn misbehave(
             wire.never_end();
             StatusCode::OK.into_response()
         }
+        Misbehaviour::Drip => {
+            next.run(request).await;
+            wire.drip();
+            StatusCode::OK.into_response()
+        }
         Misbehaviour::TruncateBody => {
             let response = next.run(request).await;
             let length = response.body().size_hint().exact().unwrap_or_default();
@@ -316,6 +323,7 @@ fn rate_limited(gate: &Gate, limit: u32, reset_in: Duration) -> Response {
             let detail = format!("Rate limit of {limit} requests per hour for Table API exceeded");
             (super::servicenow::error(429, "Rate limit exceeded", &detail), vec![(RETRY_AFTER.as_str(), seconds)])
         }
+        Service::Teams => (scripted(429, Vec::new(), String::new()), vec![(RETRY_AFTER.as_str(), seconds)]),
         Service::Slack | Service::Smtp => {
             let body = r#"{"ok":false,"error":"ratelimited"}"#;
             let json = vec![(CONTENT_TYPE.to_string(), "application/json".to_owned())];

@@ -111,6 +111,13 @@ impl Log {
         });
     }
 
+    /// The uuids of the pushed events of a type.
+    pub(super) fn uuids_of(&self, event_type: &str) -> Vec<String> {
+        let uuid =
+            |event: &Pushed| Some(serde_json::from_str::<Value>(&event.text).ok()?.get("uuid")?.as_str()?.to_owned());
+        self.pushed.iter().filter(|event| event.event_type == event_type).filter_map(uuid).collect()
+    }
+
     pub(super) fn forget_cursors(&mut self) {
         self.cursors.clear();
     }

@@ -1,4 +1,4 @@
-//! A simulated world on loopback: an Okta org, a ServiceNow instance, Slack and a mail server, in this process.
+//! A simulated world on loopback: an Okta org, a ServiceNow instance, Slack, Teams and a mail server, in this process.
 //!
 //! `demo` shows the daemon against it, the end-to-end tests and benches run against it. It keeps the semantics of the
 //! real services, also where they are inconvenient: the log's order of persistence, cursors that are forgotten, apps
@@ -21,6 +21,7 @@ mod servicenow;
 mod slack;
 mod smtp;
 mod synthetic;
+mod teams;
 mod wire;
 mod world;
 
@@ -124,12 +125,14 @@ impl Org {
     /// Opens the listeners on free ports of 127.0.0.1 and begins to answer.
     pub async fn start(options: OrgOptions) -> io::Result<Self> {
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let (okta, servicenow, slack, smtp) = (bind().await?, bind().await?, bind().await?, bind().await?);
+        let (okta, servicenow, slack) = (bind().await?, bind().await?, bind().await?);
+        let (teams, smtp) = (bind().await?, bind().await?);
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
             okta: origin(&okta)?,
             servicenow: origin(&servicenow)?,
             slack: origin(&slack)?,
+            teams: origin(&teams)?,
             smtp_port: smtp.local_addr()?.port(),
         };
         let clock = Clock::start(options.start_at, options.clock_offset);
@@ -147,6 +150,7 @@ impl Org {
         serve(okta, okta::router(&world), &stop);
         serve(servicenow, servicenow::router(&world), &stop);
         serve(slack, slack::router(&world), &stop);
+        serve(teams, teams::router(&world), &stop);
         smtp::serve(smtp, Arc::clone(&world), stop.clone());
         Ok(Self { world, _stop: stop.drop_guard() })
     }
@@ -169,6 +173,11 @@ impl Org {
     /// An incoming webhook of Slack.
     pub fn slack_webhook_url(&self) -> String {
         format!("{}{}", self.world.addresses.slack, slack::WEBHOOK_PATH)
+    }
+
+    /// The webhook of a workflow in Teams.
+    pub fn teams_webhook_url(&self) -> String {
+        format!("{}{}", self.world.addresses.teams, teams::webhook())
     }
 
     /// The port of the mail server on 127.0.0.1; it speaks without TLS.
@@ -214,6 +223,11 @@ impl Org {
     /// How many events the log holds.
     pub fn log_len(&self) -> u64 {
         self.world.read(|inside| inside.log.len())
+    }
+
+    /// The uuids of the pushed events of a type, each as often as the log holds it, in the order of the log.
+    pub fn logged(&self, event_type: &str) -> Vec<String> {
+        self.world.read(|inside| inside.log.uuids_of(event_type))
     }
 
     /// Makes every cursor that was given out unknown.

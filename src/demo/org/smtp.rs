@@ -204,6 +204,13 @@ impl Session {
             Some(Misbehaviour::EndlessBody) => loop {
                 self.reply("250-more").await?;
             },
+            Some(Misbehaviour::Drip) => {
+                process(self);
+                loop {
+                    self.reply("250-more").await?;
+                    tokio::time::sleep(super::wire::DRIP).await;
+                }
+            }
         };
         let status = reply.get(..3).and_then(|code| code.parse().ok()).unwrap_or_default();
         self.world.change(|inside| inside.journal.answered(number, status));

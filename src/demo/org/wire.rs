@@ -13,6 +13,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Accepts connections until the org stops.
@@ -38,7 +39,8 @@ impl Listener for WireListener {
                     // A small answer must not wait for the client's acknowledgement: benches measure the daemon.
                     let _ = stream.set_nodelay(true);
                     let stopped = Box::pin(self.stop.clone().cancelled_owned());
-                    return (Wire { stream, stopped, control: WireControl::default() }, peer);
+                    let next_drop = Box::pin(tokio::time::sleep(Duration::ZERO));
+                    return (Wire { stream, stopped, next_drop, control: WireControl::default() }, peer);
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -54,6 +56,8 @@ impl Listener for WireListener {
 pub(super) struct Wire {
     stream: TcpStream,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When the next byte of an answer that trickles may leave.
+    next_drop: Pin<Box<Sleep>>,
     control: WireControl,
 }
 
@@ -71,6 +75,8 @@ enum Mode {
     Cut { matched: usize, left: usize },
     /// The answer is replaced by one that never ends; `sent_head` bytes of its head are out.
     Endless { sent_head: usize },
+    /// The same, but what follows the head comes a byte at a time.
+    Drip { sent_head: usize },
 }
 
 /// The empty line between head and body.
@@ -80,6 +86,9 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 /// need not be right: without one a reader of the log would not even look at the body.
 const ENDLESS_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
                               date: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n[";
+
+/// The pause between two bytes of an answer that trickles: far below every time-out between two reads.
+pub(super) const DRIP: Duration = Duration::from_millis(50);
 
 /// What follows it for ever.
 const ENDLESS_FILL: &[u8] = &[b' '; 16 * 1024];
@@ -98,6 +107,11 @@ impl WireControl {
     /// Sends a body without end in place of the answer.
     pub(super) fn never_end(&self) {
         self.set(Mode::Endless { sent_head: 0 });
+    }
+
+    /// Lets a body without end trickle in place of the answer.
+    pub(super) fn drip(&self) {
+        self.set(Mode::Drip { sent_head: 0 });
     }
 
     fn set(&self, mode: Mode) {
@@ -153,6 +167,21 @@ impl Wire {
             }
         }
     }
+
+    /// The same, slowly.
+    fn poll_drip(&mut self, cx: &mut Context<'_>, mut sent_head: usize) -> Poll<io::Result<()>> {
+        loop {
+            let head = ENDLESS_HEAD.get(sent_head..).unwrap_or_default();
+            if !head.is_empty() {
+                sent_head += ready!(Pin::new(&mut self.stream).poll_write(cx, head))?;
+                self.control.set(Mode::Drip { sent_head });
+                continue;
+            }
+            ready!(self.next_drop.as_mut().poll(cx));
+            ready!(Pin::new(&mut self.stream).poll_write(cx, b" "))?;
+            self.next_drop.as_mut().reset(Instant::now() + DRIP);
+        }
+    }
 }
 
 /// How many leading bytes of `buf` may pass, moving the state past them.
@@ -188,7 +217,7 @@ impl AsyncWrite for Wire {
         match self.control.mode() {
             Mode::Whole => Pin::new(&mut self.stream).poll_write(cx, buf),
             Mode::Cut { matched, left } => self.poll_write_cut(cx, buf, matched, left),
-            Mode::Endless { .. } => Poll::Ready(Ok(buf.len())),
+            Mode::Endless { .. } | Mode::Drip { .. } => Poll::Ready(Ok(buf.len())),
         }
     }
 
@@ -213,6 +242,7 @@ impl AsyncWrite for Wire {
         self.check_stopped(cx)?;
         match self.control.mode() {
             Mode::Endless { sent_head } => self.poll_endless(cx, sent_head),
+            Mode::Drip { sent_head } => self.poll_drip(cx, sent_head),
             _ => Pin::new(&mut self.stream).poll_flush(cx),
         }
     }

@@ -33,6 +33,7 @@ pub(super) struct Addresses {
     pub(super) okta: String,
     pub(super) servicenow: String,
     pub(super) slack: String,
+    pub(super) teams: String,
     pub(super) smtp_port: u16,
 }
 

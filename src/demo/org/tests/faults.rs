@@ -81,6 +81,23 @@ async fn an_endless_body_goes_on_for_as_long_as_somebody_reads() {
 }
 
 #[tokio::test]
+async fn an_answer_that_trickles_is_processed_and_never_ends() {
+    let (fixture, path) = {
+        let fixture = Fixture::new().await;
+        let (ada, group) = (fixture.ada(), fixture.org.add_group("High Risk Users"));
+        fixture.org.fault(Fault::new(Service::Okta, Misbehaviour::Drip).method("PUT"));
+        (fixture, format!("/api/v1/groups/{group}/users/{}", ada.id))
+    };
+    let mut response = fixture.request(Method::PUT, &path).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), fixture.org.effects().len()), (200, 1));
+    let mut read = Vec::new();
+    while read.len() < 5 {
+        read.extend(response.chunk().await.unwrap().expect("more"));
+    }
+    assert!(read.len() < 100, "that is a flood: {}", read.len());
+}
+
+#[tokio::test]
 async fn a_rate_limit_has_the_form_of_its_service() {
     let fixture = Fixture::new().await;
     let reset_in = Duration::from_secs(9);
@@ -99,6 +116,7 @@ async fn a_rate_limit_has_the_form_of_its_service() {
     for (service, url) in [
         (Service::ServiceNow, format!("{}/api/now/table/incident", fixture.org.servicenow_url())),
         (Service::Slack, format!("{}/auth.test", fixture.org.slack_api_url())),
+        (Service::Teams, fixture.org.teams_webhook_url()),
     ] {
         fixture.org.fault(Fault::new(service, Misbehaviour::RateLimited { reset_in }));
         let limited = fixture.get_url(&url).await;

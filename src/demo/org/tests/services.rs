@@ -111,6 +111,27 @@ async fn slack_tells_of_errors_with_200_and_keeps_what_it_accepts() {
 }
 
 #[tokio::test]
+async fn teams_accepts_signed_cards_of_its_size_with_202_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    let card = |text: &str| {
+        let content = json!({"type": "AdaptiveCard", "version": "1.4", "body": [{"type": "TextBlock", "text": text}]});
+        let kind = "application/vnd.microsoft.card.adaptive";
+        json!({"type": "message", "attachments": [{"contentType": kind, "content": content}]})
+    };
+    let post = async |url: String, body: Value| {
+        let response = fixture.client.post(url).json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let url = || fixture.org.teams_webhook_url();
+    assert_eq!(post(url(), card("hello")).await, (202, String::new()));
+    assert_eq!(post(url().replace("sig=", "sig=x"), card("hello")).await.0, 401);
+    assert_eq!(post(url(), json!({"text": "hello"})).await.0, 400);
+    assert_eq!(post(url(), card(&"x".repeat(28 * 1024))).await.0, 413);
+    let effects = fixture.org.effects_of("teams.post");
+    assert_eq!((effects.len(), &effects[0].body), (1, &card("hello")));
+}
+
+#[tokio::test]
 async fn the_mail_server_keeps_envelope_and_unstuffed_message() {
     let fixture = Fixture::new().await;
     let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", fixture.org.smtp_port())).await.unwrap());

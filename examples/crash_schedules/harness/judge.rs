@@ -1,0 +1,263 @@
+//! Holds what happened against what was called for. Pure.
+//!
+//! The org's own record says what happened. What the daemon says of itself is only asked where the org's record is not as
+//! called for: whether the doubt is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use okta_responder::demo::org::Effect;
+
+use super::model::CalledFor;
+use super::report::{Counts, Kind, Violation};
+use super::schedule::{Doubt, Schedule};
+
+/// How things stand at the end.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The org's record.
+    pub effects: Vec<Effect>,
+    /// Ids of the users, in the order of the schedule.
+    pub users: Vec<String>,
+    /// Who is in the group.
+    pub members: BTreeSet<usize>,
+    /// The inbox: uuid, state and reason.
+    pub inbox: Vec<(String, String, String)>,
+    /// The actions, as `actions list` shows them.
+    pub actions: Vec<Shown>,
+    /// How many doubts `status` counts.
+    pub in_doubt: u64,
+}
+
+/// An action as a person sees it, and how its attempts ended.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// The uuid of its event.
+    pub event: String,
+    /// Its step.
+    pub step: String,
+    /// Its state.
+    pub state: String,
+    /// The word beside it.
+    pub reason: String,
+    /// The outcome words of its attempts; empty where there is none.
+    pub attempts: Vec<String>,
+}
+
+impl Shown {
+    fn shows_doubt(&self) -> bool {
+        self.state == "needs_attention" || (self.state == "settled" && self.reason == "in_doubt")
+    }
+
+    fn says_done(&self) -> bool {
+        matches!(self.state.as_str(), "succeeded" | "settled")
+    }
+
+    /// Attempts whose outcome was never learned from their own answer.
+    fn doubts(&self) -> usize {
+        self.attempts.iter().filter(|outcome| matches!(outcome.as_str(), "" | "unknown")).count()
+    }
+}
+
+/// Everything that must not be, and the counts of what is.
+pub fn judge(schedule: &Schedule, called_for: &CalledFor, seen: &Seen, counts: &mut Counts) -> Vec<Violation> {
+    let mut bench = Bench { schedule, called_for, seen, counts, found: Vec::new(), explained: BTreeSet::new() };
+    bench.inbox();
+    bench.memberships();
+    bench.apps();
+    bench.sessions();
+    for event in &called_for.incidents {
+        bench.thing(*event, "incident", "incident.create");
+    }
+    for (event, step) in &called_for.messages {
+        bench.thing(*event, step, if *step == "mail" { "mail" } else { "slack.post" });
+    }
+    bench.records();
+    bench.invented();
+    bench.found
+}
+
+struct Bench<'a> {
+    schedule: &'a Schedule,
+    called_for: &'a CalledFor,
+    seen: &'a Seen,
+    counts: &'a mut Counts,
+    found: Vec<Violation>,
+    /// Places of the effects that something calls for, even if too often.
+    explained: BTreeSet<usize>,
+}
+
+impl Bench<'_> {
+    /// Each event is in the inbox once, and ended as it should.
+    fn inbox(&mut self) {
+        let mut rows: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+        for (uuid, state, reason) in &self.seen.inbox {
+            if rows.insert(uuid, (state, reason)).is_some() {
+                self.find(Kind::Duplicate, format!("event {uuid} is in the inbox twice"));
+            }
+        }
+        for event in &self.called_for.wanted {
+            let wanted = if self.called_for.overtaken.contains(event) { "superseded" } else { "decided" };
+            let uuid = self.schedule.uuid(*event);
+            match rows.remove(uuid.as_str()) {
+                Some((state, _)) if state == wanted => {}
+                Some((state, reason)) => {
+                    self.find(Kind::Lost, format!("event {event} is {state} ({reason}) and not {wanted}"));
+                }
+                None => self.find(Kind::Lost, format!("event {event} is not in the inbox")),
+            }
+        }
+        for (uuid, (state, reason)) in rows {
+            // Okta lowers a risk by itself when sessions are ended.
+            if (state, reason) != ("skipped", "echo") {
+                self.find(Kind::Invented, format!("event {uuid} is {state} ({reason}) and was never told"));
+            }
+        }
+    }
+
+    /// Each user's changes are those that the events call for, in their order.
+    fn memberships(&mut self) {
+        for (user, id) in self.seen.users.iter().enumerate() {
+            let kinds = [("group.add", true), ("group.remove", false)];
+            let change = |effect: &Effect| {
+                let ours = effect.changed && effect.target.ends_with(id.as_str());
+                kinds.iter().find(|(kind, _)| ours && *kind == effect.kind).map(|(_, inside)| *inside)
+            };
+            let changes: Vec<bool> =
+                self.matching(|effect| change(effect).is_some()).into_iter().filter_map(change).collect();
+            let wanted = self.called_for.memberships.get(&user).map(Vec::as_slice).unwrap_or_default();
+            let count = |list: &[bool], inside| list.iter().filter(|change| **change == inside).count();
+            self.counts.seen += changes.len().min(wanted.len());
+            let words = format!("user {user} was put in (true) and out (false) {changes:?}, called for is {wanted:?}");
+            for inside in [true, false] {
+                let (got, most) = (count(&changes, inside), count(wanted, inside));
+                if got > most {
+                    self.find(if most == 0 { Kind::Invented } else { Kind::Duplicate }, words.clone());
+                } else if got < most {
+                    self.find(Kind::Lost, words.clone());
+                }
+            }
+            if changes.len() == wanted.len() && changes != wanted {
+                self.find(Kind::Disorder, words);
+            }
+        }
+        if self.seen.members != self.called_for.members {
+            let words =
+                format!("in the group are {:?}, and should be {:?}", self.seen.members, self.called_for.members);
+            self.find(Kind::Disorder, words);
+        }
+    }
+
+    fn apps(&mut self) {
+        for (user, id) in self.seen.users.iter().enumerate() {
+            let times = self
+                .matching(|effect| {
+                    effect.kind == "app.unassign" && effect.changed && effect.target.ends_with(id.as_str())
+                })
+                .len();
+            let wanted = usize::from(self.called_for.unassigned.contains(&user));
+            self.compare(times, wanted, &format!("user {user} loses the app"));
+        }
+    }
+
+    /// Sessions cannot be read back: they are ended again for each attempt that got lost, and no oftener.
+    fn sessions(&mut self) {
+        for (user, id) in self.seen.users.iter().enumerate() {
+            let times = self.matching(|effect| effect.kind == "sessions.clear" && effect.target == *id).len();
+            let wanted = self.called_for.sessions.get(&user).copied().unwrap_or_default();
+            let of_user: BTreeSet<String> = self
+                .schedule
+                .told()
+                .filter(|event| event.user == user)
+                .map(|event| self.schedule.uuid(event.number))
+                .collect();
+            let actions =
+                self.seen.actions.iter().filter(|action| action.step == "sessions" && of_user.contains(&action.event));
+            let again = times.saturating_sub(wanted).min(actions.map(Shown::doubts).sum());
+            self.counts.sessions_again += again;
+            self.compare(times - again, wanted, &format!("the sessions of user {user} are ended"));
+        }
+    }
+
+    /// An incident or a message: once, or in doubt for all to see.
+    fn thing(&mut self, event: usize, step: &str, kind: &str) {
+        let uuid = self.schedule.uuid(event);
+        let words = format!("{uuid} {step}");
+        let times = self.matching(|effect| effect.kind == kind && effect.body.to_string().contains(&words)).len();
+        let what = format!("{step} for event {event}");
+        let Some(action) = self.seen.actions.iter().find(|action| action.event == uuid && action.step == step) else {
+            self.find(Kind::Lost, format!("there is no action for {what}"));
+            return;
+        };
+        let as_asked = step == "mail" && self.schedule.mail_doubt == Doubt::Resend;
+        let again = if as_asked { times.saturating_sub(1).min(action.doubts()) } else { 0 };
+        self.counts.resent += again;
+        if times == 0 && action.shows_doubt() {
+            return;
+        }
+        self.compare(times - again, 1, &format!("{what}, which is {} ({}),", action.state, action.reason));
+    }
+
+    /// What the daemon says of its actions is so, and what it does not know it shows.
+    fn records(&mut self) {
+        let shown = self.seen.actions.iter().filter(|action| action.shows_doubt()).count();
+        self.counts.unknown_shown += shown;
+        let settled =
+            self.seen.actions.iter().filter(|action| action.state == "settled" && action.shows_doubt()).count();
+        if self.seen.in_doubt < settled as u64 {
+            let words = format!("`status` counts {} doubts, and there are {settled}", self.seen.in_doubt);
+            self.find(Kind::Hidden, words);
+        }
+        for action in &self.seen.actions {
+            let Shown { event, step, state, reason, attempts } = action;
+            let is_message = matches!(step.as_str(), "mail" | "tell" | "tell-app");
+            let asked = step == "mail" && self.schedule.mail_doubt == Doubt::Resend;
+            if is_message && action.doubts() > 0 && !action.shows_doubt() && !asked {
+                let words = format!("{step} of {event} is {state} ({reason}), and its attempts ended {attempts:?}");
+                self.find(Kind::Hidden, words);
+            }
+            if !action.says_done() && !action.shows_doubt() && state != "skipped" {
+                self.find(Kind::Lost, format!("{step} of {event} is {state} ({reason})"));
+            }
+            if state == "skipped" && !attempts.is_empty() {
+                self.find(Kind::Hidden, format!("{step} of {event} is skipped after {attempts:?}"));
+            }
+        }
+    }
+
+    /// Whatever changed something, nothing called for it.
+    fn invented(&mut self) {
+        let effects = self.seen.effects.iter().enumerate();
+        let left = effects.filter(|(place, effect)| effect.changed && !self.explained.contains(place));
+        let words: Vec<_> =
+            left.map(|(_, effect)| format!("{} of {} was never called for", effect.kind, effect.target)).collect();
+        for words in words {
+            self.find(Kind::Invented, words);
+        }
+    }
+
+    fn compare(&mut self, times: usize, wanted: usize, what: &str) {
+        self.counts.seen += times.min(wanted);
+        let words = format!("{what} {times} times, called for is {wanted}");
+        if times < wanted {
+            self.find(Kind::Lost, words);
+        } else if times > wanted {
+            self.find(if wanted == 0 { Kind::Invented } else { Kind::Duplicate }, words);
+        }
+    }
+
+    /// The effects that something calls for; they are explained by that.
+    fn matching(&mut self, wanted: impl Fn(&Effect) -> bool) -> Vec<&Effect> {
+        let mut matching = Vec::new();
+        for (place, effect) in self.seen.effects.iter().enumerate() {
+            if wanted(effect) {
+                self.explained.insert(place);
+                matching.push(effect);
+            }
+        }
+        matching
+    }
+
+    fn find(&mut self, kind: Kind, words: String) {
+        self.found.push(Violation::new(kind, words));
+    }
+}

@@ -1,0 +1,334 @@
+use super::*;
+use crate::connectors::{Effect, FromEvent, Service};
+use crate::model::action::InDoubt;
+use crate::model::escape::Escape;
+
+/// Adds a user to a group: changes access, takes the user from the event.
+pub(in crate::playbook) static ADD_USER: ActionKind = ActionKind {
+    name: "okta.group.add_user",
+    summary: "adds the user to a group",
+    service: Service::Okta,
+    effect: Effect::SetLike,
+    changes_access: true,
+    resets_risk: false,
+    from_event: &[("user", FromEvent::UserId)],
+    check: |params| known_keys(params, &["user", "group"]),
+    escape: |_| Escape::Plain,
+    lane: |params| Some(format!("{}/{}", params["user"].as_str()?, params["group"].as_str()?)),
+};
+
+/// Posts a message.
+pub(in crate::playbook) static POST: ActionKind = ActionKind {
+    name: "slack.message.post",
+    summary: "posts a message",
+    service: Service::Slack,
+    effect: Effect::Message,
+    changes_access: false,
+    resets_risk: false,
+    from_event: &[],
+    check: |params| known_keys(params, &["channel", "text", "fields"]),
+    escape: |name| if name == "text" { Escape::SlackMrkdwn } else { Escape::Plain },
+    lane: |_| None,
+};
+
+fn known_keys(params: &Value, keys: &[&str]) -> Result<(), String> {
+    let params = params.as_object().ok_or("no table")?;
+    match params.keys().find(|key| !keys.contains(&key.as_str())) {
+        Some(key) => Err(format!("unknown parameter `{key}`")),
+        None => Ok(()),
+    }
+}
+
+pub(in crate::playbook) fn compile(toml: &str) -> Result<Playbook, Vec<Problem>> {
+    Playbook::compile(&toml::from_str(toml).unwrap(), &[&ADD_USER, &POST])
+}
+
+const HEAD: &str = "name = \"p\"\non = [\"user.risk.detect\"]\n";
+
+#[track_caller]
+fn check(steps: &str, step: Option<&str>, field: &str, message: &str, remedy: &str) {
+    let problems = compile(&format!("{HEAD}{steps}")).unwrap_err();
+    let fits = |problem: &Problem| {
+        problem.step.as_deref() == step
+            && problem.field == field
+            && problem.message.contains(message)
+            && problem.remedy.contains(remedy)
+    };
+    assert!(problems.iter().any(fits), "{problems:#?}");
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+}
+
+#[test]
+fn a_whole_playbook_compiles() {
+    let playbook = compile(
+        r#"
+        name = "user-risk-changed"
+        on = ["user.risk.detect", "user.risk.change"]
+        [[step]]
+        name = "quarantine"
+        when = 'risk.level == "HIGH"'
+        action = "okta.group.add_user"
+        with = { group = "High Risk Users" }
+        [[step]]
+        name = "tell-security"
+        after = ["quarantine"]
+        needs = ["quarantine"]
+        wait = "30s"
+        action = "slack.message.post"
+        with = { channel = "security", text = "{{ steps.quarantine.state }}", fields = [{ title = "{{ user.login }}" }] }
+        "#,
+    )
+    .unwrap();
+    assert!(playbook.wants("user.risk.change") && !playbook.wants("user.risk"));
+    let tell = playbook.step("tell-security").unwrap();
+    assert_eq!(tell.after, ["quarantine"]);
+    assert_eq!(tell.in_doubt, InDoubt::Skip);
+    assert_eq!(playbook.step("quarantine").unwrap().in_doubt, InDoubt::Ask);
+    assert_eq!(tell.with.facts_named().to_string(), "user");
+}
+
+#[test]
+fn a_slip_in_an_action_is_answered_with_the_right_name() {
+    for name in ["slack.mesage.post", "slack.message.psot", "slack.messsage.post", "Slack.Message.Post"] {
+        let steps = format!("[[step]]\nname = \"a\"\naction = \"{name}\"");
+        check(&steps, Some("a"), "action", "there is no action", "did you mean `slack.message.post`?");
+    }
+    check(
+        "[[step]]\nname = \"a\"\naction = \"rm -rf\"",
+        Some("a"),
+        "action",
+        "there is no action",
+        "the actions are okta.group.add_user, slack.message.post",
+    );
+}
+
+#[test]
+fn wrong_references_between_steps_are_told() {
+    let post =
+        |name: &str, rest: &str| format!("[[step]]\nname = \"{name}\"\naction = \"slack.message.post\"\n{rest}\n");
+    let first = post("first", "");
+    check(&format!("{first}{}", post("b", "after = [\"fisrt\"]")), Some("b"), "after", "no step `fisrt`", "first");
+    check(
+        &format!("{first}{}", post("b", "after = [\"firts\"]")),
+        Some("b"),
+        "after",
+        "no step",
+        "did you mean `first`?",
+    );
+    check(&post("b", "needs = [\"b\"]"), Some("b"), "needs", "itself", "remove");
+    check(&post("b", "wait = \"3s\""), Some("b"), "wait", "nothing to wait for", "after");
+    check(
+        &format!("{first}{}", post("b", "with = { text = \"{{ steps.first.url }}\" }")),
+        Some("b"),
+        "with",
+        "does not wait for `first`",
+        "add `first` to `after`",
+    );
+    check(
+        &format!("{first}{}", post("b", "when = 'steps.second.state == \"failed\"'")),
+        Some("b"),
+        "when",
+        "no step `second`",
+        "the steps are first, b",
+    );
+    check(
+        &format!("{}{}", post("a", "after = [\"b\"]"), post("b", "needs = [\"a\"]")),
+        None,
+        "step",
+        "wait for each other: `a`, `b`",
+        "remove",
+    );
+    check(&format!("{}{}", post("a-b", ""), post("a_b", "")), Some("a_b"), "name", "another step", "differ");
+}
+
+#[test]
+fn what_changes_access_cannot_depend_on_other_steps() {
+    let steps = r#"
+        [[step]]
+        name = "first"
+        action = "slack.message.post"
+        [[step]]
+        name = "second"
+        after = ["first"]
+        action = "okta.group.add_user"
+    "#;
+    check(
+        &format!("{steps}with = {{ group = \"{{{{ steps.first.id }}}}\" }}"),
+        Some("second"),
+        "with",
+        "changes access",
+        "needs",
+    );
+    check(
+        &format!("{steps}when = 'steps.first.state == \"failed\"'"),
+        Some("second"),
+        "when",
+        "changes access",
+        "needs",
+    );
+}
+
+#[test]
+fn parameters_are_checked_with_their_templates_in_place() {
+    let step = "[[step]]\nname = \"a\"\naction = \"okta.group.add_user\"\n";
+    check(&format!("{step}with = {{ grop = \"x\" }}"), Some("a"), "with", "unknown parameter `grop`", "adds the user");
+    check(
+        &format!("{step}with = {{ group = \"{{{{ weather }}}}\" }}"),
+        Some("a"),
+        "with.group",
+        "nothing is called `weather`",
+        "user_risk",
+    );
+    assert!(compile(&format!("{HEAD}{step}with = {{ group = \"{{{{ user.profile.department }}}}\" }}")).is_ok());
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let problems = compile(
+        r#"
+        name = "1"
+        on = ["user.*"]
+        when = "steps.a.state == 'x'"
+        [[step]]
+        name = "a b"
+        when = "weather"
+        action = "nothing"
+        after = ["c"]
+        "#,
+    )
+    .unwrap_err();
+    let fields: Vec<_> = problems.iter().map(|problem| (problem.step.as_deref(), problem.field.as_str())).collect();
+    let step = Some("a b");
+    assert_eq!(
+        fields,
+        [
+            (None, "name"),
+            (None, "on"),
+            (None, "when"),
+            (step, "name"),
+            (step, "after"),
+            (step, "when"),
+            (step, "action")
+        ]
+    );
+    assert_eq!(compile("name = \"p\"\non = []").unwrap_err().len(), 2);
+}
+
+/// A step that posts a message.
+fn post(name: &str, rest: &str) -> String {
+    format!("[[step]]\nname = \"{name}\"\naction = \"slack.message.post\"\n{rest}\n")
+}
+
+#[test]
+fn names_are_short_and_plain() {
+    for name in ["a", "Z9-_z", &"a".repeat(64)] {
+        let playbook = format!("name = \"{name}\"\non = [\"user.risk.detect\"]\n{}", post(name, ""));
+        assert_eq!(compile(&playbook).unwrap().name, name);
+    }
+    let long = "a".repeat(65);
+    for name in ["", "1a", "-a", "_a", "a b", "a.b", "aé", long.as_str()] {
+        let problems = compile(&format!("name = \"{name}\"\non = [\"x\"]\n{}", post("a", ""))).unwrap_err();
+        assert_eq!((problems.len(), problems[0].field.as_str()), (1, "name"), "{name}");
+        assert_eq!(problems[0].message, format!("`{name}` is not a name"));
+        assert!(problems[0].remedy.ends_with("at most 64"));
+        check(&post(name, ""), Some(name), "name", "is not a name", "begin with a letter");
+    }
+}
+
+#[test]
+fn event_types_are_written_in_full() {
+    let on = |kind: &str| compile(&format!("name = \"p\"\non = [\"x\", \"{kind}\"]\n{}", post("a", "")));
+    let longest = "t".repeat(200);
+    for kind in ["user.risk.detect", "policy.evaluate_sign_on", "a1", longest.as_str()] {
+        assert_eq!(on(kind).unwrap().on, ["x", kind]);
+    }
+    let long = "t".repeat(201);
+    for kind in ["", "user.*", "user risk", "user-risk", "usér", long.as_str()] {
+        let problems = on(kind).unwrap_err();
+        assert_eq!(problems.len(), 1, "{kind}");
+        assert!(problems[0].message.ends_with("is not an event type"), "{}", problems[0].message);
+    }
+}
+
+#[test]
+fn what_a_step_needs_it_waits_for_as_well() {
+    let steps = [
+        post("a", ""),
+        post("b", ""),
+        post("c", "needs = [\"b\", \"a\"]\nafter = [\"a\"]\nwait = \"3s\"\nwith = { text = \"{{ steps.b.state }}\" }"),
+        post("d", "needs = [\"a\"]\nwait = \"1m\"\napproval = true\nin_doubt = \"resend\""),
+    ];
+    let playbook = compile(&format!("{HEAD}mode = \"observe\"\n{}", steps.concat())).unwrap();
+    let step = |name: &str| playbook.step(name).unwrap();
+    assert_eq!(step("c").after, ["a", "b"]);
+    assert_eq!(step("c").needs, ["b", "a"]);
+    assert_eq!(step("c").wait, Some(std::time::Duration::from_secs(3)));
+    assert_eq!((step("d").after.as_slice(), step("d").in_doubt), (["a".to_owned()].as_slice(), InDoubt::Resend));
+    assert!(step("d").approval && !step("c").approval);
+    assert_eq!(playbook.mode, crate::config::Mode::Observe);
+}
+
+#[test]
+fn a_step_reads_no_step_but_those_it_waits_for() {
+    let reads = |name: &str| format!("with = {{ text = \"{{{{ steps.{name}.state }}}}\" }}");
+    check(&post("a", &reads("a")), Some("a"), "with", "the step reads itself, `steps.a`", "read another step");
+    check(
+        &format!("{}{}", post("a", ""), post("b", "when = 'steps.a.state == \"failed\"'")),
+        Some("b"),
+        "when",
+        "`steps.a` is read, but the step does not wait for `a`",
+        "add `a` to `after`",
+    );
+    check(
+        &format!("{}{}", post("first", ""), post("b", &format!("after = [\"first\"]\n{}", reads("frist")))),
+        Some("b"),
+        "with",
+        "there is no step `frist`",
+        "did you mean `first`?",
+    );
+}
+
+#[test]
+fn only_the_steps_of_a_circle_and_those_behind_it_are_told() {
+    let circle = [
+        post("free", ""),
+        post("a", "after = [\"c\", \"free\"]"),
+        post("b", "after = [\"a\"]"),
+        post("c", "needs = [\"b\"]"),
+        post("behind", "after = [\"c\"]"),
+    ];
+    let problems = compile(&format!("{HEAD}{}", circle.concat())).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert_eq!(problems[0].message, "these steps wait for each other: `a`, `b`, `c`, `behind`");
+    let long: String = (1..30).map(|n| post(&format!("s{n}"), &format!("after = [\"s{}\"]", n + 1))).collect();
+    assert!(compile(&format!("{HEAD}{long}{}", post("s30", ""))).is_ok(), "a long chain is no circle");
+}
+
+#[test]
+fn a_parameter_that_the_event_would_fill_can_be_given() {
+    let step = "[[step]]\nname = \"a\"\naction = \"okta.group.add_user\"\nwith = { user = \"00u1\", group = \"g\" }\n";
+    let playbook = compile(&format!("{HEAD}{step}")).unwrap();
+    assert_eq!(playbook.step("a").unwrap().with.unrendered()["user"], "00u1");
+}
+
+#[test]
+fn a_playbook_needs_steps_and_events_and_asks_about_neither_before_they_are_there() {
+    let problems = compile("name = \"p\"\non = []\nwhen = 'steps.a.state == \"failed\"'").unwrap_err();
+    let told: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "the playbook answers no event type",
+            "no step has run when the playbook's condition is asked",
+            "the playbook has no steps"
+        ]
+    );
+}
+
+#[test]
+fn a_problem_behind_the_steps_belongs_to_none_of_them() {
+    let steps = format!("{}{}", post("a b", "after = [\"c\"]"), post("c", "after = [\"a b\"]"));
+    let problems = compile(&format!("{HEAD}{steps}")).unwrap_err();
+    let steps: Vec<_> = problems.iter().map(|problem| problem.step.as_deref()).collect();
+    assert_eq!(steps, [Some("a b"), None]);
+}
