@@ -123,7 +123,7 @@ struct Ground {
     env: SecretEnv,
     clock: Clock,
     store: Store,
-    /// Rung when the check of the state file has found damage.
+    /// Rung when the check of the file has found damage.
     damaged: CancellationToken,
 }
 
@@ -387,7 +387,7 @@ enum Ended {
     Reload(Box<Loaded>),
     /// One that is ready.
     Replaced(Box<Assembled>),
-    /// Nothing: the state file is damaged.
+    /// The check has found damage in the state file.
     Damaged,
 }
 
@@ -406,8 +406,10 @@ async fn serve(
     reload: &impl Fn() -> Option<Loaded>,
     (ground, identity): (&Ground, &Identity),
 ) -> Result<Ended, AppError> {
-    let mark = || engine.store.mark_lost(engine.clock.now());
-    let Some(lost) = keeper::patiently(&engine.store, signals, mark).await? else { return Ok(Ended::Stopped) };
+    let Some(lost) = keeper::patiently(&engine.store, signals, || engine.store.mark_lost(engine.clock.now())).await?
+    else {
+        return Ok(Ended::Stopped);
+    };
     if lost > 0 {
         warn!(
             lost,

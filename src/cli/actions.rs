@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::moment::Moment;
-use super::table::{self, Format, plural};
+use super::table::{self, Format, ListFormat, plural};
 use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::model::action::ActionState;
 use crate::model::ids::ActionId;
@@ -72,7 +72,7 @@ struct List {
     limit: usize,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ListFormat,
 }
 
 #[derive(Debug, Args)]
@@ -129,7 +129,7 @@ pub(super) fn run(file: &Path, arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// Prints actions as a list.
-pub(super) fn tell_list(format: Format, actions: &[ActionRow]) -> std::io::Result<()> {
+pub(super) fn tell_list(format: ListFormat, actions: &[ActionRow]) -> std::io::Result<()> {
     table::list(
         format,
         actions,

@@ -78,7 +78,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
 
 fn tell_wrong(problems: &[Problem], format: Format) -> anyhow::Result<Exit> {
     match format {
-        Format::Json => problems.iter().try_for_each(|problem| terminal::line(problem.to_json()))?,
+        Format::Json => problems.iter().try_for_each(|problem| terminal::json(&problem.to_json()))?,
         Format::Text => {
             tell_problems(problems);
             terminal::note(plural(problems.len() as u64, "problem"));

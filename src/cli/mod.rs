@@ -5,6 +5,7 @@ mod backfill;
 mod backup;
 mod check;
 mod completions;
+mod csv;
 mod cursor;
 mod demo;
 mod events;

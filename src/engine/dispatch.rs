@@ -547,8 +547,9 @@ mod tests {
         engine.store.commit_decisions(vec![decision], now()).await.unwrap();
         let state = async || engine.store.list_actions(ActionFilter::default()).await.unwrap()[0].state.clone();
 
-        let claimed = engine.store.claim_ready(now(), 9).await.unwrap().remove(0);
-        attempt(&engine, claimed).await.unwrap();
+        let mut dispatcher = Dispatcher::new(Arc::clone(&engine), CancellationToken::new());
+        dispatcher.claim(now()).await.unwrap();
+        dispatcher.under_way.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(state().await, "unknown");
         let later = outcome::after(now(), Duration::from_secs(60));
         let unknown = engine.store.unsettled(later, 9).await.unwrap().remove(0);

@@ -44,10 +44,10 @@ pub use decide::Decider;
 pub use dispatch::Dispatcher;
 pub use poll::Poller;
 
-/// How long a task waits before it looks again whether the state file can be written. Its signs of life go on.
-const TROUBLED: Duration = Duration::from_secs(1);
 /// The longest pause that something outside can ask for, with room to spare: `Retry-After` is bounded to an hour.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
+/// How long a task waits before it looks again whether the state file can be written. Its signs of life go on.
+const TROUBLED: Duration = Duration::from_secs(1);
 
 /// What every task shares.
 pub struct Engine {
@@ -161,8 +161,8 @@ impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
-        let pulse = Pulse::new(parts.clock, parts.store.trouble());
         let guard = Arc::new(parts.guard.over(&parts.playbooks));
+        let pulse = Pulse::new(parts.clock, parts.store.trouble());
         Self {
             clock: parts.clock,
             store: parts.store,
@@ -194,6 +194,15 @@ impl Engine {
         filter_for(&self.wanted, self.settings.max_filter_types).unwrap_or_default()
     }
 
+    /// Puts right what a clock that ran ahead has put off too far.
+    pub(crate) async fn pull_back(&self) -> Result<usize, StoreError> {
+        let waits = self.playbooks.iter().flat_map(|playbook| &playbook.steps).filter_map(|step| step.wait);
+        let longest_wait = waits.max().unwrap_or_default();
+        // Twice, because pauses have jitter.
+        let longest = LONGEST_PAUSE.max(self.settings.retry.max.saturating_mul(2));
+        self.store.pull_back(self.clock.now(), longest, longest_wait).await
+    }
+
     /// Whether the state file can be written, as far as is known. While it cannot, this waits a moment first; no new work is
     /// taken on meanwhile, so that nobody is asked for what could not be stored.
     pub(crate) async fn may_take_work(&self) -> bool {
@@ -202,15 +211,6 @@ impl Engine {
             return true;
         }
         tokio::time::timeout(TROUBLED, trouble.wait_for(Option::is_none)).await.is_ok()
-    }
-
-    /// Puts right what a clock that ran ahead has put off too far.
-    pub(crate) async fn pull_back(&self) -> Result<usize, StoreError> {
-        let waits = self.playbooks.iter().flat_map(|playbook| &playbook.steps).filter_map(|step| step.wait);
-        let longest_wait = waits.max().unwrap_or_default();
-        // Twice, because pauses have jitter.
-        let longest = LONGEST_PAUSE.max(self.settings.retry.max.saturating_mul(2));
-        self.store.pull_back(self.clock.now(), longest, longest_wait).await
     }
 
     fn refuse_server_filter(&self) {

@@ -13,7 +13,7 @@ use super::{Engine, Parts, Settings};
 use crate::config::values::{Interval, StartFrom};
 use crate::config::{GuardConfig, RiskConfig};
 use crate::connectors::{ActionKind, Call, Connector, Effect, Registry, Service};
-use crate::guard::Guard;
+use crate::guard::{Cleared, Guard};
 use crate::model::escape::Escape;
 use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Verdict};
@@ -41,7 +41,7 @@ pub(super) struct Poison;
 
 #[async_trait]
 impl Connector for Poison {
-    async fn perform(&self, _: &Call) -> Outcome {
+    async fn perform(&self, _: &Cleared<Call>) -> Outcome {
         panic!("poison")
     }
 

@@ -190,6 +190,19 @@ impl Action {
         !self.state.is_final()
     }
 
+    /// What a person's word means for it.
+    fn wish(&self, change: PersonChange) -> Happening {
+        match change {
+            PersonChange::Retry if !self.prepared || self.state == ActionState::Refused => {
+                Happening::PlannedAnewByPerson
+            }
+            PersonChange::Retry => Happening::RetriedByPerson,
+            PersonChange::Cancel => Happening::CancelledByPerson,
+            PersonChange::Approve => Happening::Approved,
+            PersonChange::Settle => Happening::SettledByPerson,
+        }
+    }
+
     fn goes_on(&mut self, happening: Happening, now: i64) -> bool {
         let Ok(next) = self.state.after(happening) else { return false };
         self.state = next;
@@ -565,16 +578,7 @@ impl Ledger {
     /// Returns whether it could be done.
     pub fn person(&mut self, row: i64, change: PersonChange, now: i64) -> bool {
         let action = self.action(row);
-        let again = matches!(change, PersonChange::Retry);
-        let happening = match change {
-            PersonChange::Retry if !action.prepared || action.state == ActionState::Refused => {
-                Happening::PlannedAnewByPerson
-            }
-            PersonChange::Retry => Happening::RetriedByPerson,
-            PersonChange::Cancel => Happening::CancelledByPerson,
-            PersonChange::Approve => Happening::Approved,
-            PersonChange::Settle => Happening::SettledByPerson,
-        };
+        let happening = action.wish(change);
         if !action.goes_on(happening, now) {
             return false;
         }
@@ -586,7 +590,7 @@ impl Ledger {
             PersonChange::Approve => "approved",
             PersonChange::Settle => "settled",
         });
-        if again || change == PersonChange::Approve {
+        if matches!(change, PersonChange::Retry | PersonChange::Approve) {
             action.retry_from = now;
         }
         match happening {
@@ -685,6 +689,12 @@ impl Ledger {
 
     pub fn in_state(&self, state: ActionState) -> Vec<i64> {
         self.actions.iter().filter(|action| action.state == state).filter_map(|action| action.id).collect()
+    }
+
+    /// Actions to which a person can do this.
+    pub fn changeable(&self, change: PersonChange) -> Vec<i64> {
+        let possible = |action: &&Action| action.state.after(action.wish(change)).is_ok();
+        self.actions.iter().filter(possible).filter_map(|action| action.id).collect()
     }
 
     pub fn rows(&self) -> Vec<i64> {

@@ -22,10 +22,14 @@ fn config() -> Config {
 proptest! {
     #![proptest_config(config())]
     #[test]
-    fn the_state_file_holds_what_a_plain_model_holds(commands in vec(commands::command(), 1..80)) {
+    fn the_state_file_holds_what_a_plain_model_holds(
+        beginning in commands::beginning(),
+        commands in vec(commands::command(), 1..100),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let mut bench = Bench::new().await;
+            bench.begin_with(&beginning).await;
             for command in &commands {
                 bench.run(command).await;
                 bench.compare().await;
