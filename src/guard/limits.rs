@@ -257,8 +257,8 @@ mod tests {
             |config: &mut LimitsConfig| config.overall = Limit::Most(1),
             |config: &mut LimitsConfig| config.per_playbook = Limit::Most(1),
             |config: &mut LimitsConfig| config.per_connector = Limit::Most(1),
-            |config: &mut LimitsConfig| drop(config.playbook.insert("p".to_owned(), Limit::Most(1))),
-            |config: &mut LimitsConfig| drop(config.connector.insert("okta.app".to_owned(), Limit::Most(1))),
+            |config: &mut LimitsConfig| config.playbook = [("p".to_owned(), Limit::Most(1))].into(),
+            |config: &mut LimitsConfig| config.connector = [("okta.app".to_owned(), Limit::Most(1))].into(),
         ] {
             assert!(limits(change).count());
         }
