@@ -548,7 +548,7 @@ async fn parameters_of_any_shape_are_refused_before_anything_is_sent() {
     for plug in plugs() {
         let mut scene = Scene::sound(&plug).await;
         for params in [json!(null), json!([]), json!("text"), json!({}), json!({"no_such_parameter": 1})] {
-            scene.call.params = params.clone();
+            scene.call = call(&Plug { params: params.clone(), ..plug.clone() });
             let outcome = scene.perform().await;
             let Outcome::Permanent(failure) = &outcome else { panic!("{}: {params} gave {outcome:?}", plug.name) };
             assert_eq!(failure.reason, Reason::BadParameters, "{}", plug.name);
