@@ -9,7 +9,8 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::config::load::Loaded;
@@ -17,6 +18,7 @@ use crate::config::secret::{SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
+use crate::engine::pulse::Beat;
 use crate::engine::retry::Schedule;
 use crate::engine::{Decider, Dispatcher, Engine, Housekeeper, Parts, Poller, Settings, TaskError};
 use crate::guard::Guard;
@@ -26,7 +28,7 @@ use crate::okta::auth::AuthError;
 use crate::okta::client::OktaSetupError;
 use crate::okta::{Auth, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
-use crate::store::{InstanceLock, LockError, Store, StoreError};
+use crate::store::{InstanceLock, LastStop, LockError, Restored, Store, StoreError};
 use crate::telemetry::systemd;
 
 /// Backfills that are read at once.
@@ -103,7 +105,7 @@ pub enum AppError {
 pub struct App {
     loaded: Loaded,
     ground: Ground,
-    _lock: InstanceLock,
+    lock: Arc<InstanceLock>,
 }
 
 /// What stays when the configuration changes.
@@ -112,6 +114,8 @@ struct Ground {
     env: SecretEnv,
     clock: Clock,
     store: Store,
+    /// Rung when the check of the file has found damage.
+    damaged: CancellationToken,
 }
 
 /// Whom a token of an org belongs to.
@@ -135,7 +139,8 @@ impl App {
         let state = state_path(&loaded.config);
         let lock = InstanceLock::take(&state, purpose)?;
         let store = Store::open(&state)?;
-        Ok(Self { loaded, ground: Ground { env, clock: Clock::start(), store }, _lock: lock })
+        let ground = Ground { env, clock: Clock::start(), store, damaged: CancellationToken::new() };
+        Ok(Self { loaded, ground, lock: Arc::new(lock) })
     }
 
     /// The state file, for a command that watches its own work.
@@ -145,19 +150,75 @@ impl App {
 
     /// Works until it is told to stop, or until the backfill is through. `reload` reads the configuration anew; what it
     /// says is wrong leaves the old one in force.
+    ///
+    /// A file that was not left in order is checked beside the work. One that is known to be damaged is checked first, and
+    /// nothing is done with it unless it is whole again.
     pub async fn run(
         self,
         work: Work,
         mut signals: mpsc::Receiver<Signal>,
         reload: impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
+        let ground = self.ground.clone();
+        let told = watch_store(ground.store.clone(), Arc::clone(&self.lock));
+        let ended = self.work(work, &mut signals, &reload).await;
+        told.abort();
+        let last_word = match &ended {
+            Ok(()) => ground.store.end_work(ground.clock.now()).await,
+            Err(
+                AppError::Store(StoreError::Corrupt)
+                | AppError::Task { source: TaskError::Store(StoreError::Corrupt), .. },
+            ) => ground.store.note_damage(true, ground.clock.now()).await,
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = last_word {
+            info!("the state file could not be marked, so the next start checks it: {error}");
+        }
+        ended
+    }
+
+    async fn work(
+        self,
+        work: Work,
+        signals: &mut mpsc::Receiver<Signal>,
+        reload: &impl Fn() -> Option<Loaded>,
+    ) -> Result<(), AppError> {
+        let Ground { store, clock, damaged, .. } = self.ground.clone();
+        let Some((last, restored)) = patiently(&store, signals, || store.begin_work(clock.now())).await? else {
+            return Ok(());
+        };
+        if let Some(Restored { copied_at }) = restored {
+            warn!(
+                %copied_at,
+                "the state file is a copy that was put in place: the log is read again from where the copy stands, what was \
+                 done since is looked up at the services, and messages that may have been sent since are in doubt"
+            );
+        }
+        let _check = match last {
+            LastStop::InOrder => None,
+            LastStop::Otherwise => {
+                info!("the last stop was not in order: the state file is checked beside the work");
+                Some(AbortOnDropHandle::new(tokio::spawn(check(store, clock, damaged.clone()))))
+            }
+            LastStop::Damaged => {
+                info!("the state file was found damaged before: it is checked before anything is done with it");
+                tokio::select! {
+                    () = check(store, clock, damaged.clone()) => None,
+                    () = stopped(signals) => return Ok(()),
+                }
+            }
+        };
         let state = state_path(&self.loaded.config);
         let mut next = Ended::Reload(Box::new(self.loaded));
         loop {
+            if damaged.is_cancelled() {
+                return Err(StoreError::Corrupt.into());
+            }
             let assembled = match next {
                 Ended::Stopped => return Ok(()),
+                Ended::Damaged => return Err(StoreError::Corrupt.into()),
                 Ended::Replaced(assembled) => *assembled,
-                Ended::Reload(loaded) => match self.ground.assemble(*loaded, &mut signals, &reload).await? {
+                Ended::Reload(loaded) => match self.ground.assemble(*loaded, signals, reload).await? {
                     Ok(assembled) => assembled,
                     Err(ended) => {
                         next = ended;
@@ -174,7 +235,7 @@ impl App {
             if let Err(error) = store.record_configuration(assembled.loaded.sha256, now).await {
                 warn!("the journal could not be told by which configuration the daemon goes: {error}");
             }
-            next = serve(engine, work, &mut signals, &reload, (&self.ground, &assembled.identity)).await?;
+            next = serve(engine, work, signals, reload, (&self.ground, &assembled.identity)).await?;
             if matches!(next, Ended::Replaced(_)) {
                 info!("the configuration is read again");
             }
@@ -195,6 +256,7 @@ impl Ground {
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
+            () = self.damaged.cancelled() => return Ok(Err(Ended::Damaged)),
         };
         self.put_together(loaded, okta, own_id).map(Ok)
     }
@@ -352,6 +414,77 @@ enum Ended {
     Reload(Box<Loaded>),
     /// One that is ready.
     Replaced(Box<Assembled>),
+    /// The check has found damage in the state file.
+    Damaged,
+}
+
+/// Does something with the state file, as soon as it can be written. `None` when the daemon is told to stop meanwhile.
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    store: &Store,
+    signals: &mut mpsc::Receiver<Signal>,
+    job: impl Fn() -> F,
+) -> Result<Option<T>, StoreError> {
+    loop {
+        match job().await {
+            Err(error) if error.may_pass() => {}
+            done => return done.map(Some),
+        }
+        // A pause even if it is over at once: this may have failed in a way that the probe does not see.
+        let again = async {
+            tokio::time::sleep(LOOK).await;
+            let _ = store.trouble().wait_for(Option::is_none).await;
+        };
+        tokio::select! {
+            () = again => {}
+            () = stopped(signals) => return Ok(None),
+        }
+    }
+}
+
+/// Checks the whole file, and rings when it is damaged.
+async fn check(store: Store, clock: Clock, damaged: CancellationToken) {
+    let began = clock.elapsed();
+    match store.check_integrity().await {
+        Ok(found) if found.is_empty() => {
+            let took_ms = clock.elapsed().saturating_sub(began).as_millis() as u64;
+            info!(took_ms, "the state file is whole");
+            if let Err(error) = store.note_damage(false, clock.now()).await {
+                debug!("a mark of damage, if there is one, stays: {error}");
+            }
+        }
+        Ok(found) => {
+            for finding in found {
+                error!("damage in the state file: {finding}");
+            }
+            damaged.cancel();
+        }
+        Err(error) => warn!("the state file could not be checked: {error}"),
+    }
+}
+
+/// Says once, when it changes, what keeps the state file from being written: in the log, to systemd, and in the lock file,
+/// where `status` finds it.
+fn watch_store(store: Store, lock: Arc<InstanceLock>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut trouble = store.trouble();
+        while trouble.changed().await.is_ok() {
+            let now = *trouble.borrow_and_update();
+            let words = now.map(|trouble| trouble.to_string());
+            match &words {
+                Some(words) => {
+                    warn!("no new work is taken on: {words}");
+                    systemd::status(&format!("taking on no work: {words}"));
+                }
+                None => {
+                    info!("the state file can be written again: work goes on");
+                    systemd::status("the state file can be written again");
+                }
+            }
+            if let Err(error) = lock.note(words.as_deref()) {
+                debug!("the lock file could not be written: {error}");
+            }
+        }
+    }))
 }
 
 /// The names of the tasks, for errors and the log.
@@ -370,7 +503,9 @@ async fn serve(
     reload: &impl Fn() -> Option<Loaded>,
     (ground, identity): (&Ground, &Identity),
 ) -> Result<Ended, AppError> {
-    let lost = engine.store.mark_lost(engine.clock.now()).await?;
+    let Some(lost) = patiently(&engine.store, signals, || engine.store.mark_lost(engine.clock.now())).await? else {
+        return Ok(Ended::Stopped);
+    };
     if lost > 0 {
         warn!(
             lost,
@@ -423,6 +558,7 @@ async fn serve(
                 Err(_) => break Err(AppError::TaskEnded("unknown")),
             },
             () = through(&engine, work) => break Ok(Ended::Stopped),
+            () = ground.damaged.cancelled() => break Err(StoreError::Corrupt.into()),
         }
     };
     if matches!(ended, Ok(Ended::Stopped)) {
@@ -463,10 +599,19 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
 }
 
 async fn live(engine: Arc<Engine>, stop: CancellationToken) -> Result<(), TaskError> {
-    match Poller::live(engine, stop).await? {
-        Some(poller) => poller.run().await,
-        None => Ok(()),
+    while !stop.is_cancelled() {
+        match Poller::live(Arc::clone(&engine), stop.clone()).await {
+            Ok(Some(poller)) => return poller.run().await,
+            Ok(None) => break,
+            Err(TaskError::Store(error)) if error.may_pass() => {
+                debug!("the live stream cannot begin yet: {error}");
+                engine.pulse.tick(Beat::Poller);
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
 /// Reads the backfills that the state file asks for, as they are asked for.
@@ -474,7 +619,11 @@ async fn backfills(engine: Arc<Engine>, stop: CancellationToken, only: Option<St
     let mut reading: JoinSet<(StreamId, Result<(), TaskError>)> = JoinSet::new();
     let mut under_way: Vec<StreamId> = Vec::new();
     while !stop.is_cancelled() {
-        for stream in engine.store.active_backfills().await? {
+        let active = match engine.store.active_backfills().await {
+            Err(error) if error.may_pass() => Vec::new(),
+            active => active?,
+        };
+        for stream in active {
             let ours = only.is_none_or(|only| only == stream.id);
             if ours && !under_way.contains(&stream.id) && under_way.len() < BACKFILLS {
                 under_way.push(stream.id);

@@ -304,7 +304,11 @@ async fn what_cannot_be_shown_to_the_guard_any_more_is_not_retried() {
 #[tokio::test]
 async fn a_clock_that_jumps_takes_nothing_away_too_early() {
     let years = Years::new().await;
-    assert_eq!(years.store.prune(Keep::default(), day(5000)).await.unwrap().by, None, "nothing is known of Okta's clock");
+    assert_eq!(
+        years.store.prune(Keep::default(), day(5000)).await.unwrap().by,
+        None,
+        "nothing is known of Okta's clock"
+    );
     years.receive(vec![event("one", "a", day(0)), event("two", "a", day(1))], day(1)).await;
     years.decide(None, day(1)).await;
     let pruned = years.store.prune(Keep::default(), day(5000)).await.unwrap();
@@ -356,7 +360,11 @@ async fn the_file_stays_as_large_as_what_is_kept() {
     // kept for what comes are four.
     assert!(sizes.iter().all(|size| mib(*size) < 12.0), "{sizes:?}");
     assert!(sizes[119] <= sizes[95] + sizes[95] / 10, "it has stopped growing: {sizes:?}");
-    assert_eq!(std::fs::metadata(years.dir.path().join("state.db-wal")).map_or(0, |wal| wal.len()), 0, "the log is cut");
+    assert_eq!(
+        std::fs::metadata(years.dir.path().join("state.db-wal")).map_or(0, |wal| wal.len()),
+        0,
+        "the log is cut"
+    );
 }
 
 #[tokio::test]
@@ -482,9 +490,8 @@ async fn an_export_connects_with_the_next_and_what_was_changed_is_noticed() {
     let told = export(&scene, &["--until", &middle, "--output", first.to_str().unwrap()]);
     assert_eq!(told.0, Some(0), "{}", told.1);
     assert_eq!(export(&scene, &["--since", &middle, "--output", second.to_str().unwrap()]).0, Some(0));
-    let verify = |file: &std::path::Path, more: &[&str]| {
-        export(&scene, &[&["--verify", file.to_str().unwrap()], more].concat())
-    };
+    let verify =
+        |file: &std::path::Path, more: &[&str]| export(&scene, &[&["--verify", file.to_str().unwrap()], more].concat());
     assert_eq!(verify(&first, &[]).0, Some(0));
     let (exit, told) = verify(&second, &["--expect", &head_of(&first)]);
     assert!(exit == Some(0) && told.contains("numbers 6 to 10"), "{told}");
@@ -605,7 +612,13 @@ async fn the_daemon_prunes_by_itself_and_status_and_export_tell() {
     let file = scene.dir.path().join("all.jsonl");
     assert_eq!(export(&scene, &["--since", "1h", "--output", file.to_str().unwrap()]).0, Some(0));
     let text = std::fs::read_to_string(&file).unwrap();
-    for part in [r#""what":"configuration""#, r#""what":"decided""#, r#""to":"succeeded""#, r#""command":"pause""#, r#""kind":"bodies""#] {
+    for part in [
+        r#""what":"configuration""#,
+        r#""what":"decided""#,
+        r#""to":"succeeded""#,
+        r#""command":"pause""#,
+        r#""kind":"bodies""#,
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     for secret in [scene.org.token(), okta_responder::demo::org::SLACK_TOKEN] {

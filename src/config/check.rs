@@ -14,6 +14,8 @@ use super::secret::{SecretEnv, SecretSource};
 use super::values::{self, ValueError};
 use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
 use crate::connectors::{self, Service};
+use crate::guard::alarm;
+use crate::guard::limits::connector_of;
 use crate::http;
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
 use crate::store::OKTA_KEEPS;
@@ -190,6 +192,8 @@ impl Check<'_> {
             ("protected_users", &config.guard.protected_users),
             ("protected_groups", &config.guard.protected_groups),
             ("protected_apps", &config.guard.protected_apps),
+            ("protected_members_of", &config.guard.protected_members_of),
+            ("protected_roles", &config.guard.protected_roles),
         ];
         for (key, list) in lists {
             for (index, entry) in list.iter().enumerate() {
@@ -210,6 +214,28 @@ impl Check<'_> {
         }
         if let Some(age) = config.guard.max_event_age {
             self.positive(&guard.key("max_event_age"), age);
+        }
+        let limits = guard.key("limits");
+        for name in config.guard.limits.playbook.keys() {
+            if !config.playbooks.iter().any(|playbook| playbook.name == *name) {
+                let message = format!("there is no playbook `{name}`, so it limits nothing");
+                self.say(&limits.key("playbook").key(name), message, "write the name of a playbook, or take it out");
+            }
+        }
+        for name in config.guard.limits.connector.keys() {
+            let mut known = connectors::catalogue().into_iter().filter(|kind| kind.changes_access);
+            if !known.any(|kind| connector_of(kind.name) == name) {
+                let message = format!("no action that changes access begins with `{name}.`, so it limits nothing");
+                let remedy = "write what stands before the last dot of an action's name, such as \"okta.group\"";
+                self.say(&limits.key("connector").key(name), message, remedy);
+            }
+        }
+        if let Some(alarm) = &config.guard.alarm {
+            let here = guard.key("alarm");
+            if let Err(message) = alarm::check(alarm) {
+                self.say(&here, message, "see [guard.alarm] in config.example.toml");
+            }
+            self.configured(config, &alarm.action, &here.key("action"));
         }
     }
 
@@ -351,21 +377,28 @@ impl Check<'_> {
             if let Some(wait) = step.wait {
                 self.positive(&here.key("wait"), wait);
             }
-            let Some(kind) = connectors::kind(&step.action) else {
-                continue;
-            };
-            let configured = match kind.service {
-                Service::Okta => true,
-                Service::ServiceNow => config.servicenow.is_some(),
-                Service::Slack => config.slack.is_some(),
-                Service::Teams => config.teams.is_some(),
-                Service::Email => config.email.is_some(),
-            };
-            if !configured {
-                let section = kind.service.section();
-                let message = format!("`{}` needs the section [{section}], and it is not there", kind.name);
-                self.say(&here.key("action"), message, format!("add [{section}] as in config.example.toml"));
+            self.configured(config, &step.action, &here.key("action"));
+            if alarm::is_reserved(&step.name) {
+                let message = format!("`{}` is the name of the guard's own step", step.name);
+                self.say(&here.key("name"), message, "give it another name");
             }
+        }
+    }
+
+    /// The section of the service that an action speaks to has to be there.
+    fn configured(&mut self, config: &Config, action: &str, here: &KeyPath) {
+        let Some(kind) = connectors::kind(action) else { return };
+        let configured = match kind.service {
+            Service::Okta => true,
+            Service::ServiceNow => config.servicenow.is_some(),
+            Service::Slack => config.slack.is_some(),
+            Service::Teams => config.teams.is_some(),
+            Service::Email => config.email.is_some(),
+        };
+        if !configured {
+            let section = kind.service.section();
+            let message = format!("`{}` needs the section [{section}], and it is not there", kind.name);
+            self.say(here, message, format!("add [{section}] as in config.example.toml"));
         }
     }
 

@@ -204,7 +204,8 @@ pub struct DispatchConfig {
     /// The longest pause between attempts.
     #[serde(deserialize_with = "duration::required")]
     pub retry_max: Duration,
-    /// An action that has not succeeded this long after its event was decided is `failed`.
+    /// An action that has not succeeded this long after its event was decided is `failed`. Facts are asked for as long, and
+    /// doubts are read back as long, before they are left to people.
     #[serde(deserialize_with = "duration::required")]
     pub give_up_after: Duration,
 }
@@ -514,6 +515,13 @@ impl Default for GuardConfig {
             limits: LimitsConfig::default(),
             alarm: None,
         }
+    }
+}
+
+impl LimitsConfig {
+    /// No bound at all.
+    pub fn unlimited() -> Self {
+        Self { overall: Limit::Unlimited, per_playbook: Limit::Unlimited, ..Self::default() }
     }
 }
 

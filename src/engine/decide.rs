@@ -70,10 +70,13 @@ impl Decider {
     pub async fn run(mut self) -> Result<(), TaskError> {
         while !self.stop.is_cancelled() {
             self.engine.pulse.tick(Beat::Decider);
+            if !self.engine.may_take_work().await {
+                continue;
+            }
             let more = match self.round().await {
                 Ok(more) => more,
                 Err(error) if error.may_pass() => {
-                    warn!("deciding waits: {error}");
+                    debug!("deciding waits: {error}");
                     self.rest().await;
                     false
                 }
@@ -88,7 +91,7 @@ impl Decider {
                 Some(done) = self.fetching.join_next() => {
                     if let Some(error) = self.fetched(done)? {
                         // What was asked for could not be stored. Asking again at once would only burden Okta.
-                        warn!("deciding waits: {error}");
+                        debug!("deciding waits: {error}");
                         self.rest().await;
                     }
                 }
@@ -276,6 +279,9 @@ impl Case {
             return Err(end(EventVerdict::Skipped("own".to_owned())));
         }
         if pending.superseded {
+            if pending.backfill.is_none() {
+                info!(event.uuid = event.uuid, "a risk event arrived after one that happened later: nothing is done for it");
+            }
             return Err(end(EventVerdict::Superseded));
         }
         let wants = |playbook: &Playbook| playbook.wants(&event.event_type);

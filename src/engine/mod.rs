@@ -48,6 +48,8 @@ pub use poll::Poller;
 
 /// The longest pause that something outside can ask for, with room to spare: `Retry-After` is bounded to an hour.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
+/// How long a task waits before it looks again whether the state file can be written. Its signs of life go on.
+const TROUBLED: Duration = Duration::from_secs(1);
 
 /// What every task shares.
 pub struct Engine {
@@ -168,6 +170,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
         let guard = Arc::new(parts.guard.over(&parts.playbooks));
+        let pulse = Pulse::new(parts.clock, parts.store.trouble());
         Self {
             clock: parts.clock,
             store: parts.store,
@@ -180,7 +183,7 @@ impl Engine {
             wanted,
             stored: Notify::new(),
             planned: Notify::new(),
-            pulse: Pulse::new(parts.clock),
+            pulse,
             budgets: Mutex::new(Budgets {
                 logs: Budget::new(parts.rate_share),
                 backfill: Budget::new(poll::backfill_share(parts.rate_share)),
@@ -206,6 +209,16 @@ impl Engine {
         // Twice, because pauses have jitter.
         let longest = LONGEST_PAUSE.max(self.settings.retry.max.saturating_mul(2));
         self.store.pull_back(self.clock.now(), longest, longest_wait).await
+    }
+
+    /// Whether the state file can be written, as far as is known. While it cannot, this waits a moment first; no new work is
+    /// taken on meanwhile, so that nobody is asked for what could not be stored.
+    async fn may_take_work(&self) -> bool {
+        let mut trouble = self.store.trouble();
+        if trouble.borrow().is_none() {
+            return true;
+        }
+        tokio::time::timeout(TROUBLED, trouble.wait_for(Option::is_none)).await.is_ok()
     }
 
     fn refuse_server_filter(&self) {

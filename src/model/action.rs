@@ -282,13 +282,15 @@ mod tests {
         let expected = "\
             waiting: Prepared=ready HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused \
             CannotBePrepared=failed CancelledByPerson=cancelled\n\
-            ready: Claimed=started CancelledByPerson=cancelled\n\
+            ready: HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused Claimed=started \
+            CancelledByPerson=cancelled\n\
             started: Succeeded=succeeded MayPass=retry WillNotPass=failed OutcomeLost=unknown\n\
-            retry: Claimed=started CancelledByPerson=cancelled\n\
+            retry: HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused Claimed=started \
+            CancelledByPerson=cancelled\n\
             unknown: WillNotPass=failed FoundDone=settled FoundUndone=retry CannotTell=needs_attention \
             DoubtAccepted=settled CancelledByPerson=cancelled\n\
             needs_attention: SettledByPerson=settled RetriedByPerson=retry CancelledByPerson=cancelled\n\
-            awaiting_approval: Approved=ready CancelledByPerson=cancelled\n\
+            awaiting_approval: Approved=ready LetGoOn=ready ApprovalExpired=refused CancelledByPerson=cancelled\n\
             succeeded:\n\
             settled:\n\
             failed: RetriedByPerson=retry PlannedAnewByPerson=waiting\n\

@@ -234,7 +234,7 @@ impl Store {
         self.read(move |connection| {
             connection
                 .prepare_cached(&format!(
-                    "{SELECT_CLAIMED} WHERE a.id IN (
+                    "SELECT {CLAIMED} FROM action a WHERE a.id IN (
                         SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY service ORDER BY due, id) AS place
                                         FROM action WHERE state = 'unknown' AND due <= ?1)
                         WHERE place <= ?2)
@@ -339,7 +339,9 @@ fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Tim
         Ok(prepared) => {
             connection
                 .prepare_cached(
-                    "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5, attempts = 0 WHERE id = ?1",
+                    "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5,
+                                       attempts = (SELECT count(*) FROM attempt WHERE attempt.action = action.id)
+                     WHERE id = ?1",
                 )?
                 .execute(params![
                     looked_at.action.0,
@@ -502,10 +504,12 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
     })
 }
 
-/// The number of the attempt is the next one; for an unknown action that is only read back it is not used.
-const SELECT_CLAIMED: &str = "SELECT a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, \
-                              a.retry_from, a.updated_at, a.reason, a.error FROM action a";
+/// The columns of [`Claimed`], of an action `a`. The number of the attempt is the next one; for an unknown action that is
+/// only read back it is not used.
+pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, a.retry_from, \
+                                  a.updated_at, a.reason, a.error";
 
+/// Reads the first twelve columns of a row as [`CLAIMED`].
 pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
     let in_doubt: String = row.get(7)?;
     Ok(Claimed {

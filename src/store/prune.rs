@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -224,7 +224,7 @@ struct Side(Arc<Mutex<Connection>>);
 
 impl Side {
     fn open(store: &Store) -> Result<Self, StoreError> {
-        let connection = open_connection(&store.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = open_connection(&store.path)?;
         migrate::prepare(&connection)?;
         connection.execute_batch("PRAGMA query_only = ON;")?;
         // Cutting the log waits for readers; the next time will do as well.

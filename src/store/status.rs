@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::trips::{TripRow, trips_in_force};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::model::ids::StreamId;
 use crate::model::lenient;
@@ -15,6 +16,10 @@ use crate::model::lenient;
 pub struct StatusSnapshot {
     /// Since when dispatching is paused.
     pub paused_since: Option<Timestamp>,
+    /// Playbooks whose changes await approval until a person lets them go on, the latest first.
+    pub stopped_playbooks: Vec<TripRow>,
+    /// Actions that the guard does not let go because it cannot read whom they are about.
+    pub unreadable: u64,
     /// The streams; the live one first, then backfills, newest first.
     pub streams: Vec<StreamRow>,
     /// Events by state.
@@ -230,6 +235,10 @@ pub struct ActionRow {
     pub created_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// When a person approved it.
+    pub approved_at: Option<Timestamp>,
+    /// Who, as far as the command line knows.
+    pub approved_by: Option<String>,
 }
 
 /// An attempt, for people.
@@ -276,6 +285,10 @@ impl Store {
             let count = |sql: &str| -> Result<u64, StoreError> { Ok(connection.query_row(sql, [], |row| row.get(0))?) };
             Ok(StatusSnapshot {
                 paused_since: optional("SELECT max(at) FROM control WHERE name = 'paused'")?,
+                stopped_playbooks: trips_in_force(connection)?,
+                unreadable: count(
+                    "SELECT count(*) FROM action WHERE state IN ('ready', 'retry') AND reason = 'guard'",
+                )?,
                 streams: list(connection, &format!("{STREAM} ORDER BY kind = 'live' DESC, id DESC LIMIT 20"), vec![], stream_row)?,
                 events: by_state(connection, "event")?,
                 runs: count("SELECT count(*) FROM run")?,
@@ -595,7 +608,8 @@ fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
 
 const ACTION: &str =
     "SELECT a.id, a.run, r.playbook, a.step, a.kind, a.subject, a.state, a.reason, a.error, a.attempts,
-    iif(a.finished_at IS NULL, a.due, NULL), a.receipt, a.key, a.lane, a.params, a.created_at, a.finished_at
+    iif(a.finished_at IS NULL, a.due, NULL), a.receipt, a.key, a.lane, a.params, a.created_at, a.finished_at,
+    a.approved_at, a.approved_by
     FROM action a JOIN run r ON r.id = a.run";
 
 fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
@@ -617,5 +631,7 @@ fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
         params: json(row.get(14)?)?,
         created_at: from_ms(row.get(15)?)?,
         finished_at: from_optional_ms(row.get(16)?)?,
+        approved_at: from_optional_ms(row.get(17)?)?,
+        approved_by: row.get(18)?,
     })
 }
