@@ -280,7 +280,10 @@ impl Case {
         }
         if pending.superseded {
             if pending.backfill.is_none() {
-                info!(event.uuid = event.uuid, "a risk event arrived after one that happened later: nothing is done for it");
+                info!(
+                    event.uuid = event.uuid,
+                    "a risk event arrived after one that happened later: nothing is done for it"
+                );
             }
             return Err(end(EventVerdict::Superseded));
         }
