@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use okta_responder::config::GuardConfig;
-use okta_responder::demo::org::events;
+use okta_responder::demo::org::{User, events};
 use okta_responder::guard::{Guard, Judge};
 use okta_responder::model::action::{Happening, InDoubt};
 use okta_responder::model::ids::{ActionId, IdempotencyKey, StreamId};
@@ -206,7 +206,8 @@ async fn what_is_open_stays_however_old_it_is() {
     let acting = years.store.create_stream(new_stream(StreamKind::Backfill, true), day(0)).await.unwrap();
     years.receive_in(acting, vec![event("held", "b", day(0))], day(0), day(0)).await;
     years.receive(vec![event("undecided", "c", day(0))], day(0)).await;
-    assert!(years.prune(Keep::default(), day(3000)).await.is_empty());
+    let pruned = years.prune(Keep::default(), day(3000)).await;
+    assert_eq!((pruned.bodies, pruned.runs, pruned.events), (0, 0, 0));
     for uuid in ["held-for-approval", "held", "undecided"] {
         assert!(years.body(uuid).await.is_some(), "{uuid}");
     }
@@ -566,6 +567,8 @@ on = ["user.risk.detect"]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_prunes_by_itself_and_status_and_export_tell() {
     let scene = Scene::new(QUARANTINE).await;
+    scene.org.add_group("High Risk Users");
+    let ann = scene.org.add_user(User::new("Ann", "Miller"));
     scene.edit("[state]\n", "[state]\nprune_every = \"1s\"\n");
     let now = scene.org.now();
     let before = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
@@ -591,7 +594,7 @@ async fn the_daemon_prunes_by_itself_and_status_and_export_tell() {
     }
     let daemon = scene.daemon();
     daemon.wait_for_log("ready");
-    scene.org.push_event(events::risk_detected(&scene.org.user("ann.miller@example.com").unwrap(), "LOW", "HIGH"));
+    scene.org.push_event(events::risk_detected(&ann, "LOW", "HIGH"));
     let store = scene.store().await;
     eventually(async || match store.find_event("old").await.unwrap() {
         Some((_, None)) => Ok(()),
