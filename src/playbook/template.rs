@@ -303,7 +303,7 @@ fn without_strings(text: &str) -> String {
             None if c == '"' || c == '\'' => quote = Some(c),
             _ => {}
         }
-        if inside || quote.is_some() {
+        if inside {
             out.extend(std::iter::repeat_n(' ', c.len_utf8()));
         } else {
             out.push(c);
