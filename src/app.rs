@@ -1,5 +1,7 @@
 //! Puts the daemon together, starts its tasks by name, and stops them in order.
 
+mod keeper;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::config::load::Loaded;
@@ -17,8 +19,9 @@ use crate::config::secret::{SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
+use crate::engine::pulse::Beat;
 use crate::engine::retry::Schedule;
-use crate::engine::{Decider, Dispatcher, Engine, Parts, Poller, Settings, TaskError};
+use crate::engine::{Decider, Dispatcher, Engine, Housekeeper, Parts, Poller, Settings, TaskError};
 use crate::guard::Guard;
 use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
@@ -99,11 +102,19 @@ pub enum AppError {
     TaskEnded(&'static str),
 }
 
+impl AppError {
+    /// Whether it comes of a damaged state file.
+    fn is_damage(&self) -> bool {
+        let (Self::Store(error) | Self::Task { source: TaskError::Store(error), .. }) = self else { return false };
+        matches!(error, StoreError::Corrupt)
+    }
+}
+
 /// The daemon, put together but not started.
 pub struct App {
     loaded: Loaded,
     ground: Ground,
-    _lock: InstanceLock,
+    lock: Arc<InstanceLock>,
 }
 
 /// What stays when the configuration changes.
@@ -112,6 +123,8 @@ struct Ground {
     env: SecretEnv,
     clock: Clock,
     store: Store,
+    /// Rung when the check of the file has found damage.
+    damaged: CancellationToken,
 }
 
 /// Whom a token of an org belongs to.
@@ -135,7 +148,8 @@ impl App {
         let state = state_path(&loaded.config);
         let lock = InstanceLock::take(&state, purpose)?;
         let store = Store::open(&state)?;
-        Ok(Self { loaded, ground: Ground { env, clock: Clock::start(), store }, _lock: lock })
+        let ground = Ground { env, clock: Clock::start(), store, damaged: CancellationToken::new() };
+        Ok(Self { loaded, ground, lock: Arc::new(lock) })
     }
 
     /// The state file, for a command that watches its own work.
@@ -145,19 +159,45 @@ impl App {
 
     /// Works until it is told to stop, or until the backfill is through. `reload` reads the configuration anew; what it
     /// says is wrong leaves the old one in force.
+    ///
+    /// A file that was not left in order is checked beside the work. One that is known to be damaged is checked first, and
+    /// nothing is done with it unless it is whole again.
     pub async fn run(
         self,
         work: Work,
         mut signals: mpsc::Receiver<Signal>,
         reload: impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
-        let state = state_path(&self.loaded.config);
-        let mut next = Ended::Reload(Box::new(self.loaded));
+        let Self { loaded, ground, lock } = self;
+        let _watch = keeper::watch_trouble(ground.store.clone(), lock);
+        let ended = match keeper::begin(&ground.store, ground.clock, &ground.damaged, &mut signals).await {
+            Ok(Some(_check)) => ground.work(loaded, work, &mut signals, &reload).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        let damaged = ended.as_ref().is_err_and(AppError::is_damage);
+        keeper::end(&ground.store, ground.clock.now(), ended.is_ok(), damaged).await;
+        ended
+    }
+}
+
+impl Ground {
+    /// One engine after the other.
+    async fn work(
+        &self,
+        loaded: Loaded,
+        work: Work,
+        signals: &mut mpsc::Receiver<Signal>,
+        reload: &impl Fn() -> Option<Loaded>,
+    ) -> Result<(), AppError> {
+        let state = state_path(&loaded.config);
+        let mut next = Ended::Reload(Box::new(loaded));
         loop {
             let assembled = match next {
                 Ended::Stopped => return Ok(()),
+                Ended::Damaged => return Err(StoreError::Corrupt.into()),
                 Ended::Replaced(assembled) => *assembled,
-                Ended::Reload(loaded) => match self.ground.assemble(*loaded, &mut signals, &reload).await? {
+                Ended::Reload(loaded) => match self.assemble(*loaded, signals, reload).await? {
                     Ok(assembled) => assembled,
                     Err(ended) => {
                         next = ended;
@@ -170,15 +210,16 @@ impl App {
                 warn!("the state file stays {}; {} takes a restart", state.display(), wanted.display());
             }
             let engine = Arc::new(assembled.engine);
-            next = serve(engine, work, &mut signals, &reload, (&self.ground, &assembled.identity)).await?;
+            if let Err(error) = self.store.record_configuration(assembled.loaded.sha256, self.clock.now()).await {
+                warn!("the journal could not be told by which configuration the daemon goes: {error}");
+            }
+            next = serve(engine, work, signals, reload, (self, &assembled.identity)).await?;
             if matches!(next, Ended::Replaced(_)) {
                 info!("the configuration is read again");
             }
         }
     }
-}
 
-impl Ground {
     /// Builds the first engine; asks Okta who we are, until it answers. The inner error says what the daemon was told
     /// meanwhile: to stop, or to go on with another configuration, since it may be the token of this one that Okta refuses.
     async fn assemble(
@@ -191,6 +232,7 @@ impl Ground {
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
+            () = self.damaged.cancelled() => return Ok(Err(Ended::Damaged)),
         };
         self.put_together(loaded, okta, own_id).map(Ok)
     }
@@ -348,6 +390,8 @@ enum Ended {
     Reload(Box<Loaded>),
     /// One that is ready.
     Replaced(Box<Assembled>),
+    /// The check has found damage in the state file.
+    Damaged,
 }
 
 /// The names of the tasks, for errors and the log.
@@ -355,6 +399,7 @@ const POLLER: &str = "poller";
 const BACKFILLER: &str = "backfiller";
 const DECIDER: &str = "decider";
 const DISPATCHER: &str = "dispatcher";
+const HOUSEKEEPER: &str = "housekeeper";
 
 type Tasks = JoinSet<(&'static str, Result<(), TaskError>)>;
 
@@ -365,7 +410,10 @@ async fn serve(
     reload: &impl Fn() -> Option<Loaded>,
     (ground, identity): (&Ground, &Identity),
 ) -> Result<Ended, AppError> {
-    let lost = engine.store.mark_lost(engine.clock.now()).await?;
+    let Some(lost) = keeper::patiently(&engine.store, signals, || engine.store.mark_lost(engine.clock.now())).await?
+    else {
+        return Ok(Ended::Stopped);
+    };
     if lost > 0 {
         warn!(
             lost,
@@ -418,6 +466,7 @@ async fn serve(
                 Err(_) => break Err(AppError::TaskEnded("unknown")),
             },
             () = through(&engine, work) => break Ok(Ended::Stopped),
+            () = ground.damaged.cancelled() => break Err(StoreError::Corrupt.into()),
         }
     };
     if matches!(ended, Ok(Ended::Stopped)) {
@@ -447,6 +496,8 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
             tasks.spawn(async move { (POLLER, live(e, s.child_token()).await) });
             let (e, s) = (Arc::clone(engine), stop.clone());
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
+            let housekeeper = Housekeeper::new(Arc::clone(engine), stop.clone());
+            tasks.spawn(async move { (HOUSEKEEPER, housekeeper.run().await) });
         }
         Work::Backfill(id) => {
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, Some(id)).await) });
@@ -456,10 +507,22 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
 }
 
 async fn live(engine: Arc<Engine>, stop: CancellationToken) -> Result<(), TaskError> {
-    match Poller::live(engine, stop).await? {
-        Some(poller) => poller.run().await,
-        None => Ok(()),
+    while !stop.is_cancelled() {
+        if !engine.may_take_work().await {
+            engine.pulse.tick(Beat::Poller);
+            continue;
+        }
+        match Poller::live(Arc::clone(&engine), stop.clone()).await {
+            Ok(Some(poller)) => return poller.run().await,
+            Ok(None) => break,
+            Err(TaskError::Store(error)) if error.may_pass() => {
+                debug!("the live stream cannot begin yet: {error}");
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
 /// Reads the backfills that the state file asks for, as they are asked for.
@@ -467,7 +530,11 @@ async fn backfills(engine: Arc<Engine>, stop: CancellationToken, only: Option<St
     let mut reading: JoinSet<(StreamId, Result<(), TaskError>)> = JoinSet::new();
     let mut under_way: Vec<StreamId> = Vec::new();
     while !stop.is_cancelled() {
-        for stream in engine.store.active_backfills().await? {
+        let active = match engine.store.active_backfills().await {
+            Err(error) if error.may_pass() => Vec::new(),
+            active => active?,
+        };
+        for stream in active {
             let ours = only.is_none_or(|only| only == stream.id);
             if ours && !under_way.contains(&stream.id) && under_way.len() < BACKFILLS {
                 under_way.push(stream.id);

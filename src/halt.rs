@@ -33,10 +33,19 @@ pub enum Point {
     OutcomeStored,
     /// The target of an unknown attempt is read back; nothing of that is stored.
     ReadBack,
+    /// The schema is about to be brought up to date.
+    BeforeMigration,
+    /// Inside the transaction that does so, after each migration.
+    InsideMigration,
+    /// The schema is up to date, on the disk.
+    Migrated,
 }
 
 impl Point {
-    /// Every point.
+    /// The points of a start that changes the schema.
+    pub const OF_A_MIGRATION: [Self; 3] = [Self::BeforeMigration, Self::InsideMigration, Self::Migrated];
+
+    /// Every point of the work on events and actions.
     pub const ALL: [Self; 13] = [
         Self::PageRead,
         Self::InsideT1,
@@ -69,6 +78,9 @@ impl Point {
             Self::InsideT4 => "inside_t4",
             Self::OutcomeStored => "outcome_stored",
             Self::ReadBack => "read_back",
+            Self::BeforeMigration => "before_migration",
+            Self::InsideMigration => "inside_migration",
+            Self::Migrated => "migrated",
         }
     }
 }

@@ -126,7 +126,7 @@ fn list(loaded: &Loaded, format: Format) -> anyhow::Result<Exit> {
     let mut streams = runtime()?.block_on(store.list_streams())?;
     streams.retain(|stream| stream.kind == "backfill");
     table::list(
-        format,
+        format.into(),
         &streams,
         ["ID", "STATE", "MODE", "SINCE", "UNTIL", "EVENTS", "KNOWN", "PROBLEM"],
         |stream| {

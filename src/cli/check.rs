@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::config::secret::SecretEnv;
 use crate::connectors::Service;
 use crate::engine::wanted_types;
 use crate::okta::logs::filter_for;
+use crate::store::{self, StoreError};
 
 /// Tell everything that is wrong with the configuration
 ///
@@ -22,15 +24,23 @@ use crate::okta::logs::filter_for;
 /// file, line and remedy. Nothing is asked of any service unless --online is given.
 ///
 /// With --online it also tries, one after the other: whether the token is accepted, the log can be read, every group and
-/// app that is named is there, and ServiceNow, Slack and the mail server let us in (a webhook cannot be tried without posting to it). It changes nothing anywhere.
+/// app that is named is there, and ServiceNow, Slack and the mail server let us in (a webhook cannot be tried without
+/// posting to it). It changes nothing anywhere.
+///
+/// With --state it also reads the state file from end to end, beside a running daemon or without one, and tells what is
+/// damaged in it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder check\n  okta-responder --config new.toml check --online\n  \
-    okta-responder check --format json | jq -r .message\n\n\
-    Exit codes: 0 all is well; 1 a service says no; 69 a service cannot be reached; 78 the configuration is wrong.")]
+    okta-responder check --state\n  okta-responder check --format json | jq -r .message\n\n\
+    Exit codes: 0 all is well; 1 a service says no; 69 a service cannot be reached; 78 the \
+    configuration is wrong or the state file is damaged.")]
 pub(super) struct Arguments {
     /// Ask Okta and the other services too
     #[arg(long)]
     online: bool,
+    /// Read the whole state file too, and tell whether it is damaged
+    #[arg(long)]
+    state: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -52,6 +62,13 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         Format::Json => table::json(&found)?,
         Format::Text => found.tell()?,
     }
+    if arguments.state {
+        let row = state_row(&app::state_path(&loaded.config))?;
+        tell_row(&row, arguments.format)?;
+        if !row.ok {
+            return Ok(Exit::Configuration);
+        }
+    }
     if !arguments.online {
         return Ok(Exit::Done);
     }
@@ -61,13 +78,24 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
 
 fn tell_wrong(problems: &[Problem], format: Format) -> anyhow::Result<Exit> {
     match format {
-        Format::Json => problems.iter().try_for_each(|problem| terminal::line(problem.to_json()))?,
+        Format::Json => problems.iter().try_for_each(|problem| terminal::json(&problem.to_json()))?,
         Format::Text => {
             tell_problems(problems);
             terminal::note(plural(problems.len() as u64, "problem"));
         }
     }
     Ok(Exit::Configuration)
+}
+
+/// Reads the whole state file. What cannot be read at all is an error, with a remedy of its own.
+fn state_row(state: &Path) -> anyhow::Result<Row> {
+    let found = store::check_file(state).with_context(|| format!("state file {}", state.display()))?;
+    let detail = if found.is_empty() {
+        format!("{} is whole", state.display())
+    } else {
+        format!("{} is damaged: {}. {}", state.display(), found.join("; "), StoreError::Corrupt)
+    };
+    Ok(Row { check: "state file".to_owned(), ok: found.is_empty(), unreachable: false, detail })
 }
 
 fn verdict(rows: &[Row]) -> Exit {

@@ -22,6 +22,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "okta-responder", &mut script);
-    terminal::line(String::from_utf8_lossy(&script).trim_end())?;
+    terminal::verbatim(String::from_utf8_lossy(&script).trim_end())?;
     Ok(Exit::Done)
 }

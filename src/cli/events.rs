@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::moment::Moment;
-use super::table::{self, Format};
+use super::table::{self, Format, ListFormat};
 use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::playbook::facts;
 use crate::store::{EventFilter, EventRow, RunFilter, RunRow, Store};
@@ -53,7 +53,7 @@ struct List {
     limit: usize,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ListFormat,
 }
 
 #[derive(Debug, Args)]
@@ -84,7 +84,7 @@ struct Quarantine {
     body: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ListFormat,
 }
 
 pub(super) fn run(file: &Path, arguments: Arguments) -> anyhow::Result<Exit> {
@@ -150,7 +150,7 @@ async fn show(store: &Store, arguments: Show) -> anyhow::Result<()> {
         return Ok(());
     }
     if let Some(body) = body {
-        terminal::line(format!("{body:#}"))?;
+        terminal::json(&format!("{body:#}"))?;
         return Ok(());
     }
     if arguments.body {

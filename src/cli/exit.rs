@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use crate::app::AppError;
-use crate::store::{LockError, PersonError, StoreError};
+use crate::engine::TaskError;
+use crate::store::{BackupError, LockError, PersonError, StoreError};
 use crate::telemetry::log::LogError;
 
 /// The exit codes, after sysexits.
@@ -23,7 +24,7 @@ pub enum Exit {
     Unavailable = 69,
     /// Another instance holds the state file, or the disk is full: try again later.
     Temporary = 75,
-    /// The configuration is wrong.
+    /// The configuration or the state file is wrong: trying again does not help, a person has to look.
     Configuration = 78,
 }
 
@@ -51,6 +52,9 @@ impl Exit {
             if let Some(error) = cause.downcast_ref::<LockError>() {
                 return Self::of_lock(error);
             }
+            if let Some(error) = cause.downcast_ref::<BackupError>() {
+                return Self::of_backup(error);
+            }
             if let Some(error) = cause.downcast_ref::<StoreError>() {
                 return Self::of_store(error);
             }
@@ -67,7 +71,7 @@ impl Exit {
     fn of_app(error: &AppError) -> Self {
         match error {
             AppError::Locked(error) => Self::of_lock(error),
-            AppError::Store(error) => Self::of_store(error),
+            AppError::Store(error) | AppError::Task { source: TaskError::Store(error), .. } => Self::of_store(error),
             AppError::Secret { .. }
             | AppError::Auth(_)
             | AppError::Okta(_)
@@ -80,8 +84,17 @@ impl Exit {
     fn of_lock(error: &LockError) -> Self {
         match error {
             LockError::Held { .. } => Self::Temporary,
-            LockError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Self::Temporary,
+            LockError::Io { source, .. } if is_no_room(source) => Self::Temporary,
             LockError::Io { .. } => Self::Configuration,
+        }
+    }
+
+    fn of_backup(error: &BackupError) -> Self {
+        match error {
+            BackupError::Store(error) => Self::of_store(error),
+            BackupError::UnderWay(_) | BackupError::NoRoom(_) => Self::Temporary,
+            BackupError::Target { source, .. } if is_no_room(source) => Self::Temporary,
+            _ => Self::Failed,
         }
     }
 
@@ -89,10 +102,21 @@ impl Exit {
         match error {
             error if error.may_pass() => Self::Temporary,
             // Its directory is not there or not ours.
-            StoreError::Open { .. } => Self::Configuration,
+            StoreError::Open { .. } | StoreError::Exposed { .. } => Self::Configuration,
+            // Whatever is there, it is not what can be worked on, and will not be until somebody has mended it.
+            StoreError::Corrupt
+            | StoreError::NotOurs
+            | StoreError::Empty(_)
+            | StoreError::ForeignLog(_)
+            | StoreError::Newer { .. } => Self::Configuration,
             _ => Self::Failed,
         }
     }
+}
+
+/// Whether the system had no room, or granted none.
+fn is_no_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// An error that says itself how the command ends.
@@ -122,7 +146,14 @@ mod tests {
         check(Exit::Configuration.because("2 problems"), Exit::Configuration);
         check(Exit::Usage.because("--since lies in the future"), Exit::Usage);
         check(StoreError::Full, Exit::Temporary);
-        check(StoreError::NotOurs, Exit::Failed);
+        check(StoreError::Refused, Exit::Temporary);
+        check(StoreError::Unreadable(String::new()), Exit::Failed);
+        for beyond_us in [StoreError::NotOurs, StoreError::Corrupt, StoreError::Newer { found: 99 }] {
+            let task = AppError::Task { task: "decider", source: TaskError::Store(beyond_us) };
+            check(task, Exit::Configuration);
+        }
+        check(BackupError::Store(StoreError::Full), Exit::Temporary);
+        check(BackupError::Exists("copy.db".into()), Exit::Failed);
         check(AppError::Store(StoreError::Busy), Exit::Temporary);
         check(LockError::Held { state: "state.db".into(), holder: "process 1".to_owned() }, Exit::Temporary);
         for (kind, exit) in [

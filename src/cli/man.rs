@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     collect(&command, &mut pages)?;
     match &arguments.dir {
         Some(dir) => write(dir, &pages)?,
-        None => pages.iter().try_for_each(|(_, page)| terminal::line(page.trim_end()))?,
+        None => pages.iter().try_for_each(|(_, page)| terminal::verbatim(page.trim_end()))?,
     }
     Ok(Exit::Done)
 }

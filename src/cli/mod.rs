@@ -2,12 +2,15 @@
 
 mod actions;
 mod backfill;
+mod backup;
 mod check;
 mod completions;
+mod csv;
 mod cursor;
 mod demo;
 mod events;
 mod exit;
+mod export;
 mod man;
 mod moment;
 mod online;
@@ -23,10 +26,12 @@ pub mod terminal;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
+use signal_hook::consts::SIGXFSZ;
 
 use crate::app;
 use crate::config::load::{self, Loaded};
@@ -46,7 +51,7 @@ pub use exit::Exit;
 #[command(name = "okta-responder", version, max_term_width = 110, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 69 a service cannot be reached; 75 not possible now, try \
-    again later; 78 the configuration is wrong.\n\n\
+    again later; 78 the configuration or the state file is wrong.\n\n\
     To begin: write /etc/okta-responder/config.toml, `okta-responder check --online`, `okta-responder run`. Every command \
     tells more in its --help."
 )]
@@ -66,6 +71,7 @@ enum Command {
     Check(check::Arguments),
     Simulate(simulate::Arguments),
     Backfill(backfill::Arguments),
+    Backup(backup::Arguments),
     Status(status::Arguments),
     Events(events::Arguments),
     Runs(runs::Arguments),
@@ -73,6 +79,7 @@ enum Command {
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
     Cursor(cursor::Arguments),
+    Export(export::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -88,6 +95,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if wrong { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
+    // A write past a limit on the size of files is an error like a full disk, and not the end of the process.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     match dispatch(arguments) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -105,13 +114,15 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Check(arguments) => check::run(&config, &arguments),
         Command::Simulate(arguments) => simulate::run(&config, &arguments),
         Command::Backfill(arguments) => backfill::run(&config, &arguments),
+        Command::Backup(arguments) => backup::run(&config, &arguments),
         Command::Status(arguments) => status::run(&config, &arguments),
         Command::Events(arguments) => events::run(&config, arguments),
         Command::Runs(arguments) => runs::run(&config, arguments),
         Command::Actions(arguments) => actions::run(&config, arguments),
-        Command::Pause(_) => pause::pause(&config),
-        Command::Resume(_) => pause::resume(&config),
+        Command::Pause(arguments) => pause::pause(&config, &arguments),
+        Command::Resume(arguments) => pause::resume(&config, &arguments),
         Command::Cursor(arguments) => cursor::run(&config, &arguments),
+        Command::Export(arguments) => export::run(&config, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }
@@ -161,6 +172,19 @@ fn open_store(loaded: &Loaded) -> anyhow::Result<Store> {
 /// The wall clock, which commands hand to everything pure.
 fn now() -> Timestamp {
     Clock::start().now()
+}
+
+/// Who types, as far as the system knows: for the record of approvals.
+fn person() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let named = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    let named = named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+    let name: String = terminal::printable(&named).chars().take(64).collect();
+    // The names are the environment's word; the owner of our own process is the kernel's.
+    match std::fs::metadata("/proc/self") {
+        Ok(process) => format!("{name} (uid {})", process.uid()),
+        Err(_) => name,
+    }
 }
 
 /// A runtime for one command.

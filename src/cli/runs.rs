@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::moment::Moment;
-use super::table::{self, Format};
+use super::table::{self, Format, ListFormat};
 use super::{Exit, actions, load_config, now, open_store, runtime, terminal};
 use crate::store::{ActionFilter, ActionRow, RunFilter, RunRow, Store};
 
@@ -47,7 +47,7 @@ struct List {
     limit: usize,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ListFormat,
 }
 
 #[derive(Debug, Args)]
@@ -135,9 +135,10 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<()> {
         ("decided", run.created_at.to_string()),
     ])?;
     terminal::line("")?;
-    actions::tell_list(Format::Text, &steps)?;
+    actions::tell_list(ListFormat::Text, &steps)?;
     if let Some(facts) = facts {
-        terminal::line(format!("\n{facts:#}"))?;
+        terminal::line("")?;
+        terminal::json(&format!("{facts:#}"))?;
     }
     Ok(())
 }

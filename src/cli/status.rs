@@ -13,7 +13,7 @@ use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::app;
 use crate::config::values::Interval;
 use crate::model::action::ActionState;
-use crate::store::{InstanceLock, StatusSnapshot, StreamRow};
+use crate::store::{Holder, InstanceLock, StatusSnapshot, StreamRow, TripRow};
 
 /// Tell how things stand
 ///
@@ -36,6 +36,8 @@ pub(super) struct Arguments {
 struct Told {
     /// Who works on the state file; null when nobody does.
     daemon: Option<String>,
+    /// What keeps the daemon from taking on work, in words; null when nothing does.
+    trouble: Option<String>,
     /// Our clock when this was told.
     now: Timestamp,
     /// Seconds since the last good poll of the live stream, by Okta's clock; null before the first.
@@ -44,6 +46,7 @@ struct Told {
     waiting_for_a_person: u64,
     for_a_person: Vec<Task>,
     paused_since: Option<Timestamp>,
+    stopped_playbooks: Vec<TripRow>,
     streams: Vec<StreamRow>,
     /// By state.
     #[serde(serialize_with = "as_object")]
@@ -53,6 +56,10 @@ struct Told {
     #[serde(serialize_with = "as_object")]
     actions: Vec<(String, u64)>,
     quarantined: u64,
+    /// The state file and its log.
+    bytes: u64,
+    oldest_body: Option<Timestamp>,
+    last_prune: Option<Timestamp>,
     oldest_undecided: Option<Timestamp>,
     oldest_open_action: Option<Timestamp>,
     in_doubt_last_day: u64,
@@ -99,25 +106,31 @@ fn as_object<S: Serializer>(counts: &[(String, u64)], serializer: S) -> Result<S
 }
 
 impl Told {
-    fn new(daemon: Option<String>, now: Timestamp, snapshot: StatusSnapshot, patience: Duration) -> Self {
+    fn new(daemon: Option<Holder>, now: Timestamp, snapshot: StatusSnapshot, patience: Duration) -> Self {
         let live = snapshot.streams.iter().find(|stream| stream.kind == "live");
         let lag_seconds =
             live.and_then(|live| live.last_good_poll).map(|last| now.duration_since(last).as_secs().max(0));
-        let polls = daemon.as_deref().is_some_and(|daemon| daemon.contains("okta-responder run"));
+        let polls = daemon.as_ref().is_some_and(|daemon| daemon.name.contains("okta-responder run"));
         let behind = lag_seconds.filter(|lag| polls && lag.unsigned_abs() > patience.as_secs());
-        let for_a_person = tasks(&snapshot, behind);
+        let (daemon, trouble) = daemon.map_or((None, None), |daemon| (Some(daemon.name), daemon.trouble));
+        let for_a_person = tasks(&snapshot, behind, trouble.as_deref());
         Self {
             daemon,
+            trouble,
             now,
             lag_seconds,
             waiting_for_a_person: for_a_person.iter().map(|task| task.count).sum(),
             for_a_person,
             paused_since: snapshot.paused_since,
+            stopped_playbooks: snapshot.stopped_playbooks,
             streams: snapshot.streams,
             events: snapshot.events,
             runs: snapshot.runs,
             actions: snapshot.actions,
             quarantined: snapshot.quarantined,
+            bytes: snapshot.bytes,
+            oldest_body: snapshot.oldest_body,
+            last_prune: snapshot.last_prune,
             oldest_undecided: snapshot.oldest_undecided,
             oldest_open_action: snapshot.oldest_open_action,
             in_doubt_last_day: snapshot.in_doubt_last_day,
@@ -130,8 +143,9 @@ impl Told {
     }
 }
 
-/// What a person should look at. `behind`: for so many seconds a running daemon has not read the log.
-fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>) -> Vec<Task> {
+/// What a person should look at. `behind`: for so many seconds a running daemon has not read the log. `trouble`: what keeps
+/// it from taking on work.
+fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, trouble: Option<&str>) -> Vec<Task> {
     let of = |state: ActionState| {
         snapshot.actions.iter().filter(|(word, _)| word == state.as_str()).map(|(_, count)| count).sum::<u64>()
     };
@@ -142,10 +156,16 @@ fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>) -> Vec<Task> {
         what: format!("daemon that has not read the log for {}", span(Duration::from_secs(seconds.unsigned_abs()))),
         look: "journalctl -u okta-responder, the disk of the state file, okta-responder check --online".to_owned(),
     });
-    let mut tasks: Vec<Task> = late.into_iter().collect();
+    let troubled = trouble.map(|trouble| Task {
+        count: 1,
+        what: "daemon that takes on no work".to_owned(),
+        look: trouble.to_owned(),
+    });
+    let mut tasks: Vec<Task> = troubled.into_iter().chain(late).collect();
     tasks.extend([
         task(of(ActionState::NeedsAttention), "needs attention", format!("{list} needs_attention")),
         task(of(ActionState::AwaitingApproval), "awaits approval", format!("{list} awaiting_approval")),
+        task(snapshot.unreadable, "cannot be told to be unprotected", format!("{list} ready,retry")),
         task(snapshot.in_doubt_last_day, "may not have been sent (last 24 h)", format!("{list} settled --since 24h")),
         task(snapshot.failed_last_day, "failed (last 24 h)", format!("{list} failed --since 24h")),
         task(snapshot.quarantined, "could not be read as an event", "okta-responder events quarantine".to_owned()),
@@ -156,9 +176,13 @@ fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>) -> Vec<Task> {
 
 fn tell(told: &Told) -> std::io::Result<()> {
     let now = told.now;
+    for trip in &told.stopped_playbooks {
+        terminal::line(stopped(trip, now))?;
+    }
     let lag = told.lag_seconds.map(|lag| span(Duration::from_secs(lag.unsigned_abs())));
     table::fields(&[
         ("daemon", told.daemon.clone().unwrap_or_else(|| "not running".to_owned())),
+        ("takes no work", told.trouble.clone().unwrap_or_default()),
         (
             "last good poll",
             match (told.live(), lag) {
@@ -175,6 +199,7 @@ fn tell(told: &Told) -> std::io::Result<()> {
         ("oldest undecided", told.oldest_undecided.map(|since| ago(since, now)).unwrap_or_default()),
         ("oldest open action", told.oldest_open_action.map(|since| ago(since, now)).unwrap_or_default()),
         ("quarantined", Some(told.quarantined).filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()),
+        ("state file", state_file(told)),
     ])?;
     for stream in told.streams.iter().filter(|stream| stream.kind == "backfill" && stream.state == "active") {
         terminal::line(format!("backfill {}  {}", stream.id, super::backfill::in_words(stream)))?;
@@ -186,6 +211,27 @@ fn tell(told: &Told) -> std::io::Result<()> {
     told.for_a_person
         .iter()
         .try_for_each(|Task { count, what, look }| terminal::line(format!("  {count} {what}: {look}")))
+}
+
+fn state_file(told: &Told) -> String {
+    let mut words = table::bytes(told.bytes);
+    if let Some(oldest) = told.oldest_body {
+        words.push_str(&format!(", oldest record {}", ago(oldest, told.now)));
+    }
+    if let Some(last) = told.last_prune {
+        words.push_str(&format!(", pruned {}", ago(last, told.now)));
+    }
+    words
+}
+
+/// A stopped playbook, in a line.
+fn stopped(trip: &TripRow, now: Timestamp) -> String {
+    let TripRow { playbook, why, since, held, .. } = trip;
+    format!(
+        "STOPPED: playbook `{playbook}`, {}, {held} awaiting approval: {why}; `okta-responder resume --playbook \"{playbook}\"` \
+         goes on\n",
+        ago(*since, now)
+    )
 }
 
 fn paused(since: Timestamp, now: Timestamp) -> String {

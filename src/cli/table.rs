@@ -5,6 +5,7 @@ use std::io;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::csv;
 use super::terminal::{self, Width};
 use crate::model::escape::Escape;
 
@@ -26,18 +27,43 @@ pub(super) enum Format {
     Json,
 }
 
-/// Prints a list: a table with these headings, or one object a line. `empty` is told when there is nothing. Cells are cut
-/// only for a terminal: what is piped somewhere is whole.
+/// `--format` of a list
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum ListFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: one JSON object a line
+    Json,
+    /// For spreadsheets: what would be a formula begins with an apostrophe
+    Csv,
+}
+
+impl From<Format> for ListFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => Self::Text,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
+/// Prints a list: a table with these headings, one object a line, or comma-separated values. `empty` is told to people when
+/// there is nothing. Cells are cut only for a terminal: what is piped somewhere is whole.
 pub(super) fn list<T: Serialize, const N: usize>(
-    format: Format,
+    format: ListFormat,
     items: &[T],
     headings: [&str; N],
     cells: impl Fn(&T) -> [String; N],
     empty: &str,
 ) -> io::Result<()> {
     match format {
-        Format::Json => items.iter().try_for_each(json),
-        Format::Text => table(items, headings, cells, empty, terminal::width()),
+        ListFormat::Json => items.iter().try_for_each(json),
+        ListFormat::Text => table(items, headings, cells, empty, terminal::width()),
+        ListFormat::Csv => {
+            terminal::line(headings.map(str::to_lowercase).join(","))?;
+            items.iter().try_for_each(|item| terminal::line(csv::row(&cells(item))))
+        }
     }
 }
 
@@ -95,7 +121,7 @@ pub(super) fn fields(pairs: &[(&str, String)]) -> io::Result<()> {
 
 /// Prints one JSON object on one line.
 pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
-    terminal::line(serde_json::to_string(value).map_err(io::Error::other)?)
+    terminal::json(&serde_json::to_string(value).map_err(io::Error::other)?)
 }
 
 /// `3 ready, 1 failed`
@@ -107,6 +133,13 @@ pub(super) fn counts(counts: &[(String, u64)]) -> String {
 /// A noun with its number.
 pub(super) fn plural(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// A size as people say it.
+pub(super) fn bytes(count: u64) -> String {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let mib = count as f64 / MIB;
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
 /// At most `most` characters; one that is longer ends in `…`.

@@ -1,16 +1,33 @@
 //! Writing to people. Text from outside can carry control characters that move the cursor, recolour or hide what is shown;
-//! on a terminal they are taken out.
+//! they are taken out, also when the output is a pipe: behind it there is often `grep` or `head`, and then a terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
-use crate::model::escape::is_bidi_control;
+use crate::model::escape::is_hidden;
 
 /// Writes a line to standard output. A reader that went away (`| head`) is no error.
 pub fn line(text: impl AsRef<str>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let text = text.as_ref();
-    let result = if out.is_terminal() { writeln!(out, "{}", printable(text)) } else { writeln!(out, "{text}") };
-    match result {
+    verbatim(printable(text.as_ref()))
+}
+
+/// Writes JSON to standard output. What a terminal must not see is escaped, so that nothing of the text is lost.
+pub(super) fn json(text: &str) -> io::Result<()> {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_printable(c) {
+            out.push(c);
+        } else {
+            // Outside of strings JSON has no such characters.
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    verbatim(out)
+}
+
+/// Writes a line of our own to standard output, as it is.
+pub(super) fn verbatim(text: impl AsRef<str>) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{}", text.as_ref()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
@@ -47,9 +64,26 @@ pub fn note(text: impl AsRef<str>) {
     let _ = writeln!(err, "{text}");
 }
 
-/// The text without control characters (other than line breaks and tabs) and without characters that reorder text.
+/// Asks a yes-or-no question on the terminal. Without one nobody can answer, and the answer is an error that names `--yes`.
+pub(super) fn confirmed(question: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(io::Error::other("there is no terminal to ask on; add --yes to go on without asking"));
+    }
+    let mut err = io::stderr().lock();
+    write!(err, "{} [y/N] ", printable(question))?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().take(64).read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// The text without control characters (other than line breaks and tabs) and without hidden ones.
 pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || is_bidi_control(*c))).collect()
+    text.chars().filter(|c| is_printable(*c)).collect()
+}
+
+fn is_printable(c: char) -> bool {
+    matches!(c, '\n' | '\t') || !(c.is_control() || is_hidden(c))
 }
 
 #[cfg(test)]
@@ -57,7 +91,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escape_sequences_and_reordering_are_taken_out() {
+    fn escape_sequences_and_hidden_characters_are_taken_out() {
         assert_eq!(printable("a\u{1b}[31mb\u{7}\u{202E}c\n\td"), "a[31mbc\n\td");
+        // The eight-bit forms, and a link whose address is not shown (OSC 8).
+        assert_eq!(printable("\u{9b}2J\u{1b}]8;;http://evil.example\u{7}ok\u{200B}"), "2J]8;;http://evil.exampleok");
     }
 }

@@ -321,7 +321,7 @@ impl Addresses {
     fn mailboxes(&self, parameter: &str) -> Result<Mailboxes, String> {
         let mut all = Mailboxes::new();
         for text in self.list().iter().filter(|text| !text.trim().is_empty()) {
-            let mailbox: Mailbox = text.parse().map_err(|_| {
+            let mailbox: Mailbox = literal(text).parse().map_err(|_| {
                 let text = cut(&Escape::Line.apply(text), 80);
                 format!("`{parameter}`: `{text}` is not one mail address; several are written as a list")
             })?;
@@ -355,7 +355,7 @@ impl MailParams {
         let mut message = Message::builder()
             .from(from.clone())
             .mailbox(lettre::message::header::To::from(to))
-            .subject(cut(&Escape::Line.apply(&self.subject), MAX_SUBJECT))
+            .subject(cut(&literal(&self.subject), MAX_SUBJECT))
             .message_id(Some(message_id(from, key)))
             // Nobody's absence note answers a mail that says so (RFC 3834).
             .raw_header(header("Auto-Submitted", "auto-generated"))
@@ -375,6 +375,12 @@ impl MailParams {
     }
 }
 
+/// A text for a header that readers show as it is written: one line, and no `=?charset?B?…?=`, which they would decode to
+/// anything (RFC 2047).
+fn literal(text: &str) -> String {
+    Escape::Line.apply(text).replace("=?", "= ?")
+}
+
 /// The same key always gives the same id, so that a receiver who gets a mail twice can tell.
 fn message_id(from: &Mailbox, key: &IdempotencyKey) -> String {
     format!("<{key}@okta-responder.{}>", from.email.domain())
@@ -388,6 +394,7 @@ fn header(name: &'static str, value: &str) -> HeaderValue {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use proptest::prelude::*;
     use serde_json::json;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;
@@ -621,6 +628,74 @@ mod tests {
             );
         }
         assert_eq!(server.text(), "");
+    }
+
+    /// The mail that these parameters make, as it leaves.
+    fn sent(params: Value) -> Result<String, String> {
+        let from: Mailbox = "Okta Responder <responder@example.com>".parse().unwrap();
+        let message = MailParams::parse(&params)?.message(&from, &IdempotencyKey::from_stored(KEY.to_owned()))?;
+        Ok(String::from_utf8(message.formatted()).unwrap())
+    }
+
+    /// The names of the headers, sorted, those of the parts behind those of the mail.
+    fn header_names(text: &str) -> Vec<String> {
+        let head = text.split("\r\n\r\n").next().unwrap();
+        let lines = head.split("\r\n").filter(|line| !line.starts_with([' ', '\t']));
+        let mut names: Vec<_> = lines.map(|line| line.split(':').next().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_subject_stays_one_header_that_reads_as_it_was_written() {
+        let usual = header_names(&sent(json!({"to": "a@example.com", "subject": "s", "text": "t"})).unwrap());
+        for subject in [
+            "x\r\nBcc: eve@example.org",
+            "x\r\n\r\n<html>",
+            "x\u{2028}Bcc: y",
+            "x\u{85}Content-Type: text/html",
+            "é\r\nBcc: eve@example.org",
+            "=?utf-8?B?DQpCY2M6IGV2ZUBleGFtcGxlLm9yZw==?=",
+        ] {
+            let text = sent(json!({"to": "a@example.com", "subject": subject, "text": "t"})).unwrap();
+            assert_eq!(header_names(&text), usual, "{text}");
+            let coded = text.lines().find(|line| line.starts_with("Subject:")).unwrap();
+            assert!(!subject.is_ascii() || !coded.contains("=?"), "{coded}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_plain_text_whatever_it_holds() {
+        for body in
+            ["<html><script>", "\r\n--b\r\nContent-Type: text/html\r\n\r\n<b>", "\u{feff}<!doctype html>", "é<b>"]
+        {
+            let text = sent(json!({"to": "a@example.com", "subject": "s", "text": body})).unwrap();
+            let head = text.split("\r\n\r\n").next().unwrap();
+            assert!(head.contains("Content-Type: text/plain; charset=utf-8"), "{head}");
+            assert!(!head.contains("multipart"), "{head}");
+        }
+    }
+
+    #[test]
+    fn parts_of_a_mail_cannot_be_ended_by_their_text() {
+        let params = json!({"to": "a@example.com", "subject": "s", "text": "t", "html": "<b>x</b>"});
+        let boundary = |text: &str| text.split("boundary=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let (one, other) = (boundary(&sent(params.clone()).unwrap()), boundary(&sent(params).unwrap()));
+        assert!(one.len() >= 16 && one != other, "nobody can guess a boundary that is drawn anew");
+    }
+
+    proptest! {
+        #[test]
+        fn no_word_of_an_event_adds_a_header_or_a_recipient(word in "(\\PC|[\\r\\n\\t,;:<>@\"()=?]){0,40}") {
+            let plain = sent(json!({"to": "a@example.com", "subject": "s", "text": "t"})).unwrap();
+            let params = json!({"to": format!("{word} <a@example.com>"), "subject": format!("s {word}"), "text": format!("t{word}")});
+            // Most words are no name; then there is no mail at all.
+            if let Ok(text) = sent(params) {
+                prop_assert_eq!(header_names(&text), header_names(&plain));
+                let mailbox: Result<Mailbox, _> = literal(&format!("{word} <a@example.com>")).parse();
+                prop_assert_eq!(mailbox.unwrap().email.to_string(), "a@example.com");
+            }
+        }
     }
 
     #[test]

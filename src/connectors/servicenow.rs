@@ -412,6 +412,7 @@ struct Granted {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::super::stage::{Reply, Seen, Stage};
@@ -675,6 +676,27 @@ mod tests {
             "{outcome:?}"
         );
         assert_eq!(stage.seen().len(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_of_an_event_is_shown_as_html(text in "(\\PC|\\[|\\]|/|c|C|o|O|d|D|e|E|\\[code\\]|\\[/CODE\\]){0,40}") {
+            let out = without_code_tags(&text).to_ascii_lowercase();
+            prop_assert!(!out.contains("[code]") && !out.contains("[/code]"), "{out:?}");
+        }
+
+        #[test]
+        fn a_correlation_never_becomes_a_second_condition(text in "(\\PC|\\^|\\^OR|\\^NQ|=|\n|javascript:|JavaScript:){0,60}") {
+            if let Ok(correlation) = correlation_id(&text) {
+                prop_assert!(!correlation.contains('^') && !correlation.chars().any(char::is_control));
+                prop_assert!(!correlation.to_ascii_lowercase().contains("javascript:"));
+                // As it stands in the address: one value, no further parameter.
+                let mut url = Url::parse("https://example.service-now.com/api/now/table/incident").unwrap();
+                url.query_pairs_mut().append_pair("sysparm_query", &format!("correlation_id={correlation}"));
+                let pairs: Vec<_> = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+                prop_assert_eq!(pairs, [("sysparm_query".to_owned(), format!("correlation_id={correlation}"))]);
+            }
+        }
     }
 
     #[test]

@@ -229,20 +229,32 @@ impl MessageParams {
         if params.blocks.as_ref().is_some_and(|blocks| blocks.is_empty() || blocks.len() > MAX_BLOCKS) {
             return Err(format!("`blocks` holds none, or more than {MAX_BLOCKS}"));
         }
+        let is_markdown = |block: &Map<String, Value>| block.get("type").is_some_and(|kind| kind == "markdown");
+        if params.blocks.iter().flatten().any(is_markdown) {
+            // Its links are `[text](url)`, which the escaping of mrkdwn leaves alive.
+            return Err("`blocks` holds a `markdown` block, in which an event could place links; \
+                        use `section` blocks with `mrkdwn`"
+                .to_owned());
+        }
         Ok(params)
     }
 
     fn message(self, key: &IdempotencyKey, way: &Way) -> Result<Map<String, Value>, String> {
         let mut message = Map::new();
-        // A link in an event must not be fetched by Slack.
+        // A link in an event must not be fetched by Slack, nor become one that can be clicked: bare addresses and names are
+        // not linked, `<url|text>` of the template still is (Slack, `chat.postMessage`, `parse` and `link_names`).
         message.insert("unfurl_links".to_owned(), json!(false));
         message.insert("unfurl_media".to_owned(), json!(false));
+        message.insert("parse".to_owned(), json!("none"));
+        message.insert("link_names".to_owned(), json!(false));
         message.insert("text".to_owned(), json!(cut_mrkdwn(&self.text)));
         if let Some(thread) = self.thread_ts.filter(|thread| !thread.trim().is_empty()) {
             message.insert("thread_ts".to_owned(), json!(thread));
         }
         if let Some(blocks) = self.blocks {
-            message.insert("blocks".to_owned(), json!(blocks));
+            let mut blocks = json!(blocks);
+            link_nothing_bare(&mut blocks);
+            message.insert("blocks".to_owned(), blocks);
         }
         if let Way::Bot { .. } = way {
             let channel =
@@ -252,6 +264,20 @@ impl MessageParams {
             message.insert("metadata".to_owned(), metadata);
         }
         Ok(message)
+    }
+}
+
+/// Tells every mrkdwn text of the blocks to link nothing but what its markup links (Slack, text object, `verbatim`).
+fn link_nothing_bare(blocks: &mut Value) {
+    match blocks {
+        Value::Array(list) => list.iter_mut().for_each(link_nothing_bare),
+        Value::Object(object) => {
+            if object.get("type").is_some_and(|kind| kind == "mrkdwn") {
+                object.insert("verbatim".to_owned(), json!(true));
+            }
+            object.values_mut().for_each(link_nothing_bare);
+        }
+        _ => {}
     }
 }
 
@@ -368,6 +394,7 @@ mod tests {
             seen.json(),
             json!({
                 "channel": "#security", "text": "hello", "thread_ts": "16.5", "unfurl_links": false, "unfurl_media": false,
+                "parse": "none", "link_names": false,
                 "metadata": {"event_type": "okta_responder_action", "event_payload": {"key": key}},
             })
         );
@@ -381,7 +408,12 @@ mod tests {
         assert!(!slack.needs_channel());
         let outcome = slack.perform(&call(json!({"channel": "#elsewhere", "text": "hello"}))).await;
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-        assert_eq!(stage.seen()[0].json(), json!({"text": "hello", "unfurl_links": false, "unfurl_media": false}));
+        assert_eq!(
+            stage.seen()[0].json(),
+            json!({
+                "text": "hello", "unfurl_links": false, "unfurl_media": false, "parse": "none", "link_names": false,
+            })
+        );
     }
 
     #[tokio::test]
@@ -440,7 +472,30 @@ mod tests {
         assert!(check(&json!({"text": ""})).is_err());
         assert!(check(&json!({"text": "x", "blocks": []})).is_err());
         assert!(check(&json!({"text": "x", "blocks": "x"})).is_err());
+        let markdown = json!([{"type": "markdown", "text": "{{ event.displayMessage }}"}]);
+        assert!(check(&json!({"text": "x", "blocks": markdown})).unwrap_err().contains("`markdown` block"));
         assert!(check(&json!({"text": "x", "chanel": "x"})).unwrap_err().contains("unknown field `chanel`"));
+    }
+
+    #[test]
+    fn no_text_of_a_block_links_what_is_not_marked_as_a_link() {
+        let params = json!({"text": "x", "blocks": [
+            {"type": "section", "text": {"type": "mrkdwn", "text": "http://evil.example @channel", "verbatim": false},
+             "fields": [{"type": "mrkdwn", "text": "y"}, {"type": "plain_text", "text": "z"}]},
+            {"type": "context", "elements": [{"type": "mrkdwn", "text": "w"}]},
+        ]});
+        let way = Way::Webhook { url: "https://hooks.slack.com/services/T/B/X".into() };
+        let key = IdempotencyKey::from_stored("k".repeat(40));
+        let message = MessageParams::parse(&params).unwrap().message(&key, &way).unwrap();
+        assert_eq!(
+            message["blocks"],
+            json!([
+                {"type": "section",
+                 "text": {"type": "mrkdwn", "text": "http://evil.example @channel", "verbatim": true},
+                 "fields": [{"type": "mrkdwn", "text": "y", "verbatim": true}, {"type": "plain_text", "text": "z"}]},
+                {"type": "context", "elements": [{"type": "mrkdwn", "text": "w", "verbatim": true}]},
+            ])
+        );
     }
 
     #[test]

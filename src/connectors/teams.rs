@@ -18,6 +18,7 @@ use url::Url;
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::TeamsConfig;
+use crate::guard::Cleared;
 use crate::http;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -91,7 +92,7 @@ fn webhook(text: &str) -> Result<Url, &'static str> {
 
 #[async_trait]
 impl Connector for Teams {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         const WHAT: &str = "posting to the Teams webhook";
         let message = match MessageParams::parse(&call.params).and_then(MessageParams::message) {
             Ok(message) => message,
@@ -276,8 +277,6 @@ fn web_address(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::super::stage::{Reply, Stage};
@@ -308,7 +307,7 @@ mod tests {
         let teams = Teams::new(&config(), format!("{}/workflows/w?sig=sig_1", stage.base).into()).unwrap();
         let call =
             Call { key: IdempotencyKey::from_stored("k".repeat(40)), params: json!({"text": "hello"}), attempt: 1 };
-        teams.perform(&call).await
+        teams.perform(&Cleared::unguarded(call)).await
     }
 
     /// Everything that is shown, by the kind of element that shows it; whatever else stands in the card fails.

@@ -35,8 +35,8 @@ const ROUND: usize = 500;
 const FETCHING: usize = 8;
 /// Pauses when a fact cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
-/// How long nothing is decided after the state file could not be written.
-const REST: Duration = Duration::from_secs(5);
+/// How long nothing is decided after the state file could not be used. When it cannot be written, the wait goes on until it can.
+const REST: Duration = Duration::from_secs(1);
 /// The longest time between two looks into the inbox.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -70,10 +70,13 @@ impl Decider {
     pub async fn run(mut self) -> Result<(), TaskError> {
         while !self.stop.is_cancelled() {
             self.engine.pulse.tick(Beat::Decider);
+            if !self.engine.may_take_work().await {
+                continue;
+            }
             let more = match self.round().await {
                 Ok(more) => more,
                 Err(error) if error.may_pass() => {
-                    warn!("deciding waits: {error}");
+                    debug!("deciding waits: {error}");
                     self.rest().await;
                     false
                 }
@@ -88,7 +91,7 @@ impl Decider {
                 Some(done) = self.fetching.join_next() => {
                     if let Some(error) = self.fetched(done)? {
                         // What was asked for could not be stored. Asking again at once would only burden Okta.
-                        warn!("deciding waits: {error}");
+                        debug!("deciding waits: {error}");
                         self.rest().await;
                     }
                 }
@@ -123,7 +126,7 @@ impl Decider {
         }
     }
 
-    /// A while in which nothing is tried, because the state file cannot be written.
+    /// A while in which nothing is tried, because the state file could not be used.
     async fn rest(&self) {
         tokio::select! {
             () = tokio::time::sleep(REST) => {}
@@ -276,6 +279,12 @@ impl Case {
             return Err(end(EventVerdict::Skipped("own".to_owned())));
         }
         if pending.superseded {
+            if pending.backfill.is_none() {
+                info!(
+                    event.uuid = event.uuid,
+                    "a risk event arrived after one that happened later: nothing is done for it"
+                );
+            }
             return Err(end(EventVerdict::Superseded));
         }
         let wants = |playbook: &Playbook| playbook.wants(&event.event_type);

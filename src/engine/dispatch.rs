@@ -20,11 +20,11 @@ use super::retry::Schedule;
 use super::standing::Reader;
 use super::survive::{self, survive_async};
 use super::{Engine, TaskError, gather};
-use crate::connectors::Call;
+use crate::connectors::{self, Call, Effect};
 use crate::guard::Judge;
 use crate::guard::limits::Window;
 use crate::halt::{self, Point};
-use crate::model::action::Happening;
+use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
@@ -40,8 +40,8 @@ const ROUND: usize = 200;
 const PREPARING: usize = 8;
 /// Pauses when a fact that describes cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
-/// How long nothing is dispatched after the state file could not be written.
-const REST: Duration = Duration::from_secs(5);
+/// How long nothing is dispatched after the state file could not be used. When it cannot be written, the wait goes on until it can.
+const REST: Duration = Duration::from_secs(1);
 /// The longest time between two looks into the ledger: a person's command is seen within it.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -69,7 +69,8 @@ impl Dispatcher {
     pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
         Self {
             reader: Reader::new(Arc::clone(&engine)),
-            window: Window::new(engine.clock.now(), engine.clock.elapsed()),
+            // From the beginning of the process, so that a reload does not make it believe a clock that was set forward.
+            window: Window::new(engine.clock.began_at(), Duration::ZERO),
             engine,
             stop,
             under_way: JoinSet::new(),
@@ -87,11 +88,14 @@ impl Dispatcher {
     pub async fn run(mut self) -> Result<(), TaskError> {
         while !self.stop.is_cancelled() {
             self.engine.pulse.tick(Beat::Dispatcher);
+            if !self.engine.may_take_work().await {
+                continue;
+            }
             if let Err(error) = self.round().await {
                 if !error.may_pass() {
                     return Err(error.into());
                 }
-                warn!("dispatching waits: {error}");
+                debug!("dispatching waits: {error}");
                 self.rest().await;
             }
             let wait = self.until_due().await;
@@ -114,7 +118,7 @@ impl Dispatcher {
                 Ok(()) => {}
                 Err(error) if error.may_pass() => {
                     // What was asked for could not be stored. Asking again at once would only burden the services.
-                    warn!("dispatching waits: {error}");
+                    debug!("dispatching waits: {error}");
                     self.rest().await;
                 }
                 Err(error) => return Err(error.into()),
@@ -124,7 +128,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// A while in which nothing is tried, because the state file cannot be written.
+    /// A while in which nothing is tried, because the state file could not be used.
     async fn rest(&self) {
         tokio::select! {
             () = tokio::time::sleep(REST) => {}
@@ -232,7 +236,12 @@ impl Dispatcher {
 /// Tells what the guard stopped: a line for each action, and a loud one for each playbook that went over a limit.
 fn tell_stopped(claims: &Claims) {
     for Stopped { action, kind, playbook, state, why } in &claims.stopped {
-        warn!(action.id = action.0, action.kind = kind, playbook, "{kind} is {state}: {why}");
+        // A flood that is held back has its one loud line below, and `status`.
+        if *state == ActionState::AwaitingApproval {
+            info!(action.id = action.0, action.kind = kind, playbook, "{kind} awaits approval: {why}");
+        } else {
+            warn!(action.id = action.0, action.kind = kind, playbook, "{kind} is {state}: {why}");
+        }
     }
     for Tripped { playbook, action, why, alarm } in &claims.tripped {
         error!(
@@ -273,6 +282,11 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     let Taken { action, call } = taken;
     let began = engine.clock.elapsed();
     let outcome = match engine.connectors.get(&action.kind) {
+        // Not sent: what the step says to do in doubt is done, as after a crash.
+        Some(_) if is_doubtful(engine, &action).await? => Outcome::Unknown(Failure::new(
+            Reason::Interrupted,
+            "the state file is a copy that was put in place, and this may have been sent after it was made",
+        )),
         Some(connector) => {
             // A panic must not take the daemon down, and whether the request had left by then is not known.
             let performed = survive_async(connector.perform(&call)).await;
@@ -287,6 +301,13 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     record(engine, end).await?;
     halt::point(Point::OutcomeStored);
     Ok(())
+}
+
+/// Whether a message may have been sent in the time that a copy of the state file knows nothing of. Changes and what has a
+/// key are looked up by their connectors before anything is sent.
+async fn is_doubtful(engine: &Engine, action: &Claimed) -> Result<bool, StoreError> {
+    let is_message = connectors::kind(&action.kind).is_some_and(|kind| kind.effect == Effect::Message);
+    Ok(is_message && engine.store.may_be_done_since_copy(action.id, action.attempt).await?)
 }
 
 /// Reads the target of an unknown attempt back and records what that says.
@@ -532,8 +553,9 @@ mod tests {
         engine.store.commit_decisions(vec![decision], now()).await.unwrap();
         let state = async || engine.store.list_actions(ActionFilter::default()).await.unwrap()[0].state.clone();
 
-        let claimed = engine.store.claim_ready(now(), 9).await.unwrap().remove(0);
-        attempt(&engine, claimed).await.unwrap();
+        let mut dispatcher = Dispatcher::new(Arc::clone(&engine), CancellationToken::new());
+        dispatcher.claim(now()).await.unwrap();
+        dispatcher.under_way.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(state().await, "unknown");
         let later = outcome::after(now(), Duration::from_secs(60));
         let unknown = engine.store.unsettled(later, 9).await.unwrap().remove(0);

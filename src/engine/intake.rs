@@ -2,14 +2,20 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::model::event::{Envelope, Event, SOURCE_OKTA, actor_is_affected};
 use crate::model::risk::Risk;
 use crate::store::{NewEvent, Quarantined};
+
+/// The most records of a page. Okta sends at most the 1,000 that are asked for (Okta API reference, System Log); a page of
+/// 32 MiB has room for millions of the smallest ones, each of which would take far more memory than its text.
+const MAX_RECORDS: usize = 10_000;
 
 /// A page, sorted.
 #[derive(Debug, Default)]
@@ -24,7 +30,8 @@ pub struct Intake {
     pub records: usize,
 }
 
-/// The body is not a JSON array: it was cut off, or it is not the System Log that answers.
+/// The body is not a JSON array: it was cut off, or it is not the System Log that answers. Nor is one with more than ten
+/// times as many records as Okta sends a page.
 #[derive(Debug, Error)]
 #[error("the page is not a JSON array of records")]
 pub struct PageError(#[source] serde_json::Error);
@@ -33,7 +40,7 @@ pub struct PageError(#[source] serde_json::Error);
 pub fn sort_page(body: &[u8], wanted: &BTreeSet<String>) -> Result<Intake, PageError> {
     // Checking is much quicker than replacing, and text is hardly ever broken.
     let text = std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed);
-    let records: Vec<&RawValue> = serde_json::from_str(&text).map_err(PageError)?;
+    let Records(records) = serde_json::from_str(&text).map_err(PageError)?;
     let mut intake = Intake { records: records.len(), ..Intake::default() };
     for record in records {
         let raw = record.get();
@@ -49,6 +56,34 @@ pub fn sort_page(body: &[u8], wanted: &BTreeSet<String>) -> Result<Intake, PageE
     Ok(intake)
 }
 
+/// The records of a page, each as its text.
+struct Records<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Records<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Page;
+        impl<'de> Visitor<'de> for Page {
+            type Value = Records<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of records")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut page: A) -> Result<Self::Value, A::Error> {
+                let mut records = Vec::new();
+                while let Some(record) = page.next_element()? {
+                    if records.len() == MAX_RECORDS {
+                        return Err(A::Error::custom(format!("more than {MAX_RECORDS} records")));
+                    }
+                    records.push(record);
+                }
+                Ok(Records(records))
+            }
+        }
+        deserializer.deserialize_seq(Page)
+    }
+}
+
 /// Whether events of this type tell a user's risk.
 pub fn tells_risk(event_type: &str) -> bool {
     matches!(event_type, "user.risk.detect" | "user.risk.change")
@@ -58,7 +93,9 @@ fn new_event(envelope: &Envelope<'_>, raw: &str) -> Result<NewEvent, crate::mode
     let tells_risk = tells_risk(&envelope.event_type);
     let (subject, risk) = match serde_json::from_str::<Sketch<'_>>(raw) {
         // The quick way: most records are plain, and only risk events are read to their depth.
-        Ok(sketch) if !tells_risk => (sketch.affected_user(&envelope.event_type).map(str::to_owned), None),
+        Ok(sketch) if !tells_risk && is_readable(raw) => {
+            (sketch.affected_user(&envelope.event_type).map(str::to_owned), None)
+        }
         _ => {
             let event = Event::parse(SOURCE_OKTA, raw)?;
             let risk = tells_risk.then(|| Risk::of(&event).level.as_str());
@@ -81,6 +118,59 @@ fn quarantined(raw: &str, error: &crate::model::event::EventError) -> Quarantine
         words = format!("{words}: {cause}");
     }
     Quarantined { error: words, raw: raw.to_owned() }
+}
+
+/// Whether the whole of a record can be read, which the decider will have to: one that is nested too deeply, or holds a
+/// number that is none, belongs into quarantine and not into the inbox. Nothing of it is kept.
+fn is_readable(raw: &str) -> bool {
+    struct Whole;
+    impl<'de> Deserialize<'de> for Whole {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(Self)
+        }
+    }
+    impl<'de> Visitor<'de> for Whole {
+        type Value = Self;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("anything")
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+            Ok(self)
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+            Ok(self)
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+            Ok(self)
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+            Ok(self)
+        }
+
+        fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+            Ok(self)
+        }
+
+        fn visit_unit<E>(self) -> Result<Self, E> {
+            Ok(self)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+            while list.next_element::<Self>()?.is_some() {}
+            Ok(self)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+            while map.next_entry::<Self, Self>()?.is_some() {}
+            Ok(self)
+        }
+    }
+    serde_json::from_str::<Whole>(raw).is_ok()
 }
 
 /// As much of a plain record as says whom it is about. One with escapes in its ids or with people that are no objects does
@@ -140,6 +230,24 @@ mod tests {
         assert_eq!(intake.events[0].subject.as_deref(), Some("00u1"));
         assert_eq!(intake.unwanted, 1);
         assert_eq!(intake.quarantined.len(), 2);
+    }
+
+    #[test]
+    fn a_page_of_more_records_than_okta_ever_sends_is_no_page() {
+        let page = |records: usize| format!("[{}]", vec!["0"; records].join(","));
+        assert_eq!(sort_page(page(MAX_RECORDS).as_bytes(), &wanted()).unwrap().quarantined.len(), MAX_RECORDS);
+        assert!(sort_page(page(MAX_RECORDS + 1).as_bytes(), &wanted()).is_err());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_whole_goes_to_quarantine_and_the_page_goes_on() {
+        let deep =
+            record("1", "user.session.start", &format!(r#","a":{}{}"#, "[".repeat(100_000), "]".repeat(100_000)));
+        let number = record("2", "user.session.start", r#","a":1e999"#);
+        let page =
+            format!("[{deep},{number},{}]", record("3", "user.session.start", r#","a":[{"b":1.5},null,true,-1]"#));
+        let intake = sort_page(page.as_bytes(), &wanted()).unwrap();
+        assert_eq!((intake.quarantined.len(), intake.events.len()), (2, 1));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod clock;
 mod decide;
 mod dispatch;
 mod gather;
+mod housekeep;
 pub mod intake;
 pub mod outcome;
 mod poll;
@@ -35,17 +36,20 @@ use crate::okta::logs::filter_for;
 use crate::okta::rate::Budget;
 use crate::playbook::Playbook;
 use crate::playbook::facts::{Fact, LinkBase};
-use crate::store::{Store, StoreError};
+use crate::store::{Keep, Store, StoreError};
 use clock::Clock;
 use pulse::Pulse;
 use retry::Schedule;
 
 pub use decide::Decider;
 pub use dispatch::Dispatcher;
+pub use housekeep::Housekeeper;
 pub use poll::Poller;
 
 /// The longest pause that something outside can ask for, with room to spare: `Retry-After` is bounded to an hour.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3600);
+/// How long a task waits before it looks again whether the state file can be written. Its signs of life go on.
+const TROUBLED: Duration = Duration::from_secs(1);
 
 /// What every task shares.
 pub struct Engine {
@@ -102,6 +106,10 @@ pub struct Settings {
     pub give_up_after: Duration,
     /// How long a stop waits for requests under way.
     pub drain: Duration,
+    /// How long rows are kept.
+    pub keep: Keep,
+    /// How often old rows are looked for.
+    pub prune_every: Duration,
 }
 
 impl Settings {
@@ -119,6 +127,8 @@ impl Settings {
             retry: Schedule { initial: config.dispatch.retry_initial, max: config.dispatch.retry_max },
             give_up_after: config.dispatch.give_up_after,
             drain: config.dispatch.drain,
+            keep: config.state.keep(),
+            prune_every: config.state.prune_every,
         }
     }
 }
@@ -160,6 +170,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Self {
         let wanted = wanted_types(&parts.playbooks, &parts.settings.risk);
         let guard = Arc::new(parts.guard.over(&parts.playbooks));
+        let pulse = Pulse::new(parts.clock, parts.store.trouble());
         Self {
             clock: parts.clock,
             store: parts.store,
@@ -172,7 +183,7 @@ impl Engine {
             wanted,
             stored: Notify::new(),
             planned: Notify::new(),
-            pulse: Pulse::new(parts.clock),
+            pulse,
             budgets: Mutex::new(Budgets {
                 logs: Budget::new(parts.rate_share),
                 backfill: Budget::new(poll::backfill_share(parts.rate_share)),
@@ -198,6 +209,16 @@ impl Engine {
         // Twice, because pauses have jitter.
         let longest = LONGEST_PAUSE.max(self.settings.retry.max.saturating_mul(2));
         self.store.pull_back(self.clock.now(), longest, longest_wait).await
+    }
+
+    /// Whether the state file can be written, as far as is known. While it cannot, this waits a moment first; no new work is
+    /// taken on meanwhile, so that nobody is asked for what could not be stored.
+    pub(crate) async fn may_take_work(&self) -> bool {
+        let mut trouble = self.store.trouble();
+        if trouble.borrow().is_none() {
+            return true;
+        }
+        tokio::time::timeout(TROUBLED, trouble.wait_for(Option::is_none)).await.is_ok()
     }
 
     fn refuse_server_filter(&self) {

@@ -142,16 +142,24 @@ impl Poller {
     /// Reads until the stream ends (a backfill) or the daemon stops.
     pub async fn run(mut self) -> Result<(), TaskError> {
         while !self.stop.is_cancelled() {
-            match self.read_on().await {
+            let handled = match self.read_on().await {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(Interrupted::Okta(error)) => self.handle_okta(error).await?,
-                Err(Interrupted::TooLarge(error)) => self.ask_for_less(error).await?,
+                Ok(false) => Ok(()),
+                Err(Interrupted::Okta(error)) => self.handle_okta(error).await,
+                Err(Interrupted::TooLarge(error)) => self.ask_for_less(error).await,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
-                    self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await?;
+                    self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await
                 }
-                Err(Interrupted::Store(error)) => self.handle_store(error).await?,
+                Err(Interrupted::Store(error)) => self.handle_store(error).await,
+            };
+            match handled {
+                // What was to be written about the stream is found out again.
+                Err(TaskError::Store(error)) if error.may_pass() => {
+                    debug!(stream.id = self.id.0, "reading waits: {error}");
+                    self.pause(PASSING).await;
+                }
+                handled => handled?,
             }
         }
         Ok(())
@@ -177,7 +185,7 @@ impl Poller {
                     () = self.stop.cancelled() => break false,
                 },
                 None => {
-                    if !self.wait_for_turn().await {
+                    if !self.wait_for_store().await || !self.wait_for_turn().await {
                         break false;
                     }
                     tokio::select! {
@@ -290,6 +298,19 @@ impl Poller {
             self.engine.stored.notify_one();
         }
         self.engine.pulse.polled();
+    }
+
+    /// Waits until the state file can be written. `false` when the daemon stops.
+    async fn wait_for_store(&self) -> bool {
+        while !self.stop.is_cancelled() {
+            if self.engine.may_take_work().await {
+                return true;
+            }
+            if self.kind == StreamKind::Live {
+                self.engine.pulse.tick(Beat::Poller);
+            }
+        }
+        false
     }
 
     /// Waits until the budget allows the next request. `false` when the daemon stops.
@@ -408,7 +429,7 @@ impl Poller {
                 Ok(())
             }
             error if error.may_pass() => {
-                warn!(stream.id = self.id.0, "{error}");
+                debug!(stream.id = self.id.0, "reading waits: {error}");
                 // What was read and not stored is read again.
                 if let Ok(Some(stored)) = self.engine.store.stream(self.id).await {
                     self.cursor = stored.next_url;

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::clock::Clock;
+use crate::store::Trouble;
 
 /// The tasks that have to tick for the daemon to count as alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +31,13 @@ pub struct Pulse {
     ready: AtomicBool,
     became_ready: Notify,
     problem: Mutex<Option<String>>,
+    /// What keeps the state file from being written, so that no new work is taken on.
+    trouble: watch::Receiver<Option<Trouble>>,
 }
 
 impl Pulse {
     /// Nothing has happened yet.
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, trouble: watch::Receiver<Option<Trouble>>) -> Self {
         Self {
             clock,
             decider: AtomicU64::new(0),
@@ -44,6 +47,7 @@ impl Pulse {
             ready: AtomicBool::new(false),
             became_ready: Notify::new(),
             problem: Mutex::new(None),
+            trouble,
         }
     }
 
@@ -94,6 +98,9 @@ impl Pulse {
 
     /// One line for `systemctl status`.
     pub fn status_line(&self) -> String {
+        if let Some(trouble) = *self.trouble.borrow() {
+            return format!("taking on no work: {trouble}").chars().take(200).collect();
+        }
         if let Some(problem) = self.problem.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             return format!("not reading the log: {problem}").chars().take(200).collect();
         }

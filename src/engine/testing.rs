@@ -13,14 +13,14 @@ use super::{Engine, Parts, Settings};
 use crate::config::values::{Interval, StartFrom};
 use crate::config::{GuardConfig, RiskConfig};
 use crate::connectors::{ActionKind, Call, Connector, Effect, Registry, Service};
-use crate::guard::Guard;
+use crate::guard::{Cleared, Guard};
 use crate::model::escape::Escape;
 use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Verdict};
 use crate::okta::testing::client;
 use crate::playbook::Playbook;
 use crate::playbook::facts::LinkBase;
-use crate::store::{NewEvent, NewStream, PageCommit, Store, StreamKind};
+use crate::store::{Keep, NewEvent, NewStream, PageCommit, Store, StreamKind};
 
 /// An action whose every function panics once its step is prepared.
 pub(super) static POISON: ActionKind = ActionKind {
@@ -41,7 +41,7 @@ pub(super) struct Poison;
 
 #[async_trait]
 impl Connector for Poison {
-    async fn perform(&self, _: &Call) -> Outcome {
+    async fn perform(&self, _: &Cleared<Call>) -> Outcome {
         panic!("poison")
     }
 
@@ -79,6 +79,8 @@ pub(super) async fn engine(playbooks: Vec<Playbook>, connectors: Registry) -> (A
             retry: Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(300) },
             give_up_after: Duration::from_secs(3600),
             drain: Duration::ZERO,
+            keep: Keep::default(),
+            prune_every: Duration::from_secs(3600),
         },
         rate_share: 1.0,
     });

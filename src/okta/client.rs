@@ -19,8 +19,9 @@ use super::rate::RateHeaders;
 use crate::http;
 use crate::model::lenient;
 
-/// The most bytes of an object or of a page of objects.
-const MAX_BODY: usize = 8 * 1024 * 1024;
+/// The most bytes of an object or of a page of objects: some 3,000 groups. Read into memory as values, a body can take
+/// sixteen times as much, in each of the requests under way.
+const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;

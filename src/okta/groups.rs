@@ -114,7 +114,7 @@ impl OktaClient {
             return Ok(group);
         }
         // A search is eventually consistent (Okta API reference, "List all groups"): a group made a moment ago can be missing.
-        let search = format!("profile.name eq {}", serde_json::Value::from(wanted));
+        let search = named(wanted);
         let path = ApiPath::new(["api", "v1", "groups"]).map_err(|error| asked(error.into()))?;
         let all: Vec<GroupRef> =
             self.all(&path, &[("search", &search), ("limit", "200")], MAX_FOUND).await.map_err(asked)?;
@@ -167,6 +167,12 @@ impl OktaClient {
 /// `00g` and 17 letters or digits. A name can look like that as well, so it only says what to try first.
 fn is_group_id(text: &str) -> bool {
     text.len() == 20 && text.starts_with("00g") && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// The search for the groups of exactly this name. String literals of a search are JSON strings (Okta API reference,
+/// "Filter"), so no name ends its own.
+fn named(name: &str) -> String {
+    format!("profile.name eq {}", serde_json::Value::from(name))
 }
 
 /// What is known of names, so that a burst of actions does not ask for the same group each time.
@@ -227,6 +233,7 @@ impl std::fmt::Display for Similar<'_> {
 #[cfg(test)]
 mod tests {
     use mockito::{Matcher, Server};
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -305,6 +312,16 @@ mod tests {
         assert!(matches!(error, GroupError::NotOurs { .. }));
         assert!(matches!(error.to_outcome(), Outcome::Permanent(_)));
         assert_eq!(error.to_verdict(), Verdict::CannotTell);
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_ends_its_own_string_in_a_search(name in "(\\PC|[\"\\\\\\x00-\\x1f]| or | eq ){0,40}") {
+            let search = named(&name);
+            let literal = search.strip_prefix("profile.name eq ").unwrap();
+            // One JSON string and nothing behind it.
+            prop_assert_eq!(serde_json::from_str::<String>(literal).unwrap(), name);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
-use super::ledger::{Claimed, change_state, claimed};
+use super::ledger::{CLAIMED, Claimed, change_state, claimed};
 use super::trips::{self, Tripped};
 use super::{Store, StoreError, from_ms, to_ms};
 use crate::connectors::Call;
@@ -141,8 +141,8 @@ impl Claim<'_> {
         behind: (i64, i64),
         most: usize,
     ) -> Result<Vec<(Claimed, Candidate, i64)>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, a.retry_from,
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {CLAIMED},
                     r.playbook, r.mode = 'observe', a.approved_at IS NOT NULL, a.subject, e.source, e.published,
                     iif(?6, (SELECT body FROM event_body WHERE event = e.id), NULL), a.due
              FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
@@ -151,8 +151,8 @@ impl Claim<'_> {
                     SELECT 1 FROM action b WHERE b.lane = a.lane AND (b.id < a.id OR b.state = 'started')
                        AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
                                        'awaiting_approval')))
-             ORDER BY a.due, a.id LIMIT ?5",
-        )?;
+             ORDER BY a.due, a.id LIMIT ?5"
+        ))?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let reads_records = self.judge.reads_records();
         let rows = statement
@@ -197,10 +197,10 @@ impl Claim<'_> {
     }
 
     fn take(&mut self, action: Claimed, call: Cleared<Call>, counted: bool) -> Result<(), StoreError> {
-        change_state(self.connection, action.id, Happening::Claimed, self.now)?;
         self.connection
             .prepare_cached("UPDATE action SET attempts = ?2 WHERE id = ?1")?
             .execute(params![action.id.0, action.attempt])?;
+        change_state(self.connection, action.id, Happening::Claimed, self.now)?;
         self.connection
             .prepare_cached("INSERT INTO attempt (action, number, started_at, counted) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![action.id.0, action.attempt, to_ms(self.now), counted])?;
@@ -231,20 +231,20 @@ fn candidate(row: &Row<'_>) -> Result<(Claimed, Candidate, i64), StoreError> {
     let action = claimed(row)?;
     let candidate = Candidate {
         id: action.id,
-        playbook: row.get(9)?,
+        playbook: row.get(12)?,
         step: action.step.clone(),
         kind: action.kind.clone(),
         key: action.key.clone(),
         params: action.params.clone(),
         attempt: action.attempt,
-        observe: row.get(10)?,
-        approved: row.get(11)?,
-        subject: row.get(12)?,
-        source: row.get(13)?,
-        published: from_ms(row.get(14)?)?,
-        record: row.get(15)?,
+        observe: row.get(13)?,
+        approved: row.get(14)?,
+        subject: row.get(15)?,
+        source: row.get(16)?,
+        published: from_ms(row.get(17)?)?,
+        record: row.get(18)?,
     };
-    Ok((action, candidate, row.get(16)?))
+    Ok((action, candidate, row.get(19)?))
 }
 
 /// The services that something is ready for, each with how many of its `most` places are free. None while dispatching is

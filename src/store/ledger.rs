@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::journal::{self, Changed, Told, embedded};
+use super::who::Who;
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
 use crate::model::action::{ActionState, Happening, IllegalTransition, InDoubt};
@@ -232,7 +234,7 @@ impl Store {
         self.read(move |connection| {
             connection
                 .prepare_cached(&format!(
-                    "{SELECT_CLAIMED} WHERE a.id IN (
+                    "SELECT {CLAIMED} FROM action a WHERE a.id IN (
                         SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY service ORDER BY due, id) AS place
                                         FROM action WHERE state = 'unknown' AND due <= ?1)
                         WHERE place <= ?2)
@@ -337,7 +339,9 @@ fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Tim
         Ok(prepared) => {
             connection
                 .prepare_cached(
-                    "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5, attempts = 0 WHERE id = ?1",
+                    "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5,
+                                       attempts = (SELECT count(*) FROM attempt WHERE attempt.action = action.id)
+                     WHERE id = ?1",
                 )?
                 .execute(params![
                     looked_at.action.0,
@@ -389,24 +393,60 @@ fn record_outcome(
     Ok(Ok(()))
 }
 
-/// The only way in which an action changes its state. Steps that wait for it learn when it has ended.
+/// Changes an action's state because the program found or did something; see [`change_state_by`].
 pub(super) fn change_state(
     connection: &Connection,
     action: ActionId,
     happening: Happening,
     now: Timestamp,
 ) -> Result<ActionState, StoreError> {
-    let before = state_of(connection, action)?;
+    change_state_by(connection, action, happening, &Who::PROGRAM, now)
+}
+
+/// The only way in which an action changes its state. The journal is told, with what the row says now, and steps that wait
+/// for the action learn when it has ended.
+pub(super) fn change_state_by(
+    connection: &Connection,
+    action: ActionId,
+    happening: Happening,
+    who: &Who,
+    now: Timestamp,
+) -> Result<ActionState, StoreError> {
+    // Parameters are told once, when they are final.
+    let prepared = matches!(happening, Happening::Prepared | Happening::HeldForApproval);
+    let mut statement = connection.prepare_cached(
+        "SELECT run, state, step, kind, subject, attempts, reason, error, iif(?2, params, NULL), receipt FROM action
+         WHERE id = ?1",
+    )?;
+    let mut rows = statement.query(params![action.0, prepared])?;
+    let row = rows.next()?.ok_or_else(|| StoreError::Unreadable(format!("action {action} does not exist")))?;
+    let json = |column| row.get::<_, Option<String>>(column).map(|json| json.as_deref().map(embedded));
+    let before = parse_state(&row.get::<_, String>(1)?)?;
     let next = before.after(happening)?;
+    let change = Changed {
+        action: action.0,
+        run: row.get(0)?,
+        step: row.get(2)?,
+        kind: row.get(3)?,
+        user: row.get(4)?,
+        from: before,
+        to: next,
+        because: happening,
+        by: who,
+        attempts: row.get(5)?,
+        reason: row.get(6)?,
+        error: row.get(7)?,
+        params: json(8)?,
+        receipt: json(9)?,
+    };
+    drop(rows);
     connection
         .prepare_cached("UPDATE action SET state = ?2, updated_at = ?3, finished_at = ?4 WHERE id = ?1")?
         .execute(params![action.0, next.as_str(), to_ms(now), next.is_final().then(|| to_ms(now))])?;
     if next.is_final() != before.is_final() {
-        let run = connection
-            .prepare_cached("SELECT run FROM action WHERE id = ?1")?
-            .query_row([action.0], |row| Ok(RunId(row.get(0)?)))?;
-        count_open_after(connection, run)?;
+        count_open_after(connection, RunId(change.run))?;
     }
+    journal::append(connection, now, &Told::Action(change))?;
     Ok(next)
 }
 
@@ -464,10 +504,12 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
     })
 }
 
-/// The number of the attempt is the next one; for an unknown action that is only read back it is not used.
-const SELECT_CLAIMED: &str = "SELECT a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, \
-                              a.retry_from, a.updated_at, a.reason, a.error FROM action a";
+/// The columns of [`Claimed`], of an action `a`. The number of the attempt is the next one; for an unknown action that is
+/// only read back it is not used.
+pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, a.retry_from, \
+                                  a.updated_at, a.reason, a.error";
 
+/// Reads the first twelve columns of a row as [`CLAIMED`].
 pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
     let in_doubt: String = row.get(7)?;
     Ok(Claimed {

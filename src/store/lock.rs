@@ -2,17 +2,32 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+/// The length of the line that says what troubles the holder. It is written with the lock, so that there is room for it when
+/// the disk is full.
+const NOTE: usize = 300;
 /// How often a lock that is held is asked for again at once.
 const TRIES: u32 = 1000;
 
 /// Held for as long as a process works on a state file; the kernel gives it back even after a kill.
 #[derive(Debug)]
 pub struct InstanceLock {
-    _file: File,
+    file: File,
+    /// Where the note begins in the lock file.
+    note_at: u64,
+}
+
+/// Who works on a state file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The process, in words.
+    pub name: String,
+    /// What keeps it from working, in words. The state file itself could not tell this when it cannot be written.
+    pub trouble: Option<String>,
 }
 
 /// Why the lock could not be had.
@@ -57,19 +72,32 @@ impl InstanceLock {
             match error {
                 TryLockError::WouldBlock if tries > 0 => tries -= 1,
                 TryLockError::WouldBlock => {
-                    return Err(LockError::Held { state: state.to_owned(), holder: told_by(&file) });
+                    return Err(LockError::Held { state: state.to_owned(), holder: told_by(&file).name });
                 }
                 TryLockError::Error(source) => return Err(broken(source)),
             }
             std::thread::yield_now();
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(broken)?;
-        write!(file, "process {} (okta-responder {purpose})", std::process::id()).map_err(broken)?;
-        Ok(Self { _file: file })
+        let name = format!("process {} (okta-responder {purpose})\n", std::process::id());
+        file.write_all(format!("{name}{:NOTE$}", "").as_bytes()).map_err(broken)?;
+        Ok(Self { file, note_at: name.len() as u64 })
     }
 
-    /// Who works on a state file now, in words; `None` when nobody does. Nothing is taken, made or written.
-    pub fn holder(state: &Path) -> Result<Option<String>, LockError> {
+    /// Lets others know what keeps this process from working; `None` when nothing does any more.
+    ///
+    /// # Errors
+    /// When the lock file cannot be written, which is no harm: others just do not learn it.
+    pub fn note(&self, trouble: Option<&str>) -> std::io::Result<()> {
+        let mut line = trouble.unwrap_or_default().replace('\n', " ");
+        while line.len() > NOTE {
+            line.pop();
+        }
+        self.file.write_all_at(format!("{line:NOTE$}").as_bytes(), self.note_at)
+    }
+
+    /// Who works on a state file now; `None` when nobody does. Nothing is taken, made or written.
+    pub fn holder(state: &Path) -> Result<Option<Holder>, LockError> {
         let path = path_of(state);
         let broken = |source| LockError::Io { path: path.clone(), source };
         let file = match File::open(&path) {
@@ -92,11 +120,13 @@ fn path_of(state: &Path) -> PathBuf {
 }
 
 /// What the holder wrote about itself.
-fn told_by(mut file: &File) -> String {
-    let mut holder = String::new();
-    let read = file.rewind().and_then(|()| file.take(200).read_to_string(&mut holder));
-    let holder = holder.trim();
-    if read.is_err() || holder.is_empty() { "another process" } else { holder }.to_owned()
+fn told_by(mut file: &File) -> Holder {
+    let mut told = String::new();
+    let read = file.rewind().and_then(|()| file.take(1024).read_to_string(&mut told));
+    let mut lines = told.lines().map(str::trim);
+    let name = lines.next().filter(|name| read.is_ok() && !name.is_empty()).unwrap_or("another process").to_owned();
+    let trouble = lines.next().filter(|trouble| !trouble.is_empty()).map(str::to_owned);
+    Holder { name, trouble }
 }
 
 #[cfg(test)]
@@ -111,7 +141,13 @@ mod tests {
         let refused = InstanceLock::take(&state, "run").unwrap_err().to_string();
         assert!(refused.contains(&format!("process {} (okta-responder run)", std::process::id())), "{refused}");
         let looked_at = InstanceLock::holder(&state).unwrap().unwrap();
-        assert!(looked_at.contains("okta-responder run"), "{looked_at}");
+        assert!(looked_at.name.contains("okta-responder run"), "{looked_at:?}");
+        assert_eq!(looked_at.trouble, None);
+        first.note(Some(&"the disk is full\n".repeat(100))).unwrap();
+        let trouble = InstanceLock::holder(&state).unwrap().unwrap().trouble.unwrap();
+        assert!(trouble.starts_with("the disk is full the disk"), "{trouble}");
+        first.note(None).unwrap();
+        assert_eq!(InstanceLock::holder(&state).unwrap().unwrap().trouble, None);
         drop(first);
         InstanceLock::take(&state, "backfill").unwrap();
     }

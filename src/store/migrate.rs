@@ -1,10 +1,11 @@
 //! Opening the file: settings, schema, and refusing what a newer version wrote.
 
 use include_dir::{Dir, include_dir};
-use rusqlite::Connection;
-use rusqlite_migration::{Migrations, SchemaVersion};
+use rusqlite::{Connection, Transaction};
+use rusqlite_migration::{Migrations, MigrationsBuilder, SchemaVersion};
 
 use super::StoreError;
+use crate::halt::{self, Point};
 
 static DIRECTORY: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 
@@ -17,18 +18,32 @@ pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Brings the schema of a file that we write to up to date.
+/// Gives a new, empty file its settings and its schema.
+pub(super) fn begin(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;")?;
+    go_up(connection)
+}
+
+/// Brings the schema of a file that we write to up to date, in one transaction.
 pub(super) fn to_latest(connection: &mut Connection) -> Result<(), StoreError> {
-    let fresh: bool = connection.query_row("SELECT count(*) = 0 FROM sqlite_master", [], |row| row.get(0))?;
-    if fresh {
-        connection.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;")?;
+    match check_current(connection) {
+        Ok(()) | Err(StoreError::Older) => go_up(connection),
+        Err(error) => Err(error),
     }
+}
+
+fn go_up(connection: &mut Connection) -> Result<(), StoreError> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     let migrations = migrations()?;
-    if let SchemaVersion::Outside(found) = migrations.current_version(connection).map_err(StoreError::migration)? {
-        return Err(StoreError::Newer { found: found.get() });
+    let pending = migrations.pending_migrations(connection).map_err(StoreError::migration)? > 0;
+    if pending {
+        halt::point(Point::BeforeMigration);
     }
-    migrations.to_latest(connection).map_err(StoreError::migration)
+    migrations.to_latest(connection).map_err(StoreError::migration)?;
+    if pending {
+        halt::point(Point::Migrated);
+    }
+    Ok(())
 }
 
 /// Whether the file has exactly the schema that this version reads.
@@ -45,7 +60,17 @@ pub(super) fn check_current(connection: &Connection) -> Result<(), StoreError> {
 }
 
 fn migrations() -> Result<Migrations<'static>, StoreError> {
-    Migrations::from_directory(&DIRECTORY).map_err(StoreError::migration)
+    let mut builder = MigrationsBuilder::from_directory(&DIRECTORY).map_err(StoreError::migration)?;
+    for number in 1..=DIRECTORY.dirs().count() {
+        // Inside the transaction of all of them.
+        builder = builder.edit(number, |migration| {
+            migration.set_up_hook(|_: &Transaction<'_>| {
+                halt::point(Point::InsideMigration);
+                Ok(())
+            })
+        });
+    }
+    Ok(builder.finalize())
 }
 
 #[cfg(test)]

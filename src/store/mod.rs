@@ -4,15 +4,23 @@
 //! and only then answers, so an answer always means "on the disk". Reads go through a second connection and see
 //! committed data only.
 
+mod backup;
+pub mod chain;
 mod claim;
 mod decisions;
+mod file;
+mod health;
 mod ingest;
+mod integrity;
+mod journal;
 mod ledger;
 mod lock;
 mod migrate;
 mod people;
+mod prune;
 mod status;
 mod trips;
+mod who;
 mod writer;
 
 #[cfg(test)]
@@ -22,15 +30,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 use thiserror::Error;
+use tokio::sync::watch;
 
+use health::Health;
+
+pub use backup::{BackupError, Copied, Copying, back_up};
 pub use claim::{Claims, Stopped, Taken};
 pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
+pub use health::Trouble;
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
+pub use integrity::{LastStop, Restored, check_file};
+pub use journal::{Anchor, Hash, JournalRow, Stretch, hex, seal};
 pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
-pub use lock::{InstanceLock, LockError};
+pub use lock::{Holder, InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
+pub use prune::{Keep, OKTA_KEEPS, Pruned};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,
@@ -42,7 +58,10 @@ pub use trips::{LetGo, TripRow, Tripped};
 pub struct Store {
     writer: writer::Writer,
     reader: Arc<Mutex<Connection>>,
+    health: Health,
     path: PathBuf,
+    /// Whether a command beside the daemon has it, so that a person is behind all that is written.
+    beside: bool,
 }
 
 /// Why the state file could not be used.
@@ -52,26 +71,49 @@ pub enum StoreError {
     #[error("the state file could not be used")]
     Sqlite(#[source] rusqlite::Error),
     /// There is no room.
-    #[error("the disk that holds the state file is full; make room, and the daemon goes on by itself")]
+    #[error("{}", Trouble::Full)]
     Full,
     /// Another process held the write lock too long.
-    #[error("another process held the state file for more than 10 s; the daemon tries again")]
+    #[error("{}", Trouble::Busy)]
     Busy,
+    /// The file cannot be written.
+    #[error("{}", Trouble::ReadOnly)]
+    ReadOnly,
+    /// The system refused a write.
+    #[error("{}", Trouble::Refused)]
+    Refused,
     /// A commit failed.
     #[error("a commit to the state file failed: {0}")]
     Unwritable(String),
-    /// The file cannot be written.
-    #[error("the state file or its directory is read-only for this user or file system")]
-    ReadOnly,
     /// The file is damaged.
     #[error(
-        "the state file is damaged; stop the daemon and put a backup in its place, or move the file away and set [poll] \
-         start_from to the time from which the log has to be read again"
+        "the state file is damaged. Move it away, together with its -wal and -shm files, and put a copy that          `okta-responder backup` made in its place: what was done since that copy is found at the services. Without a copy,          start with an empty file and set [poll] start_from to the time from which the log has to be read again: what was          done since then is done again where the service cannot tell. README, \"Backup and the way back\""
     )]
     Corrupt,
+    /// The file has no content, which is nothing that this program leaves behind.
+    #[error(
+        "the state file {} is empty: its cursor and its records are gone. Put a copy that `okta-responder backup` made in its          place; or remove it, and the daemon begins anew at [poll] start_from", .0.display()
+    )]
+    Empty(PathBuf),
+    /// There is a log, but the file that it belongs to is gone or is another one.
+    #[error(
+        "{} is the log of another state file than the one beside it; if a copy was put in place, remove this log and the \
+         -shm file, and start again; else put the state file back that it belongs to", .0.display()
+    )]
+    ForeignLog(PathBuf),
+    /// Others may read the file, and that cannot be changed.
+    #[error("the state file {} is open to others, and its mode cannot be changed; as its owner, chmod 600 it", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file was written by a newer version.
     #[error(
-        "the state file has schema version {found}, which is newer than this program knows; run the newer version again"
+        "the state file has schema version {found}, which is newer than this program knows; run the newer version again, or \
+         put a copy in its place that `okta-responder backup` made before the upgrade"
     )]
     Newer {
         /// Its schema version.
@@ -115,8 +157,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What SQLite said stays what it is; the rest is about migrations.
     fn migration(error: rusqlite_migration::Error) -> Self {
-        Self::Migration(Box::new(error))
+        match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => match Self::from(err) {
+                Self::Sqlite(err) => {
+                    Self::Migration(Box::new(rusqlite_migration::Error::RusqliteError { query: String::new(), err }))
+                }
+                told => told,
+            },
+            error => Self::Migration(Box::new(error)),
+        }
     }
 
     /// The same error once more, for each job of a group whose commit failed. What SQLite said is kept in words.
@@ -125,25 +176,43 @@ impl StoreError {
             Self::Full => Self::Full,
             Self::Busy => Self::Busy,
             Self::ReadOnly => Self::ReadOnly,
+            Self::Refused => Self::Refused,
             Self::Corrupt => Self::Corrupt,
             Self::Sqlite(error) => Self::Unwritable(error.to_string()),
             other => Self::Unwritable(other.to_string()),
         }
     }
 
-    /// Whether waiting may help: no room, or somebody else holds the file.
+    /// Whether waiting may help: no room, or somebody else holds the file, or it cannot be written for now.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Full | Self::Busy)
+        self.trouble().is_some()
+    }
+
+    /// What keeps the file from being written, if that is all there is.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Full => Some(Trouble::Full),
+            Self::Busy => Some(Trouble::Busy),
+            Self::ReadOnly => Some(Trouble::ReadOnly),
+            Self::Refused => Some(Trouble::Refused),
+            _ => None,
+        }
     }
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
-        // Where the disk is full, SQLite may not even get room for the index of its log, and calls that an input error.
-        if matches!(&error, rusqlite::Error::SqliteFailure(told, _) if told.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
-        {
-            return Self::Full;
+        if let rusqlite::Error::SqliteFailure(told, _) = &error {
+            match told.extended_code {
+                // Where the disk is full, SQLite may not even get room for the index of its log, and calls that an input
+                // error.
+                ffi::SQLITE_IOERR_SHMSIZE => return Self::Full,
+                // Nothing of the transaction is in the file. A failed fsync is another thing: what the system had taken may
+                // be gone without a further word, so that one ends the process, and the next start reads what is there.
+                ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE => return Self::Refused,
+                _ => {}
+            }
         }
         match error.sqlite_error_code() {
             Some(Code::DiskFull) => Self::Full,
@@ -158,14 +227,16 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl Store {
-    /// Opens the file for the daemon: makes it (readable by its owner only) if it is missing and brings its schema up to
-    /// date. The caller holds the [`InstanceLock`].
+    /// Opens the file for the daemon: makes it (readable by its owner only) if it is missing, closes it to others if it was
+    /// open to them, and brings its schema up to date. The caller holds the [`InstanceLock`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        create_private(path)?;
-        let mut connection = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut connection = match file::look(path)? {
+            file::Found::Nothing => file::create(path)?,
+            file::Found::Ours => open_connection(path)?,
+        };
         migrate::prepare(&connection)?;
         migrate::to_latest(&mut connection)?;
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, false)
     }
 
     /// Opens an existing file for a command that runs beside the daemon. The schema is not changed.
@@ -173,21 +244,28 @@ impl Store {
         if !path.exists() {
             return Err(StoreError::Missing(path.to_owned()));
         }
-        let connection = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = open_connection(path)?;
         migrate::prepare(&connection)?;
         migrate::check_current(&connection)?;
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, true)
     }
 
-    fn with_writer(path: &Path, connection: Connection) -> Result<Self, StoreError> {
-        let reader = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        migrate::prepare(&reader)?;
-        reader.execute_batch("PRAGMA query_only = ON;")?;
+    fn with_writer(path: &Path, connection: Connection, beside: bool) -> Result<Self, StoreError> {
+        let reader = open_reader(path)?;
+        let health = Health::new();
         Ok(Self {
-            writer: writer::Writer::start(connection)?,
+            writer: writer::Writer::start(connection, health.clone())?,
             reader: Arc::new(Mutex::new(reader)),
+            health,
             path: path.to_owned(),
+            beside,
         })
+    }
+
+    /// What keeps the file from being written, as it changes. While there is something, it is tried every second whether it
+    /// is over.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.health.listen()
     }
 
     /// Runs a job on the writer thread; the answer comes after the commit.
@@ -228,22 +306,17 @@ impl Store {
     }
 }
 
-fn open_connection(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
-    Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+fn open_connection(path: &Path) -> Result<Connection, StoreError> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })
 }
 
-/// Makes the file before SQLite does, so that it is never readable by others. SQLite gives its log the same mode.
-fn create_private(path: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(StoreError::Open {
-            path: path.to_owned(),
-            source: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
-        }),
-    }
+/// A connection that reads what is committed, and nothing else.
+fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let reader = open_connection(path)?;
+    migrate::prepare(&reader)?;
+    reader.execute_batch("PRAGMA query_only = ON;")?;
+    Ok(reader)
 }
 
 fn to_ms(moment: Timestamp) -> i64 {

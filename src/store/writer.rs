@@ -1,16 +1,22 @@
 //! The thread that writes.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::StoreError;
+use super::health::Health;
 
 /// The most jobs that share one commit.
 const MAX_GROUP: usize = 256;
 /// How many jobs may wait; more make their callers wait, which is the back-pressure on polling.
 const MAX_WAITING: usize = 1024;
+/// How often it is tried whether the file can be written again.
+const PROBE: Duration = Duration::from_secs(1);
+/// What a probe writes, in bytes, so that room for a single row does not count as room.
+const PROBED: u32 = 256 << 10;
 
 /// A sender to the writer thread. The thread ends when the last clone is dropped.
 #[derive(Clone)]
@@ -21,6 +27,8 @@ pub(super) struct Writer {
 /// One job of a group. `run` happens inside the transaction, `answer` after the commit or its failure.
 trait Job: Send {
     fn run(&mut self, connection: &Connection);
+    /// Why it failed, if it did.
+    fn failure(&self) -> Option<&StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -31,11 +39,11 @@ struct Task<T, F> {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
+    pub(super) fn start(connection: Connection, health: Health) -> Result<Self, StoreError> {
         let (jobs, waiting) = mpsc::sync_channel(MAX_WAITING);
         std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write_groups(&connection, &waiting))
+            .spawn(move || write_groups(&connection, &waiting, &health))
             .map_err(|_| StoreError::Stopped)?;
         Ok(Self { jobs })
     }
@@ -59,8 +67,23 @@ impl Writer {
     }
 }
 
-fn write_groups(connection: &Connection, waiting: &mpsc::Receiver<Box<dyn Job>>) {
-    while let Ok(first) = waiting.recv() {
+fn write_groups(connection: &Connection, waiting: &mpsc::Receiver<Box<dyn Job>>, health: &Health) {
+    loop {
+        let first = if health.is_troubled() {
+            match waiting.recv_timeout(PROBE) {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => {
+                    probe(connection, health);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        } else {
+            match waiting.recv() {
+                Ok(job) => job,
+                Err(_) => return,
+            }
+        };
         let mut group = vec![first];
         while group.len() < MAX_GROUP {
             match waiting.try_recv() {
@@ -69,9 +92,34 @@ fn write_groups(connection: &Connection, waiting: &mpsc::Receiver<Box<dyn Job>>)
             }
         }
         let committed = commit(connection, &mut group);
+        let failures = committed.as_ref().err().into_iter().chain(group.iter().filter_map(|job| job.failure()));
+        match failures.filter_map(StoreError::trouble).next() {
+            Some(trouble) => health.set(Some(trouble)),
+            // A job that had nothing to write says nothing about the file.
+            None if health.is_troubled() => probe(connection, health),
+            None => {}
+        }
         for job in group {
             job.answer(committed.as_ref().map_err(StoreError::for_every_job).copied());
         }
+    }
+}
+
+/// Writes and takes back a row of some size. Only this ends a trouble.
+fn probe(connection: &Connection, health: &Health) {
+    let write = || -> rusqlite::Result<()> {
+        connection.execute(
+            "INSERT INTO control (name, value, at) VALUES ('probe', hex(zeroblob(?1)), 0)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            [PROBED / 2],
+        )?;
+        connection.execute("DELETE FROM control WHERE name = 'probe'", [])?;
+        Ok(())
+    };
+    match write().map_err(StoreError::from) {
+        Ok(()) => health.set(None),
+        // An error that does not pass by itself comes up again with the next job, whose caller then knows what to do.
+        Err(error) => health.set(error.trouble()),
     }
 }
 
@@ -81,7 +129,7 @@ fn commit(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Sto
         job.run(connection);
         if connection.is_autocommit() {
             // A full disk makes SQLite roll the whole transaction back. Going on would commit each later job by itself.
-            return Err(StoreError::Full);
+            return Err(job.failure().map_or(StoreError::Full, StoreError::for_every_job));
         }
     }
     connection.execute_batch("COMMIT").inspect_err(|_| {
@@ -103,6 +151,10 @@ where
         self.result = Some(in_savepoint(connection, work));
     }
 
+    fn failure(&self) -> Option<&StoreError> {
+        self.result.as_ref()?.as_ref().err()
+    }
+
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let result = match committed {
             Ok(()) => self.result.unwrap_or(Err(StoreError::Stopped)),
@@ -120,6 +172,10 @@ fn in_savepoint<T>(
 ) -> Result<T, StoreError> {
     connection.execute_batch("SAVEPOINT job")?;
     let result = work(connection);
+    if connection.is_autocommit() {
+        // SQLite has rolled everything back already, the savepoint with it.
+        return result;
+    }
     let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
     connection.execute_batch(end)?;
     result

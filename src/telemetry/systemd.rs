@@ -31,6 +31,11 @@ pub fn waiting(status: &str) {
     tell(&[NotifyState::Watchdog, NotifyState::Status(status)]);
 }
 
+/// Says at once how things stand.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
 /// Keeps the status line fresh and, while the tasks tick, the watchdog quiet.
 pub async fn heartbeat(pulse: &Pulse, stop: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();

@@ -14,11 +14,11 @@ use okta_responder::model::ids::{ActionId, EventId, IdempotencyKey, RunId, Strea
 use okta_responder::model::outcome::Receipt;
 use okta_responder::store::{
     ActionFilter, ActionRow, AttemptEnd, Decision, EventFilter, EventVerdict, NewAction, NewEvent, NewStream,
-    PageCommit, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError, StreamKind,
+    PageCommit, PersonChange, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError, StreamKind,
 };
 use tempfile::TempDir;
 
-use crate::commands::{Command, End, KINDS, Pick, Prepare, Told, Verdict};
+use crate::commands::{Command, End, KINDS, Pick, Prepare, Run, Step, Told, Verdict};
 use crate::ledger::{self, Attempt, Ledger, Stream, UNIVERSE};
 
 const FILE: &str = "state.db";
@@ -50,6 +50,14 @@ impl Bench {
         bench
     }
 
+    /// One event each, with what is planned for it.
+    pub async fn begin_with(&mut self, beginning: &[Vec<Run>]) {
+        for (event, runs) in beginning.iter().enumerate() {
+            self.page(Pick::first(), &[event], false, false).await;
+            self.decide(Pick::first(), false, &Verdict::Decided(runs.clone())).await;
+        }
+    }
+
     pub async fn run(&mut self, command: &Command) {
         match command {
             Command::Page { stream, events, stale, last } => self.page(*stream, events, *stale, *last).await,
@@ -61,7 +69,7 @@ impl Bench {
             Command::Claim { most } => self.claim(*most).await,
             Command::End { pick, end, pause } => self.end(*pick, *end, *pause).await,
             Command::ReadBack { pick, late, told, pause } => self.read_back(*pick, *late, *told, *pause).await,
-            Command::Person { pick, change } => self.person(*pick, *change).await,
+            Command::Person { pick, late, change } => self.person(*pick, *late, *change).await,
             Command::Pause(paused) => self.pause(*paused).await,
             Command::Guard(policy) => self.ledger.policy = *policy,
             Command::StopPlaybook(playbook) => self.stop_playbook(playbook).await,
@@ -215,7 +223,8 @@ impl Bench {
             limits: LimitsConfig {
                 overall: limit(policy.overall),
                 per_playbook: limit(policy.per_playbook),
-                ..LimitsConfig::unlimited()
+                per_connector: Limit::Unlimited,
+                ..LimitsConfig::default()
             },
             alarm: None,
             ..GuardConfig::default()
@@ -285,8 +294,9 @@ impl Bench {
         }
     }
 
-    async fn person(&mut self, pick: Pick, change: okta_responder::store::PersonChange) {
-        let Some(row) = pick.of(&self.ledger.rows()) else { return };
+    async fn person(&mut self, pick: Pick, late: bool, change: PersonChange) {
+        let every = if late { self.ledger.rows() } else { self.ledger.changeable(change) };
+        let Some(row) = pick.of(&every) else { return };
         let changed = self.store.change_by_person(ActionId(row), change, self.at()).await;
         let done = self.ledger.person(row, change, self.now);
         match changed {
@@ -523,8 +533,8 @@ fn new_event(event: usize) -> NewEvent {
     }
 }
 
-fn planned(event: usize, runs: &[crate::commands::Run], now: i64) -> Vec<PlannedRun> {
-    let of_run = |run: &crate::commands::Run| PlannedRun {
+fn planned(event: usize, runs: &[Run], now: i64) -> Vec<PlannedRun> {
+    let of_run = |run: &Run| PlannedRun {
         playbook: run.playbook.to_owned(),
         observe: run.observe,
         facts: "{}".to_owned(),
@@ -536,7 +546,7 @@ fn planned(event: usize, runs: &[crate::commands::Run], now: i64) -> Vec<Planned
     runs.iter().map(of_run).collect()
 }
 
-fn new_action(event: usize, playbook: &str, number: usize, step: &crate::commands::Step, now: i64) -> NewAction {
+fn new_action(event: usize, playbook: &str, number: usize, step: &Step, now: i64) -> NewAction {
     let name = ledger::step_name(number);
     NewAction {
         kind: step.kind,

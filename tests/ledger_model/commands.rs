@@ -11,6 +11,10 @@ use proptest::sample::select;
 pub struct Pick(u8);
 
 impl Pick {
+    pub fn first() -> Self {
+        Self(0)
+    }
+
     pub fn of<T: Clone>(self, from: &[T]) -> Option<T> {
         from.get(usize::from(self.0).checked_rem(from.len())?).cloned()
     }
@@ -58,8 +62,10 @@ pub enum Command {
         told: Told,
         pause: i64,
     },
+    /// `late`: of any action, not only one in which this makes sense.
     Person {
         pick: Pick,
+        late: bool,
         change: PersonChange,
     },
     Pause(bool),
@@ -145,32 +151,63 @@ pub const KINDS: [&str; 2] = ["okta.group.add_user", "slack.message.post"];
 pub const PLAYBOOKS: [&str; 2] = ["one", "two"];
 const LANES: [&str; 2] = ["group/a", "group/b"];
 
+/// What is planned before anything else happens, so that something can happen to it.
+pub fn beginning() -> impl Strategy<Value = Vec<Vec<Run>>> {
+    vec(vec(run(), 1..3), 1..4)
+}
+
 pub fn command() -> impl Strategy<Value = Command> {
-    let seconds = || select(vec![0i64, 1, 10, 100]);
+    prop_oneof![3 => reading(), 12 => acting(), 5 => people(), 4 => time()]
+}
+
+fn reading() -> impl Strategy<Value = Command> {
     prop_oneof![
-        4 => (pick(), vec(0..super::ledger::UNIVERSE, 0..4), prop::bool::weighted(0.1), prop::bool::weighted(0.2))
+        5 => (pick(), vec(0..super::ledger::UNIVERSE, 0..4), prop::bool::weighted(0.1), prop::bool::weighted(0.2))
             .prop_map(|(stream, events, stale, last)| Command::Page { stream, events, stale, last }),
+        6 => (pick(), late(), verdict()).prop_map(|(pick, late, verdict)| Command::Decide { pick, late, verdict }),
         1 => any::<bool>().prop_map(|execute| Command::BeginBackfill { execute }),
         1 => pick().prop_map(Command::CancelBackfill),
         1 => pick().prop_map(Command::Restart),
-        6 => (pick(), prop::bool::weighted(0.15), verdict())
-            .prop_map(|(pick, late, verdict)| Command::Decide { pick, late, verdict }),
-        3 => (pick(), prop::bool::weighted(0.15), prepare())
-            .prop_map(|(pick, late, result)| Command::Prepare { pick, late, result }),
-        6 => (1usize..4).prop_map(|most| Command::Claim { most }),
-        6 => (pick(), end(), seconds()).prop_map(|(pick, end, pause)| Command::End { pick, end, pause }),
-        3 => (pick(), prop::bool::weighted(0.15), told(), seconds())
+    ]
+}
+
+fn acting() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        3 => (pick(), late(), prepare()).prop_map(|(pick, late, result)| Command::Prepare { pick, late, result }),
+        4 => (1usize..4).prop_map(|most| Command::Claim { most }),
+        4 => (pick(), end(), seconds()).prop_map(|(pick, end, pause)| Command::End { pick, end, pause }),
+        3 => (pick(), late(), told(), seconds())
             .prop_map(|(pick, late, told, pause)| Command::ReadBack { pick, late, told, pause }),
-        4 => (pick(), change()).prop_map(|(pick, change)| Command::Person { pick, change }),
+    ]
+}
+
+fn people() -> impl Strategy<Value = Command> {
+    let playbook = || select(PLAYBOOKS.to_vec());
+    prop_oneof![
+        8 => (pick(), late(), change()).prop_map(|(pick, late, change)| Command::Person { pick, late, change }),
         1 => prop::bool::weighted(0.3).prop_map(Command::Pause),
-        2 => policy().prop_map(Command::Guard),
-        1 => select(PLAYBOOKS.to_vec()).prop_map(Command::StopPlaybook),
-        2 => select(PLAYBOOKS.to_vec()).prop_map(Command::LetGoOn),
-        1 => seconds().prop_map(Command::ExpireApprovals),
-        3 => prop_oneof![4 => seconds(), 1 => Just(3000i64)].prop_map(Command::Pass),
+        3 => policy().prop_map(Command::Guard),
+        1 => playbook().prop_map(Command::StopPlaybook),
+        2 => playbook().prop_map(Command::LetGoOn),
+    ]
+}
+
+fn time() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        4 => seconds().prop_map(Command::Pass),
+        1 => Just(Command::Pass(3000)),
         1 => seconds().prop_map(Command::SetBack),
+        1 => seconds().prop_map(Command::ExpireApprovals),
         2 => any::<bool>().prop_map(|killed| Command::Reopen { killed }),
     ]
+}
+
+fn seconds() -> impl Strategy<Value = i64> {
+    select(vec![0i64, 0, 1, 10, 100])
+}
+
+fn late() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.1)
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -193,7 +230,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    (select(PLAYBOOKS.to_vec()), prop::bool::weighted(0.2), vec(step(), 0..4))
+    (select(PLAYBOOKS.to_vec()), prop::bool::weighted(0.2), vec(step(), 1..4))
         .prop_map(|(playbook, observe, steps)| Run { playbook, observe, steps })
 }
 

@@ -40,6 +40,8 @@ pub struct Ledger {
     pub actions: Vec<Action>,
     pub trips: Vec<Trip>,
     pub policy: Policy,
+    /// Actions that the claim under way has let pass and that count.
+    passed: Vec<i64>,
     pub paused: Option<i64>,
 }
 
@@ -188,6 +190,19 @@ impl Action {
 
     pub fn is_open(&self) -> bool {
         !self.state.is_final()
+    }
+
+    /// What a person's word means for it.
+    fn wish(&self, change: PersonChange) -> Happening {
+        match change {
+            PersonChange::Retry if !self.prepared || self.state == ActionState::Refused => {
+                Happening::PlannedAnewByPerson
+            }
+            PersonChange::Retry => Happening::RetriedByPerson,
+            PersonChange::Cancel => Happening::CancelledByPerson,
+            PersonChange::Approve => Happening::Approved,
+            PersonChange::Settle => Happening::SettledByPerson,
+        }
     }
 
     fn goes_on(&mut self, happening: Happening, now: i64) -> bool {
@@ -413,6 +428,7 @@ impl Ledger {
     /// The actions that are claimed, in their order, and those that the guard stopped.
     pub fn claim(&mut self, most: usize, now: i64) -> (Vec<i64>, Vec<i64>) {
         let (mut taken, mut stopped) = (Vec::new(), Vec::new());
+        self.passed.clear();
         if self.paused.is_some() {
             return (taken, stopped);
         }
@@ -476,6 +492,7 @@ impl Ledger {
             action.made.push(Attempt { number, started: now, ended: None, outcome: None });
             if changes_access && !action.approved {
                 action.counted.push(now);
+                self.passed.push(row);
             }
             return true;
         };
@@ -495,7 +512,8 @@ impl Ledger {
             ended.max().unwrap_or(i64::MIN)
         };
         let counts = |action: &&Action| {
-            action.counted.iter().any(|began| *began > now - 3600 && *began > let_go(action.playbook))
+            let before = action.counted.iter().any(|began| *began > now - 3600 && *began > let_go(action.playbook));
+            before || action.id.is_some_and(|row| self.passed.contains(&row))
         };
         let spent: Vec<_> = self.actions.iter().filter(counts).collect();
         if spent.iter().any(|action| action.id == Some(row)) {
@@ -565,16 +583,7 @@ impl Ledger {
     /// Returns whether it could be done.
     pub fn person(&mut self, row: i64, change: PersonChange, now: i64) -> bool {
         let action = self.action(row);
-        let again = matches!(change, PersonChange::Retry);
-        let happening = match change {
-            PersonChange::Retry if !action.prepared || action.state == ActionState::Refused => {
-                Happening::PlannedAnewByPerson
-            }
-            PersonChange::Retry => Happening::RetriedByPerson,
-            PersonChange::Cancel => Happening::CancelledByPerson,
-            PersonChange::Approve => Happening::Approved,
-            PersonChange::Settle => Happening::SettledByPerson,
-        };
+        let happening = action.wish(change);
         if !action.goes_on(happening, now) {
             return false;
         }
@@ -586,7 +595,7 @@ impl Ledger {
             PersonChange::Approve => "approved",
             PersonChange::Settle => "settled",
         });
-        if again || change == PersonChange::Approve {
+        if matches!(change, PersonChange::Retry | PersonChange::Approve) {
             action.retry_from = now;
         }
         match happening {
@@ -685,6 +694,12 @@ impl Ledger {
 
     pub fn in_state(&self, state: ActionState) -> Vec<i64> {
         self.actions.iter().filter(|action| action.state == state).filter_map(|action| action.id).collect()
+    }
+
+    /// Actions to which a person can do this.
+    pub fn changeable(&self, change: PersonChange) -> Vec<i64> {
+        let possible = |action: &&Action| action.state.after(action.wish(change)).is_ok();
+        self.actions.iter().filter(possible).filter_map(|action| action.id).collect()
     }
 
     pub fn rows(&self) -> Vec<i64> {

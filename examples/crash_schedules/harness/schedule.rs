@@ -272,28 +272,31 @@ impl Story {
 }
 
 fn life(dice: &mut Dice, story: &mut Story, first: bool) -> Life {
+    let end = match dice.below(100) {
+        0..60 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 3)),
+        60..85 => End::KilledAfter(dice.between(5, 700)),
+        _ => End::StoppedAfter(dice.between(5, 700)),
+    };
+    let halts = matches!(end, End::KilledAt(..));
     let mut before = Vec::new();
-    if first || dice.percent(40) {
+    // Where nothing is new, hardly any point is reached.
+    if first || dice.percent(if halts { 90 } else { 40 }) {
         before.push(story.go_on(dice));
     }
     if !first && dice.percent(8) {
         before.push(Deed::ForgetCursors);
     }
-    let beats = (0..dice.below(4)).map(|_| (dice.between(0, 250), deed(dice, story))).collect();
-    let end = match dice.below(100) {
-        0..55 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 4)),
-        55..85 => End::KilledAfter(dice.between(5, 700)),
-        _ => End::StoppedAfter(dice.between(5, 700)),
-    };
+    // A daemon that halts inside a transaction keeps every command from writing.
+    let beats = (0..dice.below(4)).map(|_| (dice.between(0, 250), deed(dice, story, !halts))).collect();
     Life { before, beats, end }
 }
 
-fn deed(dice: &mut Dice, story: &mut Story) -> Deed {
+fn deed(dice: &mut Dice, story: &mut Story, commands: bool) -> Deed {
     match dice.below(100) {
-        0..60 => story.go_on(dice),
-        60..78 => Deed::Reload,
-        78..86 => Deed::Pause,
-        86..94 => Deed::Resume,
+        0..20 if commands => Deed::Pause,
+        20..35 if commands => Deed::Resume,
+        0..75 => story.go_on(dice),
+        75..94 => Deed::Reload,
         _ => Deed::ForgetCursors,
     }
 }
