@@ -289,7 +289,7 @@ fn expressions(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The same text with everything in quotes blanked out, byte for byte.
+/// The same text with everything in quotes blanked out, and the quote that ends it, byte for byte.
 fn without_strings(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quote = None;
