@@ -320,8 +320,8 @@ async fn told_to_stop_while_it_reloads_it_stops() {
     every.push();
     let mut daemon = every.scene.daemon();
     answer.held(BOUND).await.unwrap();
-    // The reload waits for the request under way, and the second signal meets it there.
     daemon.signal("HUP");
+    daemon.wait_for_log("waiting for requests under way");
     daemon.signal("TERM");
     assert!(daemon.wait().success(), "{}", daemon.log());
 }
