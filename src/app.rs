@@ -435,7 +435,7 @@ async fn serve(
         })
     };
     let mut successor: JoinSet<Result<Assembled, AppError>> = JoinSet::new();
-    let ended = loop {
+    let mut ended = loop {
         tokio::select! {
             signal = signals.recv() => match signal {
                 Some(Signal::Stop) => break Ok(Ended::Stopped),
@@ -473,9 +473,18 @@ async fn serve(
         systemd::stopping();
     }
     stop.cancel();
-    tokio::select! {
-        () = async { while tasks.join_next().await.is_some() {} } => {}
-        () = stopped(signals) => warn!("told to stop again: what is under way is left, and read back at the next start"),
+    loop {
+        tokio::select! {
+            () = async { while tasks.join_next().await.is_some() {} } => break,
+            // Told to stop while the tasks end for another configuration: that is the first time, and the last word.
+            () = stopped(signals) => if matches!(ended, Ok(Ended::Reload(_) | Ended::Replaced(_))) {
+                systemd::stopping();
+                ended = Ok(Ended::Stopped);
+            } else {
+                warn!("told to stop again: what is under way is left, and read back at the next start");
+                break;
+            },
+        }
     }
     heartbeat.abort();
     if let Err(error) = &ended {

@@ -5,12 +5,12 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use okta_responder::demo::org::{Fault, Misbehaviour, OrgOptions, Service, User, events};
+use okta_responder::demo::org::{Fault, Hold, Misbehaviour, OrgOptions, Service, User, events};
 use okta_responder::halt::{HALT_AT, Point};
 use okta_responder::store::ActionRow;
 use support::every::{Every, FAST, STEPS};
 use support::ledger::{Ledger, told};
-use support::{Scene, eventually, live};
+use support::{BOUND, Scene, eventually, live};
 
 const PLAYBOOKS: &str = r##"
 [[playbook]]
@@ -310,4 +310,18 @@ async fn a_message_in_doubt_after_a_crash_is_sent_again_or_asked_about_as_its_st
     check("slack", Point::Claimed, "in_doubt = \"resend\"", 1, "succeeded").await;
     check("slack", Point::Answered, "in_doubt = \"resend\"", 2, "succeeded").await;
     check("mail", Point::Claimed, "in_doubt = \"ask\"", 0, "needs_attention").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_while_it_reloads_it_stops() {
+    let every = Every::new(&["slack"], "").await;
+    let answer = Hold::new();
+    every.scene.org.fault(every.fault("slack", Misbehaviour::Hold(answer.clone())));
+    every.push();
+    let mut daemon = every.scene.daemon();
+    answer.held(BOUND).await.unwrap();
+    daemon.signal("HUP");
+    daemon.wait_for_log("waiting for requests under way");
+    daemon.signal("TERM");
+    assert!(daemon.wait().success(), "{}", daemon.log());
 }
