@@ -69,11 +69,10 @@ impl Limits {
         single.into_iter().chain(playbook.values()).chain(connector.values()).any(|limit| *limit != Limit::Unlimited)
     }
 
-    /// Whether one more change goes over a bound. An action that has counted in this hour already is none more.
+    /// Whether one more attempt goes over a bound. An action that has counted in this hour already is none more, unless the
+    /// hour holds more than the bound anyway, as after a clock was set back or a bound was lowered.
     pub fn over(&self, spent: &Spent, action: ActionId, playbook: &str, kind: &str) -> Option<Over> {
-        if spent.actions.contains(&action) {
-            return None;
-        }
+        let one_more = u64::from(!spent.actions.contains(&action));
         let connector = connector_of(kind);
         let counted = |counts: &BTreeMap<String, u64>, name: &str| counts.get(name).copied().unwrap_or_default();
         let of_playbook = self.0.playbook.get(playbook);
@@ -93,7 +92,8 @@ impl Limits {
                 format!("by `{connector}`"),
             ),
         ];
-        let over = |limit: Limit, so_far: u64| matches!(limit, Limit::Most(most) if so_far >= u64::from(most));
+        let over =
+            |limit: Limit, so_far: u64| matches!(limit, Limit::Most(most) if so_far + one_more > u64::from(most));
         // What never passes is told before what is only used up.
         let always = bounds.iter().find(|(limit, ..)| *limit == Limit::Most(0));
         let (limit, _, key, whose) = always.or_else(|| bounds.iter().find(|bound| over(bound.0, bound.1)))?;
@@ -273,6 +273,8 @@ mod tests {
         assert_eq!(spent.by_playbook.get("p"), Some(&1));
         assert_eq!(spent.by_connector.get("okta.group"), Some(&1));
         assert_eq!(limits.over(&spent, ActionId(1), "p", ADD), None);
+        let lowered = self::limits(|config| config.overall = Limit::Most(0));
+        assert!(lowered.over(&spent, ActionId(1), "p", ADD).is_some());
         assert!(limits.over(&spent, ActionId(2), "p", ADD).is_some());
     }
 
