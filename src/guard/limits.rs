@@ -133,7 +133,7 @@ pub struct Window {
     /// Both clocks at a moment when they agreed.
     wall: Timestamp,
     steady: Duration,
-    /// Since when the wall clock is ahead of them, and by how much it was then.
+    /// Since when the wall clock is ahead of them, and by how much it was at least.
     ahead: Option<(Duration, SignedDuration)>,
 }
 
@@ -153,9 +153,12 @@ impl Window {
             end = wall;
             *self = Self::new(wall, steady);
         } else {
-            let (since, by) = *self.ahead.get_or_insert((steady, ahead));
+            // The least that it was ahead in this hour: an attempt may have been made then.
+            let (since, least) = self.ahead.unwrap_or((steady, ahead));
+            let by = least.min(ahead);
+            self.ahead = Some((since, by));
             if passed(since) >= HOUR {
-                end = end.saturating_add(by.min(ahead)).unwrap_or(Timestamp::MAX);
+                end = end.saturating_add(by).unwrap_or(Timestamp::MAX);
                 // What it has been set forward by since then has an hour of its own.
                 let rest = ahead.saturating_sub(by);
                 *self = Self { ahead: rest.is_positive().then_some((steady, rest)), ..Self::new(end, steady) };
@@ -257,8 +260,12 @@ mod tests {
             |config: &mut LimitsConfig| config.overall = Limit::Most(1),
             |config: &mut LimitsConfig| config.per_playbook = Limit::Most(1),
             |config: &mut LimitsConfig| config.per_connector = Limit::Most(1),
-            |config: &mut LimitsConfig| drop(config.playbook.insert("p".to_owned(), Limit::Most(1))),
-            |config: &mut LimitsConfig| drop(config.connector.insert("okta.app".to_owned(), Limit::Most(1))),
+            |config: &mut LimitsConfig| {
+                config.playbook.insert("p".to_owned(), Limit::Most(1));
+            },
+            |config: &mut LimitsConfig| {
+                config.connector.insert("okta.app".to_owned(), Limit::Most(1));
+            },
         ] {
             assert!(limits(change).count());
         }
