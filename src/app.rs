@@ -21,7 +21,7 @@ use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
 use crate::engine::pulse::Beat;
 use crate::engine::retry::Schedule;
-use crate::engine::{Decider, Dispatcher, Engine, Parts, Poller, Settings, TaskError};
+use crate::engine::{Decider, Dispatcher, Engine, Housekeeper, Parts, Poller, Settings, TaskError};
 use crate::guard::Guard;
 use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
@@ -210,6 +210,9 @@ impl Ground {
                 warn!("the state file stays {}; {} takes a restart", state.display(), wanted.display());
             }
             let engine = Arc::new(assembled.engine);
+            if let Err(error) = self.store.record_configuration(assembled.loaded.sha256, self.clock.now()).await {
+                warn!("the journal could not be told by which configuration the daemon goes: {error}");
+            }
             next = serve(engine, work, signals, reload, (self, &assembled.identity)).await?;
             if matches!(next, Ended::Replaced(_)) {
                 info!("the configuration is read again");
@@ -396,6 +399,7 @@ const POLLER: &str = "poller";
 const BACKFILLER: &str = "backfiller";
 const DECIDER: &str = "decider";
 const DISPATCHER: &str = "dispatcher";
+const HOUSEKEEPER: &str = "housekeeper";
 
 type Tasks = JoinSet<(&'static str, Result<(), TaskError>)>;
 
@@ -492,6 +496,8 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
             tasks.spawn(async move { (POLLER, live(e, s.child_token()).await) });
             let (e, s) = (Arc::clone(engine), stop.clone());
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
+            let housekeeper = Housekeeper::new(Arc::clone(engine), stop.clone());
+            tasks.spawn(async move { (HOUSEKEEPER, housekeeper.run().await) });
         }
         Work::Backfill(id) => {
             tasks.spawn(async move { (BACKFILLER, backfills(e, s, Some(id)).await) });

@@ -46,8 +46,13 @@
 //!    `connectors::contract::no_secret_shows_even_if_the_service_repeats_it`.
 //! 6. **Everything outside is hostile.** Event text is escaped for its destination, bounded and never evaluated:
 //!    `playbook::template::tests::nothing_gets_around_the_formatter`, `model::risk` and `okta::page` property tests.
-//! 7. **Idempotency records outlive actions.** Nothing is pruned yet, so this holds by itself; the keys stand in `action`,
-//!    the uuids in `event`, apart from the bodies.
+//! 7. **Idempotency records outlive actions.** [`store::Store::prune`] drops bodies first and events last, remembers the keys
+//!    of what was sent, and counts by the earlier of Okta's clock and ours: `tests/retention.rs:
+//!    an_event_is_recognised_for_as_long_as_okta_can_send_it_again`, `the_key_of_what_was_sent_outlives_its_row`,
+//!    `a_clock_that_jumps_takes_nothing_away_too_early`.
+//! 8. **What is changed is told.** Every change of an action's state and everything a person does adds a record to the journal
+//!    in the same transaction, sealed with the one before it: `tests/retention.rs:
+//!    the_journal_tells_every_change_and_who_made_it`, `store::chain::tests::whatever_is_done_to_an_export_is_noticed`.
 #![forbid(unsafe_code)]
 
 pub mod app;

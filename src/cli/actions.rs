@@ -1,6 +1,6 @@
 //! `okta-responder actions`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -36,10 +36,13 @@ enum Command {
     Retry(Ids),
     /// Take actions back that have not been sent
     #[command(after_help = after_change("cancel"))]
-    Cancel(Ids),
+    Cancel(Chosen),
     /// Allow actions that await approval
+    ///
+    /// They go past the limits, a stop of their playbook and max_event_age. Protected users, groups and apps stay
+    /// protected, and observe mode touches nothing.
     #[command(after_help = after_change("approve"))]
-    Approve(Ids),
+    Approve(Chosen),
     /// Say of actions that need attention that their effect is there; they are not sent again
     #[command(after_help = after_change("settle"))]
     Settle(Ids),
@@ -95,6 +98,23 @@ struct Ids {
     actions: Vec<i64>,
 }
 
+/// Actions by number, or all of those that await approval.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// The actions; `okta-responder actions list` shows their numbers
+    #[arg(required_unless_present_any = ["playbook", "all"], value_name = "ID", value_parser = number)]
+    actions: Vec<i64>,
+    /// Every action of this playbook that awaits approval
+    #[arg(long, value_name = "NAME", conflicts_with = "actions")]
+    playbook: Option<String>,
+    /// Every action that awaits approval
+    #[arg(long, conflicts_with_all = ["actions", "playbook"])]
+    all: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
 /// What stands below the help of a command that changes actions.
 fn after_change(command: &str) -> String {
     format!(
@@ -120,10 +140,10 @@ pub(super) fn run(file: &Path, arguments: Arguments) -> anyhow::Result<Exit> {
         match arguments.command {
             Command::List(arguments) => list(&store, arguments).await,
             Command::Show(arguments) => show(&store, &arguments).await,
-            Command::Retry(ids) => change(&store, &ids, PersonChange::Retry).await,
-            Command::Cancel(ids) => change(&store, &ids, PersonChange::Cancel).await,
-            Command::Approve(ids) => change(&store, &ids, PersonChange::Approve).await,
-            Command::Settle(ids) => change(&store, &ids, PersonChange::Settle).await,
+            Command::Retry(ids) => change(&store, &ids.actions, PersonChange::Retry).await,
+            Command::Cancel(chosen) => change_chosen(&store, chosen, PersonChange::Cancel).await,
+            Command::Approve(chosen) => change_chosen(&store, chosen, PersonChange::Approve).await,
+            Command::Settle(ids) => change(&store, &ids.actions, PersonChange::Settle).await,
         }
     })
 }
@@ -201,6 +221,7 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
         ("lane", action.lane.clone().unwrap_or_default()),
         ("key", action.key.clone()),
         ("planned", action.created_at.to_string()),
+        ("approved", approval(&action)),
         ("ended", action.finished_at.map(|at| at.to_string()).unwrap_or_default()),
     ])?;
     terminal::line("")?;
@@ -224,12 +245,72 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn change(store: &Store, ids: &Ids, change: PersonChange) -> anyhow::Result<Exit> {
+fn approval(action: &ActionRow) -> String {
+    match (&action.approved_at, &action.approved_by) {
+        (Some(at), Some(by)) => format!("{at} by {by}"),
+        (Some(at), None) => at.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// Changes the actions that are named, or all that await approval after telling what they are and asking.
+async fn change_chosen(store: &Store, chosen: Chosen, change: PersonChange) -> anyhow::Result<Exit> {
+    if !chosen.actions.is_empty() {
+        return self::change(store, &chosen.actions, change).await;
+    }
+    let filter = ActionFilter {
+        states: vec![ActionState::AwaitingApproval.as_str().to_owned()],
+        playbook: chosen.playbook,
+        ..ActionFilter::default()
+    };
+    let mut actions = store.list_actions(filter).await?;
+    if actions.is_empty() {
+        terminal::line("No actions await approval.")?;
+        return Ok(Exit::Done);
+    }
+    actions.reverse();
+    for line in summary(&actions) {
+        terminal::line(line)?;
+    }
+    let verb = if change == PersonChange::Approve { "Approve" } else { "Cancel" };
+    let question = format!("{verb} {}?", plural(actions.len() as u64, "action"));
+    if !chosen.yes && !terminal::confirmed(&question)? {
+        terminal::note("okta-responder: nothing was changed");
+        return Ok(Exit::Failed);
+    }
+    let actions: Vec<i64> = actions.iter().map(|action| action.id).collect();
+    self::change(store, &actions, change).await
+}
+
+/// What some actions would do, counted by playbook and action, and the users whom they are about.
+fn summary(actions: &[ActionRow]) -> Vec<String> {
+    /// Users named before the rest is only counted.
+    const NAMED: usize = 10;
+    let mut groups: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for action in actions {
+        let group = (action.playbook.as_str(), action.action.as_str());
+        *counts.entry(group).or_default() += 1;
+        groups.entry(group).or_default().extend(action.user.as_deref());
+    }
+    let line = |(group, users): (&(&str, &str), &BTreeSet<&str>)| {
+        let (playbook, action) = group;
+        let named = users.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        let more = users.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let count = counts.get(group).copied().unwrap_or_default();
+        format!("{count} × {action} ({playbook}): {named}{more}")
+    };
+    groups.iter().map(line).collect()
+}
+
+async fn change(store: &Store, ids: &[i64], change: PersonChange) -> anyhow::Result<Exit> {
     let mut failed = 0;
     // A number that is given twice is one action.
-    let actions: BTreeSet<i64> = ids.actions.iter().copied().collect();
+    let actions: BTreeSet<i64> = ids.iter().copied().collect();
+    let person = super::person();
     for id in &actions {
-        match store.change_by_person(ActionId(*id), change, now()).await {
+        match store.change_by(ActionId(*id), change, &person, now()).await {
             Ok(state) => terminal::line(format!("action {id}: {state}"))?,
             Err(PersonError::Store(error)) => {
                 return Err(error).with_context(|| format!("action {id} was not changed"));

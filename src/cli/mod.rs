@@ -10,6 +10,7 @@ mod cursor;
 mod demo;
 mod events;
 mod exit;
+mod export;
 mod man;
 mod moment;
 mod online;
@@ -78,6 +79,7 @@ enum Command {
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
     Cursor(cursor::Arguments),
+    Export(export::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -117,9 +119,10 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Events(arguments) => events::run(&config, arguments),
         Command::Runs(arguments) => runs::run(&config, arguments),
         Command::Actions(arguments) => actions::run(&config, arguments),
-        Command::Pause(_) => pause::pause(&config),
-        Command::Resume(_) => pause::resume(&config),
+        Command::Pause(arguments) => pause::pause(&config, &arguments),
+        Command::Resume(arguments) => pause::resume(&config, &arguments),
         Command::Cursor(arguments) => cursor::run(&config, &arguments),
+        Command::Export(arguments) => export::run(&config, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }
@@ -169,6 +172,19 @@ fn open_store(loaded: &Loaded) -> anyhow::Result<Store> {
 /// The wall clock, which commands hand to everything pure.
 fn now() -> Timestamp {
     Clock::start().now()
+}
+
+/// Who types, as far as the system knows: for the record of approvals.
+fn person() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let named = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    let named = named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+    let name: String = terminal::printable(&named).chars().take(64).collect();
+    // The names are the environment's word; the owner of our own process is the kernel's.
+    match std::fs::metadata("/proc/self") {
+        Ok(process) => format!("{name} (uid {})", process.uid()),
+        Err(_) => name,
+    }
 }
 
 /// A runtime for one command.

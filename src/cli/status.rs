@@ -13,7 +13,7 @@ use super::{Exit, load_config, now, open_store, runtime, terminal};
 use crate::app;
 use crate::config::values::Interval;
 use crate::model::action::ActionState;
-use crate::store::{Holder, InstanceLock, StatusSnapshot, StreamRow};
+use crate::store::{Holder, InstanceLock, StatusSnapshot, StreamRow, TripRow};
 
 /// Tell how things stand
 ///
@@ -46,6 +46,7 @@ struct Told {
     waiting_for_a_person: u64,
     for_a_person: Vec<Task>,
     paused_since: Option<Timestamp>,
+    stopped_playbooks: Vec<TripRow>,
     streams: Vec<StreamRow>,
     /// By state.
     #[serde(serialize_with = "as_object")]
@@ -55,6 +56,10 @@ struct Told {
     #[serde(serialize_with = "as_object")]
     actions: Vec<(String, u64)>,
     quarantined: u64,
+    /// The state file and its log.
+    bytes: u64,
+    oldest_body: Option<Timestamp>,
+    last_prune: Option<Timestamp>,
     oldest_undecided: Option<Timestamp>,
     oldest_open_action: Option<Timestamp>,
     in_doubt_last_day: u64,
@@ -117,11 +122,15 @@ impl Told {
             waiting_for_a_person: for_a_person.iter().map(|task| task.count).sum(),
             for_a_person,
             paused_since: snapshot.paused_since,
+            stopped_playbooks: snapshot.stopped_playbooks,
             streams: snapshot.streams,
             events: snapshot.events,
             runs: snapshot.runs,
             actions: snapshot.actions,
             quarantined: snapshot.quarantined,
+            bytes: snapshot.bytes,
+            oldest_body: snapshot.oldest_body,
+            last_prune: snapshot.last_prune,
             oldest_undecided: snapshot.oldest_undecided,
             oldest_open_action: snapshot.oldest_open_action,
             in_doubt_last_day: snapshot.in_doubt_last_day,
@@ -156,6 +165,7 @@ fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, trouble: Option<&str>) 
     tasks.extend([
         task(of(ActionState::NeedsAttention), "needs attention", format!("{list} needs_attention")),
         task(of(ActionState::AwaitingApproval), "awaits approval", format!("{list} awaiting_approval")),
+        task(snapshot.unreadable, "cannot be told to be unprotected", format!("{list} ready,retry")),
         task(snapshot.in_doubt_last_day, "may not have been sent (last 24 h)", format!("{list} settled --since 24h")),
         task(snapshot.failed_last_day, "failed (last 24 h)", format!("{list} failed --since 24h")),
         task(snapshot.quarantined, "could not be read as an event", "okta-responder events quarantine".to_owned()),
@@ -166,6 +176,9 @@ fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, trouble: Option<&str>) 
 
 fn tell(told: &Told) -> std::io::Result<()> {
     let now = told.now;
+    for trip in &told.stopped_playbooks {
+        terminal::line(stopped(trip, now))?;
+    }
     let lag = told.lag_seconds.map(|lag| span(Duration::from_secs(lag.unsigned_abs())));
     table::fields(&[
         ("daemon", told.daemon.clone().unwrap_or_else(|| "not running".to_owned())),
@@ -186,6 +199,7 @@ fn tell(told: &Told) -> std::io::Result<()> {
         ("oldest undecided", told.oldest_undecided.map(|since| ago(since, now)).unwrap_or_default()),
         ("oldest open action", told.oldest_open_action.map(|since| ago(since, now)).unwrap_or_default()),
         ("quarantined", Some(told.quarantined).filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()),
+        ("state file", state_file(told)),
     ])?;
     for stream in told.streams.iter().filter(|stream| stream.kind == "backfill" && stream.state == "active") {
         terminal::line(format!("backfill {}  {}", stream.id, super::backfill::in_words(stream)))?;
@@ -197,6 +211,27 @@ fn tell(told: &Told) -> std::io::Result<()> {
     told.for_a_person
         .iter()
         .try_for_each(|Task { count, what, look }| terminal::line(format!("  {count} {what}: {look}")))
+}
+
+fn state_file(told: &Told) -> String {
+    let mut words = table::bytes(told.bytes);
+    if let Some(oldest) = told.oldest_body {
+        words.push_str(&format!(", oldest record {}", ago(oldest, told.now)));
+    }
+    if let Some(last) = told.last_prune {
+        words.push_str(&format!(", pruned {}", ago(last, told.now)));
+    }
+    words
+}
+
+/// A stopped playbook, in a line.
+fn stopped(trip: &TripRow, now: Timestamp) -> String {
+    let TripRow { playbook, why, since, held, .. } = trip;
+    format!(
+        "STOPPED: playbook `{playbook}`, {}, {held} awaiting approval: {why}; `okta-responder resume --playbook \"{playbook}\"` \
+         goes on\n",
+        ago(*since, now)
+    )
 }
 
 fn paused(since: Timestamp, now: Timestamp) -> String {

@@ -135,6 +135,13 @@ pub(super) fn plural(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
+/// A size as people say it.
+pub(super) fn bytes(count: u64) -> String {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let mib = count as f64 / MIB;
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
 /// At most `most` characters; one that is longer ends in `…`.
 pub(super) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {

@@ -1,7 +1,7 @@
 //! Writing to people. Text from outside can carry control characters that move the cursor, recolour or hide what is shown;
 //! they are taken out, also when the output is a pipe: behind it there is often `grep` or `head`, and then a terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use crate::model::escape::is_hidden;
 
@@ -62,6 +62,19 @@ pub fn note(text: impl AsRef<str>) {
     let text = printable(text.as_ref());
     // Nobody is left to tell when standard error is gone.
     let _ = writeln!(err, "{text}");
+}
+
+/// Asks a yes-or-no question on the terminal. Without one nobody can answer, and the answer is an error that names `--yes`.
+pub(super) fn confirmed(question: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(io::Error::other("there is no terminal to ask on; add --yes to go on without asking"));
+    }
+    let mut err = io::stderr().lock();
+    write!(err, "{} [y/N] ", printable(question))?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().take(64).read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The text without control characters (other than line breaks and tabs) and without hidden ones.

@@ -14,14 +14,21 @@ use super::secret::{SecretEnv, SecretSource};
 use super::values::{self, ValueError};
 use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
 use crate::connectors::{self, Service};
+use crate::guard::alarm;
+use crate::guard::limits::connector_of;
 use crate::http;
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
+use crate::store::OKTA_KEEPS;
+
+/// The least for which anything is kept.
+const LEAST_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// The compiled playbooks and all problems, except those that may only be consequences of a repair.
 pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec<Playbook>, Vec<Problem>) {
     let mut check = Check { sources, repairs, problems: Vec::new() };
     check.okta(config);
     check.numbers(config);
+    check.state(config);
     check.risk(config);
     check.guard(config);
     check.log(config);
@@ -144,6 +151,26 @@ impl Check<'_> {
         }
     }
 
+    fn state(&mut self, config: &Config) {
+        let (state, section) = (KeyPath::of("state"), &config.state);
+        self.positive(&state.key("prune_every"), section.prune_every);
+        let shown = |duration: Duration| humantime::format_duration(duration).to_string();
+        if section.keep_keys < OKTA_KEEPS {
+            let message =
+                format!("{} is shorter than the 90 days for which Okta keeps its log", shown(section.keep_keys));
+            let remedy = "write \"90d\" or more, or an event that Okta gives again could be handled twice";
+            self.say(&state.key("keep_keys"), message, remedy);
+        }
+        // The guard looks back at what was done: for its limits and for echoes.
+        let least = LEAST_KEPT.max(config.guard.echo_window);
+        for (key, kept) in [("keep_events", section.keep_events), ("keep_runs", section.keep_runs)] {
+            if kept < least {
+                let message = format!("{} is too short: what happened lately is still needed", shown(kept));
+                self.say(&state.key(key), message, format!("write \"{}\" or more", shown(least)));
+            }
+        }
+    }
+
     fn risk(&mut self, config: &Config) {
         let risk = KeyPath::of("risk");
         let groups = [("high_group", &config.risk.high_group), ("medium_group", &config.risk.medium_group)];
@@ -165,6 +192,8 @@ impl Check<'_> {
             ("protected_users", &config.guard.protected_users),
             ("protected_groups", &config.guard.protected_groups),
             ("protected_apps", &config.guard.protected_apps),
+            ("protected_members_of", &config.guard.protected_members_of),
+            ("protected_roles", &config.guard.protected_roles),
         ];
         for (key, list) in lists {
             for (index, entry) in list.iter().enumerate() {
@@ -185,6 +214,28 @@ impl Check<'_> {
         }
         if let Some(age) = config.guard.max_event_age {
             self.positive(&guard.key("max_event_age"), age);
+        }
+        let limits = guard.key("limits");
+        for name in config.guard.limits.playbook.keys() {
+            if !config.playbooks.iter().any(|playbook| playbook.name == *name) {
+                let message = format!("there is no playbook `{name}`, so it limits nothing");
+                self.say(&limits.key("playbook").key(name), message, "write the name of a playbook, or take it out");
+            }
+        }
+        for name in config.guard.limits.connector.keys() {
+            let mut known = connectors::catalogue().into_iter().filter(|kind| kind.changes_access);
+            if !known.any(|kind| connector_of(kind.name) == name) {
+                let message = format!("no action that changes access begins with `{name}.`, so it limits nothing");
+                let remedy = "write what stands before the last dot of an action's name, such as \"okta.group\"";
+                self.say(&limits.key("connector").key(name), message, remedy);
+            }
+        }
+        if let Some(alarm) = &config.guard.alarm {
+            let here = guard.key("alarm");
+            if let Err(message) = alarm::check(alarm) {
+                self.say(&here, message, "see [guard.alarm] in config.example.toml");
+            }
+            self.configured(config, &alarm.action, &here.key("action"));
         }
     }
 
@@ -326,21 +377,28 @@ impl Check<'_> {
             if let Some(wait) = step.wait {
                 self.positive(&here.key("wait"), wait);
             }
-            let Some(kind) = connectors::kind(&step.action) else {
-                continue;
-            };
-            let configured = match kind.service {
-                Service::Okta => true,
-                Service::ServiceNow => config.servicenow.is_some(),
-                Service::Slack => config.slack.is_some(),
-                Service::Teams => config.teams.is_some(),
-                Service::Email => config.email.is_some(),
-            };
-            if !configured {
-                let section = kind.service.section();
-                let message = format!("`{}` needs the section [{section}], and it is not there", kind.name);
-                self.say(&here.key("action"), message, format!("add [{section}] as in config.example.toml"));
+            self.configured(config, &step.action, &here.key("action"));
+            if alarm::is_reserved(&step.name) {
+                let message = format!("`{}` is the name of the guard's own step", step.name);
+                self.say(&here.key("name"), message, "give it another name");
             }
+        }
+    }
+
+    /// The section of the service that an action speaks to has to be there.
+    fn configured(&mut self, config: &Config, action: &str, here: &KeyPath) {
+        let Some(kind) = connectors::kind(action) else { return };
+        let configured = match kind.service {
+            Service::Okta => true,
+            Service::ServiceNow => config.servicenow.is_some(),
+            Service::Slack => config.slack.is_some(),
+            Service::Teams => config.teams.is_some(),
+            Service::Email => config.email.is_some(),
+        };
+        if !configured {
+            let section = kind.service.section();
+            let message = format!("`{}` needs the section [{section}], and it is not there", kind.name);
+            self.say(here, message, format!("add [{section}] as in config.example.toml"));
         }
     }
 

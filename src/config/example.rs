@@ -81,7 +81,7 @@ fn every_default_of_the_example_is_the_codes() {
     same(&shown.state_path(None), &real.state_path(None));
     same(&shown.risk.source, &real.risk.source);
     same(&shown.dispatch, &real.dispatch);
-    same(&GuardConfig { max_event_age: None, ..shown.guard }, &real.guard);
+    same(&GuardConfig { max_event_age: None, alarm: None, ..shown.guard }, &real.guard);
     same(&shown.log, &real.log);
     let (shown_now, real_now) = (shown.servicenow.unwrap(), real.servicenow.unwrap());
     same(&(shown_now.table, shown_now.timeout), &(real_now.table, real_now.timeout));
@@ -116,7 +116,10 @@ fn every_key_occurs_in_the_example() {
     assert_eq!(table("state"), keys_of::<StateConfig>());
     assert_eq!(table("risk"), keys_of::<RiskConfig>());
     assert_eq!(table("dispatch"), keys_of::<DispatchConfig>());
+    let in_guard = |name: &str| document["guard"][name].as_table().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(table("guard"), keys_of::<GuardConfig>());
+    assert_eq!(in_guard("limits"), keys_of::<LimitsConfig>());
+    assert_eq!(in_guard("alarm"), keys_of::<AlarmConfig>());
     assert_eq!(table("log"), keys_of::<LogConfig>());
     assert_eq!(table("servicenow"), keys_of::<ServiceNowConfig>());
     assert_eq!(table("slack"), keys_of::<SlackConfig>());

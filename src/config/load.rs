@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::document::{self, Document, Repairs};
 use super::problem::{Problem, Sources};
@@ -38,6 +39,8 @@ pub struct Loaded {
     pub playbooks: Vec<Playbook>,
     /// Where each key stands.
     pub sources: Sources,
+    /// SHA-256 over the texts of all files, in hexadecimal, by which two configurations are told apart.
+    pub sha256: String,
 }
 
 /// The file to read: `--config`, else `$OKTA_RESPONDER_CONFIG`, else [`DEFAULT_FILE`].
@@ -81,7 +84,7 @@ fn surroundings(config: &Config, reading: &Reading, env: &SecretEnv, credentials
 
 fn load_and(file: &Path, more: impl Fn(&Config, &Reading) -> Vec<Problem>) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
-    let mut reading = Reading { sources: Sources::new(file), repairs: Repairs::default() };
+    let mut reading = Reading { sources: Sources::new(file), repairs: Repairs::default(), digest: Sha256::new() };
     let main = reading.take::<Config>(file, 0, &mut problems);
     let mut playbooks = Vec::new();
     let own = main.as_ref().map_or(0, |config| config.playbooks.len());
@@ -96,7 +99,8 @@ fn load_and(file: &Path, more: impl Fn(&Config, &Reading) -> Vec<Problem>) -> Re
         problems.extend(more(&config, &reading));
         problems.extend(found);
         if problems.is_empty() {
-            return Ok(Loaded { config, playbooks, sources: reading.sources });
+            let sha256 = reading.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            return Ok(Loaded { config, playbooks, sources: reading.sources, sha256 });
         }
     }
     // Files keep their order: the main one first.
@@ -116,6 +120,7 @@ struct Playbooks {
 struct Reading {
     sources: Sources,
     repairs: Repairs,
+    digest: Sha256,
 }
 
 impl Reading {
@@ -136,6 +141,9 @@ impl Reading {
                 return None;
             }
         };
+        // The length keeps two files apart from one that holds both texts.
+        self.digest.update(text.len().to_be_bytes());
+        self.digest.update(text.as_bytes());
         match document::read::<T>(file, &text) {
             Ok(Document { value, problems: found, repairs, spots }) => {
                 problems.extend(found);

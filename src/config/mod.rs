@@ -23,6 +23,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::model::action::InDoubt;
+use crate::store::Keep;
 use secret::SecretSource;
 use values::{Expiry, Interval, StartFrom, ValueError};
 
@@ -138,11 +139,30 @@ pub struct PollConfig {
 }
 
 /// `[state]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
     /// The SQLite file. Default: `state.db` in systemd's `$STATE_DIRECTORY`, else `/var/lib/okta-responder/state.db`.
     pub path: Option<PathBuf>,
+    /// How long bodies of events and records in quarantine are kept, if nothing of them is open.
+    #[serde(deserialize_with = "duration::required")]
+    pub keep_events: Duration,
+    /// How long runs with their actions and attempts are kept once they are at their end, and the journal.
+    #[serde(deserialize_with = "duration::required")]
+    pub keep_runs: Duration,
+    /// How long events and actions are recognised when they come again; at least the 90 days for which Okta keeps its log.
+    #[serde(deserialize_with = "duration::required")]
+    pub keep_keys: Duration,
+    /// How often old rows are looked for.
+    #[serde(deserialize_with = "duration::required")]
+    pub prune_every: Duration,
+}
+
+impl StateConfig {
+    /// How long rows are kept.
+    pub fn keep(&self) -> Keep {
+        Keep { events: self.keep_events, runs: self.keep_runs, keys: self.keep_keys }
+    }
 }
 
 /// `[risk]`
@@ -184,7 +204,8 @@ pub struct DispatchConfig {
     /// The longest pause between attempts.
     #[serde(deserialize_with = "duration::required")]
     pub retry_max: Duration,
-    /// An action that has not succeeded this long after its event was decided is `failed`.
+    /// An action that has not succeeded this long after its event was decided is `failed`. Facts are asked for as long, and
+    /// doubts are read back as long, before they are left to people.
     #[serde(deserialize_with = "duration::required")]
     pub give_up_after: Duration,
 }
@@ -452,6 +473,14 @@ impl Default for PollConfig {
     }
 }
 
+impl Default for StateConfig {
+    fn default() -> Self {
+        let Keep { events, runs, keys } = Keep::default();
+        let prune_every = Duration::from_secs(3600);
+        Self { path: None, keep_events: events, keep_runs: runs, keep_keys: keys, prune_every }
+    }
+}
+
 impl Default for RiskConfig {
     fn default() -> Self {
         Self { source: RiskSource::Groups, high_group: None, medium_group: None }
@@ -486,6 +515,13 @@ impl Default for GuardConfig {
             limits: LimitsConfig::default(),
             alarm: None,
         }
+    }
+}
+
+impl LimitsConfig {
+    /// No bound at all.
+    pub fn unlimited() -> Self {
+        Self { overall: Limit::Unlimited, per_playbook: Limit::Unlimited, ..Self::default() }
     }
 }
 

@@ -267,7 +267,7 @@ struct Scene {
     stage: Stage,
     changed: Arc<Mutex<Vec<Seen>>>,
     connector: Arc<dyn Connector>,
-    call: Call,
+    call: Cleared<Call>,
 }
 
 impl Scene {
@@ -516,7 +516,7 @@ async fn an_attempt_that_is_dropped_leaves_a_connector_that_works() {
         let silent = Arc::new(Mutex::new(true));
         let told = Arc::clone(&silent);
         let scene = Scene::set(&plug, PATIENT, move |_, _| told.lock().unwrap().then_some(Reply::Silence)).await;
-        let (connector, call) = (Arc::clone(&scene.connector), scene.call.clone());
+        let (connector, call) = (Arc::clone(&scene.connector), call(&plug));
         let attempt = tokio::spawn(async move { connector.perform(&call).await });
         scene.stage.requests(1).await;
         attempt.abort();
@@ -565,10 +565,10 @@ async fn no_secret_shows_even_if_the_service_repeats_it() {
 #[tokio::test]
 async fn parameters_of_any_shape_are_refused_before_anything_is_sent() {
     for plug in plugs() {
-        let mut scene = Scene::sound(&plug).await;
+        let scene = Scene::sound(&plug).await;
         for params in [json!(null), json!([]), json!("text"), json!({}), json!({"no_such_parameter": 1})] {
-            scene.call.params = params.clone();
-            let outcome = scene.perform().await;
+            let call = Cleared::unguarded(Call { key: scene.call.key.clone(), params: params.clone(), attempt: 1 });
+            let outcome = scene.connector.perform(&call).await;
             let Outcome::Permanent(failure) = &outcome else { panic!("{}: {params} gave {outcome:?}", plug.name) };
             assert_eq!(failure.reason, Reason::BadParameters, "{}", plug.name);
         }

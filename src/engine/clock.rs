@@ -9,17 +9,23 @@ use jiff::{SignedDuration, Timestamp};
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     began: Instant,
+    began_at: Timestamp,
 }
 
 impl Clock {
     /// Begins now.
     pub fn start() -> Self {
-        Self { began: Instant::now() }
+        Self { began: Instant::now(), began_at: Timestamp::now() }
     }
 
     /// The wall clock.
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    /// The wall clock when this began.
+    pub fn began_at(&self) -> Timestamp {
+        self.began_at
     }
 
     /// Time since [`Clock::start`]; never goes back.

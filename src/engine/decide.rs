@@ -279,6 +279,12 @@ impl Case {
             return Err(end(EventVerdict::Skipped("own".to_owned())));
         }
         if pending.superseded {
+            if pending.backfill.is_none() {
+                info!(
+                    event.uuid = event.uuid,
+                    "a risk event arrived after one that happened later: nothing is done for it"
+                );
+            }
             return Err(end(EventVerdict::Superseded));
         }
         let wants = |playbook: &Playbook| playbook.wants(&event.event_type);

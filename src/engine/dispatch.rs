@@ -24,7 +24,7 @@ use crate::connectors::{self, Call, Effect};
 use crate::guard::Judge;
 use crate::guard::limits::Window;
 use crate::halt::{self, Point};
-use crate::model::action::Happening;
+use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
@@ -69,7 +69,8 @@ impl Dispatcher {
     pub fn new(engine: Arc<Engine>, stop: CancellationToken) -> Self {
         Self {
             reader: Reader::new(Arc::clone(&engine)),
-            window: Window::new(engine.clock.now(), engine.clock.elapsed()),
+            // From the beginning of the process, so that a reload does not make it believe a clock that was set forward.
+            window: Window::new(engine.clock.began_at(), Duration::ZERO),
             engine,
             stop,
             under_way: JoinSet::new(),
@@ -235,7 +236,12 @@ impl Dispatcher {
 /// Tells what the guard stopped: a line for each action, and a loud one for each playbook that went over a limit.
 fn tell_stopped(claims: &Claims) {
     for Stopped { action, kind, playbook, state, why } in &claims.stopped {
-        warn!(action.id = action.0, action.kind = kind, playbook, "{kind} is {state}: {why}");
+        // A flood that is held back has its one loud line below, and `status`.
+        if *state == ActionState::AwaitingApproval {
+            info!(action.id = action.0, action.kind = kind, playbook, "{kind} awaits approval: {why}");
+        } else {
+            warn!(action.id = action.0, action.kind = kind, playbook, "{kind} is {state}: {why}");
+        }
     }
     for Tripped { playbook, action, why, alarm } in &claims.tripped {
         error!(

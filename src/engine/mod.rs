@@ -7,6 +7,7 @@ pub mod clock;
 mod decide;
 mod dispatch;
 mod gather;
+mod housekeep;
 pub mod intake;
 pub mod outcome;
 mod poll;
@@ -35,13 +36,14 @@ use crate::okta::logs::filter_for;
 use crate::okta::rate::Budget;
 use crate::playbook::Playbook;
 use crate::playbook::facts::{Fact, LinkBase};
-use crate::store::{Store, StoreError};
+use crate::store::{Keep, Store, StoreError};
 use clock::Clock;
 use pulse::Pulse;
 use retry::Schedule;
 
 pub use decide::Decider;
 pub use dispatch::Dispatcher;
+pub use housekeep::Housekeeper;
 pub use poll::Poller;
 
 /// The longest pause that something outside can ask for, with room to spare: `Retry-After` is bounded to an hour.
@@ -104,6 +106,10 @@ pub struct Settings {
     pub give_up_after: Duration,
     /// How long a stop waits for requests under way.
     pub drain: Duration,
+    /// How long rows are kept.
+    pub keep: Keep,
+    /// How often old rows are looked for.
+    pub prune_every: Duration,
 }
 
 impl Settings {
@@ -121,6 +127,8 @@ impl Settings {
             retry: Schedule { initial: config.dispatch.retry_initial, max: config.dispatch.retry_max },
             give_up_after: config.dispatch.give_up_after,
             drain: config.dispatch.drain,
+            keep: config.state.keep(),
+            prune_every: config.state.prune_every,
         }
     }
 }

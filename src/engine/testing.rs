@@ -20,7 +20,7 @@ use crate::model::outcome::{Outcome, Verdict};
 use crate::okta::testing::client;
 use crate::playbook::Playbook;
 use crate::playbook::facts::LinkBase;
-use crate::store::{NewEvent, NewStream, PageCommit, Store, StreamKind};
+use crate::store::{Keep, NewEvent, NewStream, PageCommit, Store, StreamKind};
 
 /// An action whose every function panics once its step is prepared.
 pub(super) static POISON: ActionKind = ActionKind {
@@ -79,6 +79,8 @@ pub(super) async fn engine(playbooks: Vec<Playbook>, connectors: Registry) -> (A
             retry: Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(300) },
             give_up_after: Duration::from_secs(3600),
             drain: Duration::ZERO,
+            keep: Keep::default(),
+            prune_every: Duration::from_secs(3600),
         },
         rate_share: 1.0,
     });

@@ -126,3 +126,73 @@ fn names_only(value: &Value) -> Result<(), String> {
 pub fn is_reserved(step: &str) -> bool {
     fold(step) == STEP
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(action: &str, with: &str) -> AlarmConfig {
+        AlarmConfig { action: action.to_owned(), with: toml::from_str(with).unwrap() }
+    }
+
+    #[track_caller]
+    fn message(action: &str, with: &str) -> Value {
+        let config = config(action, with);
+        check(&config).unwrap();
+        Alarm::new(&config).unwrap().message("<p>", "too {{ playbook }} much").params
+    }
+
+    #[test]
+    fn an_alarm_names_the_playbook_and_the_reason_escaped_for_its_place() {
+        let params = message("slack.message.post", "channel = '#a'\ntext = 'of {{ playbook }}: {{why}}{{ why }}!'");
+        let text = "of &lt;p&gt;: too {{ playbook }} muchtoo {{ playbook }} much!";
+        assert_eq!(params, json!({"channel": "#a", "text": text}));
+    }
+
+    #[test]
+    fn texts_at_any_depth_are_filled_and_checked() {
+        let filled = message("slack.message.post", "blocks = [{ a = ['{{ playbook }}', 1] }]\ntext = 't'");
+        assert_eq!(filled["blocks"], json!([{"a": ["<p>", 1]}]));
+        for blocks in ["[['{{ user }}']]", "[{ a = '{{ user }}' }]"] {
+            let config = config("slack.message.post", &format!("blocks = {blocks}"));
+            assert!(check(&config).unwrap_err().ends_with("not `user`"));
+        }
+    }
+
+    #[test]
+    fn texts_have_a_default() {
+        let slack = message("slack.message.post", "channel = '#a'");
+        assert!(slack["text"].as_str().unwrap().contains("resume --playbook"), "{slack}");
+        let mail = message("email.send", "to = 'a@example.com'\nsubject = 'mine'");
+        assert_eq!(mail["subject"], "mine");
+        assert!(mail["text"].as_str().unwrap().contains("<p>"), "{mail}");
+        let mail = message("email.send", "to = 'a@example.com'");
+        assert_eq!(mail["subject"], "okta-responder: the playbook <p> is stopped");
+        let ticket = message("servicenow.incident.create", "");
+        assert!(ticket["short_description"].as_str().unwrap().contains("is stopped"), "{ticket}");
+        assert!(ticket["description"].as_str().unwrap().contains("too"), "{ticket}");
+    }
+
+    #[test]
+    fn an_alarm_that_cannot_be_sent_is_told() {
+        for (action, with, part) in [
+            ("slack.message.send", "", "there is no action"),
+            ("okta.user.clear_sessions", "", "changes access"),
+            ("slack.message.post", "channel = '#a'\ntext = '{{ user.login }}'", "not `user.login`"),
+            ("slack.message.post", "channel = '#a'\ntext = '{{ why'", "without"),
+            ("slack.message.post", "channel = '#a'\ntext = '{% if why %}'", "no conditions"),
+            ("slack.message.post", "chanel = '#a'", "refuses its parameters"),
+        ] {
+            let why = check(&config(action, with)).unwrap_err();
+            assert!(why.contains(part), "{why}");
+        }
+    }
+
+    #[test]
+    fn no_step_of_a_playbook_can_have_its_name() {
+        assert!(is_reserved("guard-alarm") && is_reserved(" Guard-Alarm"));
+        assert!(!is_reserved("tell"));
+    }
+}

@@ -218,3 +218,333 @@ impl Judge {
         Ruling::Pass { call: Cleared(call), counted: kind.changes_access && !candidate.approved }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::standing::Standing;
+    use super::*;
+    use crate::config::{AlarmConfig, GuardConfig, Limit, LimitsConfig, PlaybookConfig};
+    use crate::playbook::Playbook;
+
+    const ID: &str = "00uannannannannannan";
+    const LOGIN: &str = "ann@example.com";
+    const STRANGER: &str = "00ubobbobbobbobbobbo";
+    const PUBLISHED: &str = "2026-08-24T10:00:00Z";
+    const NOW: &str = "2026-08-24T10:05:00Z";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn record(id: &str, login: &str) -> String {
+        let target = json!([{"id": id, "type": "User", "alternateId": login}]);
+        json!({"uuid": "u", "eventType": "x", "published": PUBLISHED, "target": target}).to_string()
+    }
+
+    /// Ann is to be added to a group, because of something about her.
+    fn candidate() -> Candidate {
+        Candidate {
+            id: ActionId(1),
+            playbook: "p".to_owned(),
+            step: "s".to_owned(),
+            kind: "okta.group.add_user".to_owned(),
+            key: IdempotencyKey::derive("okta", "u", "p", "s"),
+            params: json!({"user": ID, "group": "High"}).to_string(),
+            attempt: 3,
+            observe: false,
+            approved: false,
+            subject: Some(ID.to_owned()),
+            source: "okta".to_owned(),
+            published: at(PUBLISHED),
+            record: Some(record(ID, LOGIN)),
+        }
+    }
+
+    fn message() -> Candidate {
+        let params = json!({"channel": "#a", "text": "t"}).to_string();
+        Candidate { kind: "slack.message.post".to_owned(), params, ..candidate() }
+    }
+
+    fn judge_knowing(change: impl FnOnce(&mut GuardConfig), standings: Standings) -> Judge {
+        let mut config = GuardConfig { limits: LimitsConfig::unlimited(), ..GuardConfig::default() };
+        change(&mut config);
+        let guard = Arc::new(Guard::new(&config, []));
+        Judge::new(guard, Arc::new(standings), at(NOW), at("2026-08-24T09:05:00Z"))
+    }
+
+    fn judge(change: impl FnOnce(&mut GuardConfig)) -> Judge {
+        judge_knowing(change, Standings::default())
+    }
+
+    /// The ruling in a few words.
+    fn told(judge: &Judge, candidate: &Candidate) -> String {
+        match judge.rule(candidate, &Spent::default()) {
+            Ruling::Pass { counted, .. } => format!("pass, counted: {counted}"),
+            Ruling::Observe { why } => format!("observe: {why}"),
+            Ruling::Hold { reason, why, trip } => format!("hold, {reason}, trip: {}: {why}", trip.is_some()),
+            Ruling::Refuse { why } => format!("refuse: {why}"),
+            Ruling::Later { until, why } => format!("later, {until}: {why}"),
+            Ruling::Ask(users) => format!("ask: {}", users.join(", ")),
+        }
+    }
+
+    #[track_caller]
+    fn check(judge: &Judge, candidate: &Candidate, expected: &str) {
+        let told = told(judge, candidate);
+        assert!(told.contains(expected), "{told}, not {expected}");
+    }
+
+    #[test]
+    fn what_passes_is_the_call_as_it_was_prepared() {
+        let candidate = candidate();
+        let Ruling::Pass { call, counted } = judge(|_| {}).rule(&candidate, &Spent::default()) else { panic!() };
+        assert!(counted);
+        assert_eq!((&call.key, call.attempt), (&candidate.key, 3));
+        assert_eq!(call.params, json!({"user": ID, "group": "High"}));
+        check(&judge(|_| {}), &message(), "pass, counted: false");
+        check(&judge(|_| {}), &Candidate { approved: true, ..candidate }, "pass, counted: false");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused() {
+        let judge = judge(|_| {});
+        check(&judge, &Candidate { kind: "okta.user.delete".to_owned(), ..candidate() }, "refuse: there is no action");
+        check(&judge, &Candidate { params: "{".to_owned(), ..candidate() }, "refuse: its stored parameters");
+    }
+
+    #[test]
+    fn a_user_who_was_protected_since_is_refused_by_id_and_by_login() {
+        for name in [ID, LOGIN] {
+            let judge = judge(|config| config.protected_users = vec![name.to_owned()]);
+            assert!(judge.reads_records());
+            check(&judge, &candidate(), "refuse: the user");
+            check(&judge, &Candidate { approved: true, ..candidate() }, "refuse: the user");
+            check(&judge, &message(), "pass");
+        }
+        assert!(!judge(|_| {}).reads_records());
+    }
+
+    #[test]
+    fn a_login_that_is_not_on_record_is_asked_for() {
+        let by_login = |standings| judge_knowing(|config| config.protected_users = vec![LOGIN.to_owned()], standings);
+        let pruned = Candidate { record: None, ..candidate() };
+        check(&by_login(Standings::default()), &pruned, &format!("ask: {ID}"));
+        let mut ann = Standings::default();
+        let standing = Standing { id: Some(ID.to_owned()), login: Some(LOGIN.to_uppercase()), ..Standing::default() };
+        ann.read(ID, standing, at(NOW));
+        check(&by_login(ann), &pruned, "refuse: the user");
+        let mut other = Standings::default();
+        let standing =
+            Standing { id: Some(ID.to_owned()), login: Some("x@example.com".to_owned()), ..Standing::default() };
+        other.read(ID, standing, at(NOW));
+        check(&by_login(other), &pruned, "pass");
+        // The record of somebody else tells nothing of him.
+        let foreign = Candidate { record: Some(record(STRANGER, "x@example.com")), ..candidate() };
+        check(&by_login(Standings::default()), &foreign, &format!("ask: {ID}"));
+    }
+
+    #[test]
+    fn a_user_whom_the_event_is_not_about_is_asked_for_where_the_list_does_not_tell() {
+        let other = Candidate { params: json!({"user": STRANGER, "group": "High"}).to_string(), ..candidate() };
+        check(
+            &judge(|config| config.protected_users = vec!["root@example.com".to_owned()]),
+            &other,
+            &format!("ask: {STRANGER}"),
+        );
+        check(&judge(|config| config.protected_users = vec!["00urootrootrootrootr".to_owned()]), &other, "pass");
+        let nobody = Candidate { subject: None, record: None, ..other };
+        check(
+            &judge(|config| config.protected_members_of = vec!["VIP".to_owned()]),
+            &nobody,
+            &format!("ask: {STRANGER}"),
+        );
+    }
+
+    #[test]
+    fn members_and_admins_are_protected_once_they_are_known() {
+        let of = |standing: Standing| {
+            let mut standings = Standings::default();
+            standings.read(ID, standing, at(NOW));
+            judge_knowing(
+                |config| {
+                    config.protected_members_of = vec!["Break Glass".to_owned()];
+                    config.protected_roles = vec!["SUPER_ADMIN".to_owned()];
+                },
+                standings,
+            )
+        };
+        let none = Standing { id: Some(ID.to_owned()), ..Standing::default() };
+        check(&of(none.clone()), &candidate(), "pass");
+        let member = Standing { groups: vec!["Staff".to_owned(), "break glass ".to_owned()], ..none.clone() };
+        check(&of(member.clone()), &candidate(), "protected_members_of");
+        check(&of(member), &Candidate { approved: true, ..candidate() }, "refuse");
+        let admin = Standing { roles: vec!["HELP_DESK_ADMIN".to_owned(), "super_admin".to_owned()], ..none.clone() };
+        check(&of(admin), &candidate(), "protected_roles");
+        check(&of(Standing { roles: vec!["HELP_DESK_ADMIN".to_owned()], ..none }), &candidate(), "pass");
+        check(&of(Standing::default()), &message(), "pass");
+    }
+
+    #[test]
+    fn any_role_protects_when_the_list_says_so() {
+        let of = |roles: Vec<String>| {
+            let mut standings = Standings::default();
+            standings.read(ID, Standing { roles, ..Standing::default() }, at(NOW));
+            judge_knowing(|config| config.protected_roles = vec!["any".to_owned()], standings)
+        };
+        check(&of(vec!["REPORT_ADMIN".to_owned()]), &candidate(), "refuse");
+        check(&of(Vec::new()), &candidate(), "pass");
+    }
+
+    #[test]
+    fn who_cannot_be_read_is_not_passed() {
+        let mut standings = Standings::default();
+        standings.failed(ID, "403 okta.roles.read".to_owned(), |_| std::time::Duration::from_secs(7), at(NOW));
+        let judge = judge_knowing(|config| config.protected_roles = vec!["any".to_owned()], standings);
+        check(&judge, &candidate(), "later, 2026-08-24T10:05:07Z: 403 okta.roles.read");
+        check(&judge, &Candidate { approved: true, ..candidate() }, "later");
+    }
+
+    #[test]
+    fn a_stale_change_is_refused_unless_a_person_wants_it() {
+        let judge = judge(|config| config.max_event_age = Some(std::time::Duration::from_secs(299)));
+        check(&judge, &candidate(), "refuse: the event is 5m old");
+        check(&judge, &Candidate { approved: true, ..candidate() }, "pass");
+        check(&judge, &message(), "pass");
+    }
+
+    #[test]
+    fn observe_mode_touches_nothing_whoever_allowed_it() {
+        let all = judge(|config| config.mode = Mode::Observe);
+        for candidate in [candidate(), message(), Candidate { approved: true, ..candidate() }] {
+            check(&all, &candidate, "observe: [guard] mode");
+            check(&judge(|_| {}), &Candidate { observe: true, ..candidate }, "observe: its playbook");
+        }
+        let both = judge(|config| {
+            config.mode = Mode::Observe;
+            config.protected_users = vec![ID.to_owned()];
+        });
+        check(&both, &candidate(), "refuse");
+    }
+
+    #[test]
+    fn the_playbook_is_asked_as_it_is_now() {
+        let with = |text: &str| {
+            let config: PlaybookConfig = toml::from_str(&format!(
+                "name = 'p'\non = ['user.risk.detect']\n{text}[[step]]\nname = 's'\naction = 'okta.user.clear_sessions'\n\
+                 approval = {}",
+                text.is_empty()
+            ))
+            .unwrap();
+            let playbook = Playbook::compile(&config, &connectors::catalogue()).unwrap();
+            let config = GuardConfig { limits: LimitsConfig::unlimited(), ..GuardConfig::default() };
+            let guard = Arc::new(Guard::new(&config, []).over(&[playbook]));
+            Judge::new(guard, Arc::default(), at(NOW), at(PUBLISHED))
+        };
+        check(&with("mode = 'observe'\n"), &candidate(), "observe: its playbook");
+        check(&with("mode = 'enforce'\n"), &candidate(), "pass");
+        check(&with(""), &candidate(), "hold, approval, trip: false");
+        check(&with(""), &Candidate { approved: true, ..candidate() }, "pass");
+        check(&with(""), &Candidate { step: "t".to_owned(), ..candidate() }, "pass");
+        check(&with("mode = 'observe'\n"), &Candidate { playbook: "gone".to_owned(), ..candidate() }, "pass");
+    }
+
+    #[test]
+    fn over_a_limit_the_playbook_is_stopped_with_an_alarm() {
+        let judge = judge(|config| {
+            config.limits.overall = Limit::Most(1);
+            let with = toml::from_str("channel = '#a'").unwrap();
+            config.alarm = Some(AlarmConfig { action: "slack.message.post".to_owned(), with });
+        });
+        let mut spent = Spent::default();
+        spent.record(ActionId(7), "q", "okta.app.unassign_user");
+        let Ruling::Hold { reason: "limit", trip: Some(trip), .. } = judge.rule(&candidate(), &spent) else { panic!() };
+        assert!(trip.why.contains("overall = 1"), "{}", trip.why);
+        assert_eq!(trip.alarm.unwrap().kind, "slack.message.post");
+        for passing in
+            [message(), Candidate { approved: true, ..candidate() }, Candidate { id: ActionId(7), ..candidate() }]
+        {
+            assert!(matches!(judge.rule(&passing, &spent), Ruling::Pass { .. }), "{passing:?}");
+        }
+        assert_eq!(judge.counts_after(), Some(at("2026-08-24T09:05:00Z")));
+        assert_eq!(self::judge(|_| {}).counts_after(), None);
+    }
+
+    #[test]
+    fn nothing_of_a_stopped_playbook_passes_without_a_person_and_nobody_is_asked_for_it() {
+        let judge = judge(|config| config.protected_roles = vec!["any".to_owned()]);
+        let mut spent = Spent::default();
+        spent.stop("p", "too much");
+        let ruling = judge.rule(&candidate(), &spent);
+        assert!(matches!(&ruling, Ruling::Hold { reason: "limit", why, trip: None } if why.contains("too much")));
+        assert!(matches!(judge.rule(&Candidate { approved: true, ..candidate() }, &spent), Ruling::Ask(_)));
+        assert!(matches!(judge.rule(&Candidate { playbook: "q".to_owned(), ..candidate() }, &spent), Ruling::Ask(_)));
+        assert!(matches!(judge.rule(&message(), &spent), Ruling::Pass { .. }));
+    }
+
+    #[test]
+    fn a_limit_of_zero_stops_no_playbook() {
+        check(&judge(|config| config.limits.overall = Limit::Most(0)), &candidate(), "hold, limit, trip: false");
+    }
+
+    proptest! {
+        /// Whatever else is so: named in any way, with or without a record, approved or not, protected in any of four ways.
+        #[test]
+        fn a_protected_user_is_never_passed(
+            id in "00u[a-zA-Z0-9]{17}",
+            login in "[a-zA-Z.]{1,20}@[a-z]{1,10}\\.com",
+            protected_by in 0..4_usize,
+            named in 0..5_usize,
+            about_him in any::<bool>(),
+            on_record in any::<bool>(),
+            asked in any::<bool>(),
+            approved in any::<bool>(),
+            observe in any::<bool>(),
+        ) {
+            let before_at = login.split('@').next().unwrap().to_owned();
+            let ways = [id.clone(), login.clone(), login.to_uppercase(), format!(" {login} "), before_at];
+            let mut standings = Standings::default();
+            let standing = Standing {
+                id: Some(id.clone()),
+                login: Some(login.clone()),
+                groups: vec!["Everyone".to_owned(), "VIP".to_owned()],
+                roles: vec!["ORG_ADMIN".to_owned()],
+            };
+            if asked {
+                for name in &ways {
+                    standings.read(name, standing.clone(), at(NOW));
+                }
+                standings.read(STRANGER, Standing { id: Some(STRANGER.to_owned()), ..Standing::default() }, at(NOW));
+            }
+            let judge = judge_knowing(|config| match protected_by {
+                0 => config.protected_users = vec![id.clone()],
+                1 => config.protected_users = vec![login.to_uppercase()],
+                2 => config.protected_members_of = vec!["vip".to_owned()],
+                _ => config.protected_roles = vec!["org_admin".to_owned()],
+            }, standings);
+            let (subject, subjects_login) = if about_him { (id.as_str(), login.as_str()) } else { (STRANGER, "bob@example.com") };
+            let candidate = Candidate {
+                params: json!({"user": ways[named], "group": "x"}).to_string(),
+                subject: Some(subject.to_owned()),
+                record: on_record.then(|| record(subject, subjects_login)),
+                approved,
+                observe,
+                ..candidate()
+            };
+            let ruling = judge.rule(&candidate, &Spent::default());
+            prop_assert!(!matches!(ruling, Ruling::Pass { .. }), "{:?}", ruling);
+            if asked && !observe {
+                prop_assert!(matches!(ruling, Ruling::Refuse { .. }), "{:?}", ruling);
+            }
+        }
+
+        #[test]
+        fn no_parameters_make_the_judge_panic(params in any::<String>(), record in any::<String>(), kind in any::<String>()) {
+            let judge = judge(|config| config.protected_users = vec![LOGIN.to_owned()]);
+            let _ = judge.rule(&Candidate { params, record: Some(record), ..candidate() }, &Spent::default());
+            let _ = judge.rule(&Candidate { kind, ..candidate() }, &Spent::default());
+        }
+    }
+}

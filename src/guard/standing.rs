@@ -97,3 +97,61 @@ impl Standings {
 
 /// The longest pause before a user who could not be read is asked for again.
 const LONGEST: SignedDuration = SignedDuration::from_mins(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn in_group(name: &str) -> Standing {
+        Standing { groups: vec![name.to_owned()], ..Standing::default() }
+    }
+
+    #[test]
+    fn what_was_read_is_believed_for_a_minute() {
+        let mut standings = Standings::default();
+        standings.read("Ann@example.com", in_group("Staff"), at(0));
+        let staff = in_group("Staff");
+        for second in [0, 59] {
+            assert_eq!(standings.of(" ann@EXAMPLE.com", at(second)), Known::Read(&staff), "{second}");
+        }
+        for second in [60, -1] {
+            assert_eq!(standings.of("ann@example.com", at(second)), Known::NotAsked, "{second}");
+        }
+        assert_eq!(standings.of("bob@example.com", at(0)), Known::NotAsked);
+    }
+
+    #[test]
+    fn who_cannot_be_read_is_asked_for_again_after_pauses_that_grow() {
+        let mut standings = Standings::default();
+        let pause = |failures: u32| Duration::from_secs(10 * u64::from(failures));
+        assert_eq!(standings.failed("ann", "403".to_owned(), pause, at(0)), 1);
+        assert_eq!(standings.of("ann", at(9)), Known::Unreadable { until: at(10), why: "403" });
+        assert_eq!(standings.of("ann", at(10)), Known::NotAsked);
+        assert_eq!(standings.failed("ann", "403".to_owned(), pause, at(10)), 2);
+        assert_eq!(standings.of("ann", at(29)), Known::Unreadable { until: at(30), why: "403" });
+        standings.read("ann", in_group("Staff"), at(30));
+        assert_eq!(standings.failed("ann", "500".to_owned(), pause, at(100)), 1);
+        // A clock that is set back does not make the pause longer than any pause is.
+        assert_eq!(standings.of("ann", at(-10_000)), Known::NotAsked);
+        standings.failed("eve", "403".to_owned(), |_| Duration::MAX, at(0));
+        assert_eq!(standings.of("eve", at(0)), Known::Unreadable { until: at(600), why: "403" });
+        assert_eq!(standings.of("eve", at(600)), Known::NotAsked);
+    }
+
+    #[test]
+    fn only_so_many_users_are_remembered_and_the_oldest_is_forgotten() {
+        let mut standings = Standings::default();
+        for number in 0..=MOST {
+            standings.read(&format!("user-{number}"), Standing::default(), at(number as i64 / 200));
+        }
+        assert_eq!(standings.0.len(), MOST);
+        assert!(!standings.0.contains_key("user-0") && standings.0.contains_key("user-10000"));
+        standings.read("user-10000", in_group("Staff"), at(60));
+        assert_eq!(standings.0.len(), MOST);
+        assert!(standings.0.contains_key("user-1"));
+    }
+}

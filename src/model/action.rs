@@ -137,8 +137,9 @@ impl fmt::Display for ActionState {
     }
 }
 
-/// What can happen to an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What can happen to an action. The words are the journal's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Happening {
     /// Condition true, parameters rendered, guard passed.
     Prepared,

@@ -197,10 +197,10 @@ impl Claim<'_> {
     }
 
     fn take(&mut self, action: Claimed, call: Cleared<Call>, counted: bool) -> Result<(), StoreError> {
-        change_state(self.connection, action.id, Happening::Claimed, self.now)?;
         self.connection
             .prepare_cached("UPDATE action SET attempts = ?2 WHERE id = ?1")?
             .execute(params![action.id.0, action.attempt])?;
+        change_state(self.connection, action.id, Happening::Claimed, self.now)?;
         self.connection
             .prepare_cached("INSERT INTO attempt (action, number, started_at, counted) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![action.id.0, action.attempt, to_ms(self.now), counted])?;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
+use super::journal::{self, PlannedTold, RunTold, Told, embedded};
 use super::ledger::{Prepared, count_open_after};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
@@ -152,10 +153,11 @@ impl Store {
     /// that is there already stays as it is. Returns how many actions were new.
     pub async fn commit_decisions(&self, decisions: Vec<Decision>, now: Timestamp) -> Result<usize, StoreError> {
         self.write(move |connection| {
-            let mut written = 0;
+            let (mut written, mut observed) = (0, Observed::default());
             for decision in &decisions {
-                written += commit_decision(connection, decision, now)?;
+                written += commit_decision(connection, decision, &mut observed, now)?;
             }
+            observed.tell(connection, now)?;
             halt::point(Point::InsideT2);
             Ok(written)
         })
@@ -212,7 +214,12 @@ fn pending_event(row: &Row<'_>) -> Result<PendingEvent, StoreError> {
     })
 }
 
-fn commit_decision(connection: &Connection, decision: &Decision, now: Timestamp) -> Result<usize, StoreError> {
+fn commit_decision(
+    connection: &Connection,
+    decision: &Decision,
+    observed: &mut Observed,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
     let (state, reason, retry_at) = match &decision.verdict {
         EventVerdict::Decided => ("decided", None, None),
         EventVerdict::Skipped(reason) => ("skipped", Some(reason), None),
@@ -229,32 +236,79 @@ fn commit_decision(connection: &Connection, decision: &Decision, now: Timestamp)
         return Ok(0);
     }
     let mut written = 0;
+    let mut acting = Vec::new();
     for run in &decision.runs {
+        let mode = if run.observe { "observe" } else { "enforce" };
         let inserted = connection
             .prepare_cached(
                 "INSERT INTO run (event, playbook, mode, facts, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (event, playbook) DO NOTHING",
             )?
-            .execute(params![
-                decision.event.0,
-                run.playbook,
-                if run.observe { "observe" } else { "enforce" },
-                run.facts,
-                to_ms(now)
-            ])?;
+            .execute(params![decision.event.0, run.playbook, mode, run.facts, to_ms(now)])?;
         if inserted == 0 {
             continue;
         }
         let id = RunId(connection.last_insert_rowid());
+        let mut actions = Vec::new();
         for action in &run.actions {
-            written += insert_action(connection, id, action, now)?;
+            actions.extend(insert_action(connection, id, action, now)?);
         }
         count_open_after(connection, id)?;
+        written += actions.len();
+        if run.observe {
+            observed.count(id);
+        } else {
+            acting.push(RunTold { run: id.0, playbook: &run.playbook, mode, actions });
+        }
+    }
+    if !acting.is_empty() {
+        tell_decision(connection, decision.event, acting, now)?;
     }
     Ok(written)
 }
 
-fn insert_action(connection: &Connection, run: RunId, action: &NewAction, now: Timestamp) -> Result<usize, StoreError> {
+fn tell_decision(
+    connection: &Connection,
+    event: EventId,
+    runs: Vec<RunTold<'_>>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (uuid, event_type, user): (String, String, Option<String>) = connection
+        .prepare_cached("SELECT uuid, type, subject FROM event WHERE id = ?1")?
+        .query_row([event.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let told = Told::Decided { event: event.0, uuid: &uuid, r#type: &event_type, user: user.as_deref(), runs };
+    journal::append(connection, now, &told)
+}
+
+/// Runs that only observe, of one transaction.
+#[derive(Default)]
+struct Observed {
+    runs: u64,
+    first: Option<RunId>,
+    last: Option<RunId>,
+}
+
+impl Observed {
+    fn count(&mut self, run: RunId) {
+        self.runs += 1;
+        self.first = self.first.or(Some(run));
+        self.last = Some(run);
+    }
+
+    fn tell(&self, connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (self.first, self.last) else { return Ok(()) };
+        let told = Told::Observed { runs: self.runs, first_run: first.0, last_run: last.0 };
+        journal::append(connection, now, &told)
+    }
+}
+
+/// Writes an action and returns how it is told. `None` when its key is known: it was planned, or even sent, before.
+fn insert_action<'a>(
+    connection: &Connection,
+    run: RunId,
+    action: &'a NewAction,
+    now: Timestamp,
+) -> Result<Option<PlannedTold<'a>>, StoreError> {
     let state = match &action.preparation {
         None => ActionState::Waiting,
         Some(prepared) => ActionState::Waiting.after(prepared.happening)?,
@@ -264,7 +318,8 @@ fn insert_action(connection: &Connection, run: RunId, action: &NewAction, now: T
         .prepare_cached(
             "INSERT INTO action (run, step, kind, key, subject, lane, state, in_doubt, params, after, wait_until, due, reason,
                                  error, created_at, updated_at, retry_from, finished_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?12, ?12, ?12, ?15)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?12, ?12, ?12, ?15
+             WHERE NOT EXISTS (SELECT 1 FROM spent_key WHERE key = ?4)
              ON CONFLICT (key) DO NOTHING",
         )?
         .execute(params![
@@ -284,5 +339,14 @@ fn insert_action(connection: &Connection, run: RunId, action: &NewAction, now: T
             prepared.and_then(|p| p.error.as_ref()),
             state.is_final().then(|| to_ms(now)),
         ])?;
-    Ok(inserted)
+    Ok((inserted > 0).then(|| PlannedTold {
+        action: connection.last_insert_rowid(),
+        step: &action.step,
+        kind: action.kind,
+        key: action.key.as_str(),
+        state,
+        params: prepared.and_then(|p| p.params.as_deref()).map(embedded),
+        reason: prepared.and_then(|p| p.reason),
+        error: prepared.and_then(|p| p.error.as_deref()),
+    }))
 }

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
+use super::journal::{self, Told};
+use super::who::Who;
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
 use crate::model::ids::StreamId;
@@ -175,24 +177,22 @@ impl Store {
 
     /// Begins a stream.
     pub async fn create_stream(&self, new: NewStream, now: Timestamp) -> Result<StreamId, StoreError> {
+        // Backfills are asked for by people only.
+        let (kind, who) = match new.kind {
+            StreamKind::Live => ("live", Who::PROGRAM),
+            StreamKind::Backfill => ("backfill", Who::person("backfill")),
+        };
         self.write(move |connection| {
             connection.execute(
                 "INSERT INTO stream (source, kind, state, query, since, began, until, execute, created_at, updated_at)
                  VALUES (?1, ?2, 'active', ?3, ?4, ?4, ?5, ?6, ?7, ?7)",
-                params![
-                    new.source,
-                    match new.kind {
-                        StreamKind::Live => "live",
-                        StreamKind::Backfill => "backfill",
-                    },
-                    new.query,
-                    to_ms(new.since),
-                    new.until.map(to_ms),
-                    new.execute,
-                    to_ms(now)
-                ],
+                params![new.source, kind, new.query, to_ms(new.since), new.until.map(to_ms), new.execute, to_ms(now)],
             )?;
-            Ok(StreamId(connection.last_insert_rowid()))
+            let stream = connection.last_insert_rowid();
+            let NewStream { since, until, execute, .. } = new;
+            let told = Told::StreamBegun { stream, kind, since, until, execute, by: &who };
+            journal::append(connection, now, &told)?;
+            Ok(StreamId(stream))
         })
         .await
     }
@@ -206,6 +206,7 @@ impl Store {
         since: Timestamp,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let who = if self.beside { Who::person("cursor reset") } else { Who::PROGRAM };
         self.write(move |connection| {
             connection.execute(
                 "UPDATE stream SET next_url = NULL, query = ?2, since = ?3, began = min(began, ?3),
@@ -213,7 +214,7 @@ impl Store {
                  WHERE id = ?1",
                 params![id.0, query, to_ms(since), to_ms(now)],
             )?;
-            Ok(())
+            journal::append(connection, now, &Told::CursorReset { stream: id.0, since, query: &query, by: &who })
         })
         .await
     }

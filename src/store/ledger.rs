@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::journal::{self, Changed, Told, embedded};
+use super::who::Who;
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
 use crate::model::action::{ActionState, Happening, IllegalTransition, InDoubt};
@@ -391,24 +393,60 @@ fn record_outcome(
     Ok(Ok(()))
 }
 
-/// The only way in which an action changes its state. Steps that wait for it learn when it has ended.
+/// Changes an action's state because the program found or did something; see [`change_state_by`].
 pub(super) fn change_state(
     connection: &Connection,
     action: ActionId,
     happening: Happening,
     now: Timestamp,
 ) -> Result<ActionState, StoreError> {
-    let before = state_of(connection, action)?;
+    change_state_by(connection, action, happening, &Who::PROGRAM, now)
+}
+
+/// The only way in which an action changes its state. The journal is told, with what the row says now, and steps that wait
+/// for the action learn when it has ended.
+pub(super) fn change_state_by(
+    connection: &Connection,
+    action: ActionId,
+    happening: Happening,
+    who: &Who,
+    now: Timestamp,
+) -> Result<ActionState, StoreError> {
+    // Parameters are told once, when they are final.
+    let prepared = matches!(happening, Happening::Prepared | Happening::HeldForApproval);
+    let mut statement = connection.prepare_cached(
+        "SELECT run, state, step, kind, subject, attempts, reason, error, iif(?2, params, NULL), receipt FROM action
+         WHERE id = ?1",
+    )?;
+    let mut rows = statement.query(params![action.0, prepared])?;
+    let row = rows.next()?.ok_or_else(|| StoreError::Unreadable(format!("action {action} does not exist")))?;
+    let json = |column| row.get::<_, Option<String>>(column).map(|json| json.as_deref().map(embedded));
+    let before = parse_state(&row.get::<_, String>(1)?)?;
     let next = before.after(happening)?;
+    let change = Changed {
+        action: action.0,
+        run: row.get(0)?,
+        step: row.get(2)?,
+        kind: row.get(3)?,
+        user: row.get(4)?,
+        from: before,
+        to: next,
+        because: happening,
+        by: who,
+        attempts: row.get(5)?,
+        reason: row.get(6)?,
+        error: row.get(7)?,
+        params: json(8)?,
+        receipt: json(9)?,
+    };
+    drop(rows);
     connection
         .prepare_cached("UPDATE action SET state = ?2, updated_at = ?3, finished_at = ?4 WHERE id = ?1")?
         .execute(params![action.0, next.as_str(), to_ms(now), next.is_final().then(|| to_ms(now))])?;
     if next.is_final() != before.is_final() {
-        let run = connection
-            .prepare_cached("SELECT run FROM action WHERE id = ?1")?
-            .query_row([action.0], |row| Ok(RunId(row.get(0)?)))?;
-        count_open_after(connection, run)?;
+        count_open_after(connection, RunId(change.run))?;
     }
+    journal::append(connection, now, &Told::Action(change))?;
     Ok(next)
 }
 

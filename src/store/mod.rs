@@ -5,18 +5,22 @@
 //! committed data only.
 
 mod backup;
+pub mod chain;
 mod claim;
 mod decisions;
 mod file;
 mod health;
 mod ingest;
 mod integrity;
+mod journal;
 mod ledger;
 mod lock;
 mod migrate;
 mod people;
+mod prune;
 mod status;
 mod trips;
+mod who;
 mod writer;
 
 #[cfg(test)]
@@ -38,9 +42,11 @@ pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEven
 pub use health::Trouble;
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
 pub use integrity::{LastStop, Restored, check_file};
+pub use journal::{Anchor, Hash, JournalRow, Stretch, hex, seal};
 pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
 pub use lock::{Holder, InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
+pub use prune::{Keep, OKTA_KEEPS, Pruned};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,
@@ -54,6 +60,8 @@ pub struct Store {
     reader: Arc<Mutex<Connection>>,
     health: Health,
     path: PathBuf,
+    /// Whether a command beside the daemon has it, so that a person is behind all that is written.
+    beside: bool,
 }
 
 /// Why the state file could not be used.
@@ -228,7 +236,7 @@ impl Store {
         };
         migrate::prepare(&connection)?;
         migrate::to_latest(&mut connection)?;
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, false)
     }
 
     /// Opens an existing file for a command that runs beside the daemon. The schema is not changed.
@@ -239,10 +247,10 @@ impl Store {
         let connection = open_connection(path)?;
         migrate::prepare(&connection)?;
         migrate::check_current(&connection)?;
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, true)
     }
 
-    fn with_writer(path: &Path, connection: Connection) -> Result<Self, StoreError> {
+    fn with_writer(path: &Path, connection: Connection, beside: bool) -> Result<Self, StoreError> {
         let reader = open_reader(path)?;
         let health = Health::new();
         Ok(Self {
@@ -250,6 +258,7 @@ impl Store {
             reader: Arc::new(Mutex::new(reader)),
             health,
             path: path.to_owned(),
+            beside,
         })
     }
 

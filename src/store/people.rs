@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use thiserror::Error;
 
-use super::ledger::{change_state, parse_state};
+use super::journal::{self, Told};
+use super::ledger::{change_state_by, parse_state};
+use super::who::Who;
 use super::{Store, StoreError, to_ms};
 use crate::model::action::{ActionState, Happening};
 use crate::model::ids::{ActionId, StreamId};
@@ -40,6 +42,11 @@ pub enum PersonError {
         /// The states from which it can be done.
         possible: String,
     },
+    /// Its event's record is pruned, so the guard could not see whom it is about.
+    #[error(
+        "action {0} cannot be retried: the record of its event was pruned ([state] keep_events); do it by hand at the service"
+    )]
+    RecordGone(ActionId),
     /// The file could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,6 +69,15 @@ impl PersonChange {
     /// Whether the time for retries begins now: an action that waited two days for its approval has had no attempt yet.
     fn begins_anew(self) -> bool {
         matches!(self, Self::Retry | Self::Approve)
+    }
+
+    fn command(self) -> &'static str {
+        match self {
+            Self::Retry => "actions retry",
+            Self::Cancel => "actions cancel",
+            Self::Approve => "actions approve",
+            Self::Settle => "actions settle",
+        }
     }
 
     fn participle(self) -> &'static str {
@@ -94,14 +110,17 @@ impl Store {
         who: &str,
         now: Timestamp,
     ) -> Result<ActionState, PersonError> {
-        let who = who.to_owned();
+        let (person, who) = (Who::person(change.command()), who.to_owned());
         self.write(move |connection| {
-            let found: Option<(String, bool)> = connection
-                .query_row("SELECT state, params IS NOT NULL FROM action WHERE id = ?1", [action.0], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
+            let found: Option<(String, bool, bool)> = connection
+                .query_row(
+                    "SELECT a.state, a.params IS NOT NULL, EXISTS (SELECT 1 FROM event_body WHERE event = r.event)
+                     FROM action a JOIN run r ON r.id = a.run WHERE a.id = ?1",
+                    [action.0],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                )
                 .optional()?;
-            let Some((state, prepared)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
+            let Some((state, prepared, recorded)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
             let state = parse_state(&state)?;
             let Some(happening) = change.happening(state, prepared) else {
                 let possible: Vec<&str> = ActionState::ALL
@@ -116,6 +135,9 @@ impl Store {
                     possible: possible.join(", "),
                 }));
             };
+            if change == PersonChange::Retry && !recorded {
+                return Ok(Err(PersonError::RecordGone(action)));
+            }
             connection.execute(
                 "UPDATE action SET due = ?2, reason = ?3, error = NULL,
                             retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
@@ -132,13 +154,14 @@ impl Store {
                     params![action.0, at, by],
                 )?;
             }
-            Ok(Ok(change_state(connection, action, happening, now)?))
+            Ok(Ok(change_state_by(connection, action, happening, &person, now)?))
         })
         .await?
     }
 
     /// Stops or starts dispatching; polling goes on. Returns whether that changed anything.
     pub async fn set_paused(&self, paused: bool, now: Timestamp) -> Result<bool, StoreError> {
+        let who = Who::person(if paused { "pause" } else { "resume" });
         self.write(move |connection| {
             let changed = if paused {
                 connection.execute(
@@ -148,6 +171,10 @@ impl Store {
             } else {
                 connection.execute("DELETE FROM control WHERE name = 'paused'", [])?
             };
+            if changed > 0 {
+                let told = if paused { Told::Paused { by: &who } } else { Told::Resumed { by: &who } };
+                journal::append(connection, now, &told)?;
+            }
             Ok(changed > 0)
         })
         .await
@@ -155,6 +182,7 @@ impl Store {
 
     /// Ends a backfill. Returns whether it was active.
     pub async fn cancel_backfill(&self, stream: StreamId, now: Timestamp) -> Result<bool, StoreError> {
+        let who = Who::person("backfill --cancel");
         self.write(move |connection| {
             let changed = connection.execute(
                 "UPDATE stream SET state = 'cancelled', updated_at = ?2
@@ -165,6 +193,9 @@ impl Store {
                 "UPDATE event SET state = 'skipped', reason = 'backfill cancelled' WHERE stream = ?1 AND state = 'held'",
                 [stream.0],
             )?;
+            if changed > 0 {
+                journal::append(connection, now, &Told::BackfillCancelled { stream: stream.0, by: &who })?;
+            }
             Ok(changed > 0)
         })
         .await

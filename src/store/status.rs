@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::trips::{TripRow, trips_in_force};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::model::ids::StreamId;
 use crate::model::lenient;
@@ -15,6 +16,10 @@ use crate::model::lenient;
 pub struct StatusSnapshot {
     /// Since when dispatching is paused.
     pub paused_since: Option<Timestamp>,
+    /// Playbooks whose changes await approval until a person lets them go on, the latest first.
+    pub stopped_playbooks: Vec<TripRow>,
+    /// Actions that the guard does not let go because it cannot read whom they are about.
+    pub unreadable: u64,
     /// The streams; the live one first, then backfills, newest first.
     pub streams: Vec<StreamRow>,
     /// Events by state.
@@ -25,6 +30,12 @@ pub struct StatusSnapshot {
     pub actions: Vec<(String, u64)>,
     /// Records in quarantine.
     pub quarantined: u64,
+    /// The bytes of the state file and its log.
+    pub bytes: u64,
+    /// When the oldest event whose record is still there was received.
+    pub oldest_body: Option<Timestamp>,
+    /// When old rows were last pruned.
+    pub last_prune: Option<Timestamp>,
     /// When the oldest event without a decision was received.
     pub oldest_undecided: Option<Timestamp>,
     /// When the oldest action that is not at its end was planned.
@@ -224,6 +235,10 @@ pub struct ActionRow {
     pub created_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// When a person approved it.
+    pub approved_at: Option<Timestamp>,
+    /// Who, as far as the command line knows.
+    pub approved_by: Option<String>,
 }
 
 /// An attempt, for people.
@@ -262,18 +277,28 @@ impl Store {
     /// How things stand.
     pub async fn status(&self, now: Timestamp) -> Result<StatusSnapshot, StoreError> {
         let day_ago = to_ms(now) - 24 * 3600 * 1000;
+        let bytes = self.size_on_disk();
         self.read(move |connection| {
             let optional = |sql: &str| -> Result<Option<Timestamp>, StoreError> {
-                from_optional_ms(connection.query_row(sql, [], |row| row.get(0))?)
+                from_optional_ms(connection.query_row(sql, [], |row| row.get(0)).optional()?.flatten())
             };
             let count = |sql: &str| -> Result<u64, StoreError> { Ok(connection.query_row(sql, [], |row| row.get(0))?) };
             Ok(StatusSnapshot {
                 paused_since: optional("SELECT max(at) FROM control WHERE name = 'paused'")?,
+                stopped_playbooks: trips_in_force(connection)?,
+                unreadable: count(
+                    "SELECT count(*) FROM action WHERE state IN ('ready', 'retry') AND reason = 'guard'",
+                )?,
                 streams: list(connection, &format!("{STREAM} ORDER BY kind = 'live' DESC, id DESC LIMIT 20"), vec![], stream_row)?,
                 events: by_state(connection, "event")?,
                 runs: count("SELECT count(*) FROM run")?,
                 actions: by_state(connection, "action")?,
                 quarantined: count("SELECT count(*) FROM quarantine")?,
+                bytes,
+                oldest_body: optional(
+                    "SELECT received_at FROM event WHERE id = (SELECT min(event) FROM event_body)",
+                )?,
+                last_prune: optional("SELECT pruned_at FROM retention")?,
                 oldest_undecided: optional("SELECT min(received_at) FROM event WHERE state = 'new'")?,
                 oldest_open_action: optional("SELECT min(created_at) FROM action WHERE finished_at IS NULL")?,
                 in_doubt_last_day: count(&format!(
@@ -583,7 +608,8 @@ fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
 
 const ACTION: &str =
     "SELECT a.id, a.run, r.playbook, a.step, a.kind, a.subject, a.state, a.reason, a.error, a.attempts,
-    iif(a.finished_at IS NULL, a.due, NULL), a.receipt, a.key, a.lane, a.params, a.created_at, a.finished_at
+    iif(a.finished_at IS NULL, a.due, NULL), a.receipt, a.key, a.lane, a.params, a.created_at, a.finished_at,
+    a.approved_at, a.approved_by
     FROM action a JOIN run r ON r.id = a.run";
 
 fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
@@ -605,5 +631,7 @@ fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
         params: json(row.get(14)?)?,
         created_at: from_ms(row.get(15)?)?,
         finished_at: from_optional_ms(row.get(16)?)?,
+        approved_at: from_optional_ms(row.get(17)?)?,
+        approved_by: row.get(18)?,
     })
 }

@@ -1,11 +1,16 @@
 //! The store as its users see it: what a transaction promises, and what it refuses.
 
+mod guard;
+
 use std::os::unix::fs::PermissionsExt;
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::{GuardConfig, LimitsConfig};
+use crate::guard::limits::HOUR;
+use crate::guard::{Guard, Judge};
 use crate::model::action::{ActionState, Happening, InDoubt};
 use crate::model::ids::{ActionId, IdempotencyKey, RunId, StreamId};
 
@@ -91,6 +96,16 @@ fn in_lane(step: &str, lane: &str) -> NewAction {
     NewAction { lane: Some(lane.to_owned()), ..ready(step) }
 }
 
+/// A guard that stops nothing.
+fn judge(second: i64) -> Judge {
+    judge_of(GuardConfig { limits: LimitsConfig::unlimited(), ..GuardConfig::default() }, second)
+}
+
+fn judge_of(config: GuardConfig, second: i64) -> Judge {
+    let hour_began = at(second).checked_sub(HOUR).unwrap();
+    Judge::new(Arc::new(Guard::new(&config, [])), Arc::default(), at(second), hour_began)
+}
+
 fn end(action: ActionId, outcome: Option<&'static str>, happening: Happening) -> AttemptEnd {
     AttemptEnd { action, outcome, reason: None, detail: None, happening: Some(happening), receipt: None, due: None }
 }
@@ -165,7 +180,8 @@ impl Inbox {
 
     /// Claims what can be claimed, by step.
     async fn claim(&self, second: i64) -> Vec<String> {
-        self.store.claim_ready(at(second), 100).await.unwrap().into_iter().map(|claimed| claimed.step).collect()
+        let claims = self.store.claim_ready(at(second), 100, judge(second)).await.unwrap();
+        claims.taken.into_iter().map(|taken| taken.action.step).collect()
     }
 
     async fn ends(&self, action: ActionId, outcome: &'static str, happening: Happening) {
@@ -434,7 +450,7 @@ async fn many_writers_at_once_each_read_what_they_were_told_is_written() {
         let run = (0..100).map(|step| ready(&format!("step-{step}"))).collect();
         actions.extend(inbox.plan(&format!("event-{number}"), run).await);
     }
-    assert_eq!(inbox.store.claim_ready(at(1), 1000).await.unwrap().len(), actions.len());
+    assert_eq!(inbox.store.claim_ready(at(1), 1000, judge(1)).await.unwrap().taken.len(), actions.len());
     let ended = actions.iter().map(async |action| {
         inbox.ends(*action, "done", Happening::Succeeded).await;
         assert_eq!(inbox.state(*action).await, ActionState::Succeeded);
@@ -613,7 +629,7 @@ async fn an_action_without_parameters_is_prepared_before_it_is_tried_again() {
         assert_eq!(state, ActionState::Waiting);
     }
     assert_eq!(inbox.store.preparable(at(4), 10).await.unwrap().len(), 2);
-    assert!(inbox.store.claim_ready(at(4), 10).await.unwrap().is_empty());
+    assert!(inbox.store.claim_ready(at(4), 10, judge(4)).await.unwrap().taken.is_empty());
     let nobody = inbox.store.change_by_person(ActionId(99), PersonChange::Retry, at(3)).await;
     assert!(matches!(nobody, Err(PersonError::NoSuchAction(_))));
 }
@@ -628,8 +644,8 @@ async fn the_time_for_retries_begins_when_a_person_has_spoken() {
         let inbox = Inbox::open().await;
         let action = inbox.bring(state, 1).await[0];
         let _ = inbox.store.change_by_person(action, change, at(900)).await;
-        let claimed = inbox.store.claim_ready(at(900), 1).await.unwrap();
-        assert_eq!(claimed[0].retry_from, at(outcome), "{state}");
+        let claimed = inbox.store.claim_ready(at(900), 1, judge(900)).await.unwrap().taken;
+        assert_eq!(claimed[0].action.retry_from, at(outcome), "{state}");
     }
 }
 
@@ -640,8 +656,8 @@ async fn each_service_has_places_of_its_own() {
     let tickets = ["t1", "t2", "t3"].map(|step| of(step, "servicenow.incident.create"));
     inbox.plan("a", tickets.into_iter().chain([of("g1", "okta.group.add_user")]).collect()).await;
     let claim = async || -> Vec<String> {
-        let claimed = inbox.store.claim_ready(at(5), 2).await.unwrap();
-        claimed.into_iter().map(|action| action.step).collect()
+        let claimed = inbox.store.claim_ready(at(5), 2, judge(5)).await.unwrap().taken;
+        claimed.into_iter().map(|taken| taken.action.step).collect()
     };
     assert_eq!(claim().await, ["g1", "t1", "t2"]);
     assert!(!inbox.store.has_claimable(at(5), 2).await.unwrap(), "the places of the one service are taken");

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::ledger::change_state;
+use super::journal::{self, Told};
+use super::ledger::{change_state, change_state_by};
+use super::who::Who;
 use super::{Store, StoreError, from_ms, to_ms};
 use crate::guard::limits::Spent;
 use crate::guard::{Candidate, Trip, alarm};
@@ -78,11 +80,16 @@ impl Store {
     /// Stops a playbook at a person's word: its changes of access await approval. Returns whether that changed anything.
     pub async fn stop_playbook(&self, playbook: &str, who: &str, now: Timestamp) -> Result<bool, StoreError> {
         let (playbook, why) = (playbook.to_owned(), format!("`okta-responder pause --playbook` by {who}"));
+        let by = Who::person("pause --playbook");
         self.write(move |connection| {
             let changed = connection.execute(
                 "INSERT INTO trip (playbook, cause, why, began_at) VALUES (?1, 'person', ?2, ?3) ON CONFLICT DO NOTHING",
                 params![playbook, why, to_ms(now)],
             )?;
+            if changed > 0 {
+                let told = Told::PlaybookStopped { playbook: &playbook, why: &why, action: None, by: &by };
+                journal::append(connection, now, &told)?;
+            }
             Ok(changed > 0)
         })
         .await
@@ -92,6 +99,7 @@ impl Store {
     /// seen what was done until now.
     pub async fn let_go_on(&self, playbook: &str, who: &str, now: Timestamp) -> Result<LetGo, StoreError> {
         let (playbook, who) = (playbook.to_owned(), who.to_owned());
+        let by = Who::person("resume --playbook");
         self.write(move |connection| {
             let ended = connection.execute(
                 "UPDATE trip SET ended_at = ?2, ended_by = ?3 WHERE playbook = ?1 AND ended_at IS NULL",
@@ -100,6 +108,7 @@ impl Store {
             if ended == 0 {
                 return Ok(LetGo { was_stopped: false, actions: 0 });
             }
+            journal::append(connection, now, &Told::PlaybookLetGoOn { playbook: &playbook, by: &by })?;
             let held: Vec<ActionId> = connection
                 .prepare_cached(
                     "SELECT a.id FROM action a JOIN run r ON r.id = a.run
@@ -113,7 +122,7 @@ impl Store {
                         "UPDATE action SET due = ?2, retry_from = ?2, reason = 'resumed', error = NULL WHERE id = ?1",
                     )?
                     .execute(params![action.0, to_ms(now)])?;
-                change_state(connection, *action, Happening::LetGoOn, now)?;
+                change_state_by(connection, *action, Happening::LetGoOn, &by, now)?;
             }
             Ok(LetGo { was_stopped: true, actions: held.len() })
         })
@@ -181,6 +190,9 @@ pub(super) fn trip(
         return Ok(None);
     }
     let number = connection.last_insert_rowid();
+    let (action, by) = (Some(over.id.0), &Who::PROGRAM);
+    let told = Told::PlaybookStopped { playbook: &over.playbook, why: &trip.why, action, by };
+    journal::append(connection, now, &told)?;
     if let Some(message) = &trip.alarm {
         // One key for each trip: the same run may trip again after a person let it go on.
         let key = IdempotencyKey::derive(&over.source, over.key.as_str(), alarm::STEP, &number.to_string());

@@ -40,6 +40,8 @@ pub struct Ledger {
     pub actions: Vec<Action>,
     pub trips: Vec<Trip>,
     pub policy: Policy,
+    /// Actions that the claim under way has let pass and that count.
+    passed: Vec<i64>,
     pub paused: Option<i64>,
 }
 
@@ -426,6 +428,7 @@ impl Ledger {
     /// The actions that are claimed, in their order, and those that the guard stopped.
     pub fn claim(&mut self, most: usize, now: i64) -> (Vec<i64>, Vec<i64>) {
         let (mut taken, mut stopped) = (Vec::new(), Vec::new());
+        self.passed.clear();
         if self.paused.is_some() {
             return (taken, stopped);
         }
@@ -489,6 +492,7 @@ impl Ledger {
             action.made.push(Attempt { number, started: now, ended: None, outcome: None });
             if changes_access && !action.approved {
                 action.counted.push(now);
+                self.passed.push(row);
             }
             return true;
         };
@@ -508,7 +512,8 @@ impl Ledger {
             ended.max().unwrap_or(i64::MIN)
         };
         let counts = |action: &&Action| {
-            action.counted.iter().any(|began| *began > now - 3600 && *began > let_go(action.playbook))
+            let before = action.counted.iter().any(|began| *began > now - 3600 && *began > let_go(action.playbook));
+            before || action.id.is_some_and(|row| self.passed.contains(&row))
         };
         let spent: Vec<_> = self.actions.iter().filter(counts).collect();
         if spent.iter().any(|action| action.id == Some(row)) {

@@ -261,3 +261,139 @@ impl Bench<'_> {
         self.found.push(Violation::new(kind, words));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use okta_responder::demo::org::Service;
+    use serde_json::{Value, json};
+
+    use super::super::schedule::{Deed, End, Life, Told, What};
+    use super::*;
+
+    fn effect(kind: &'static str, target: &str, body: Value) -> Effect {
+        Effect { at_ms: 0, service: Service::Okta, kind, target: target.to_owned(), key: None, changed: true, body }
+    }
+
+    /// One user rises once.
+    fn schedule() -> Schedule {
+        let told = Told { number: 0, user: 0, what: What::Rise, late: None };
+        let life = Life { before: vec![Deed::Push(vec![told])], beats: Vec::new(), end: End::KilledAfter(1) };
+        let mail_doubt = Doubt::Skip;
+        Schedule {
+            seed: 1,
+            number: 1,
+            users: vec![false],
+            page_size: 10,
+            mail_doubt,
+            faults: Vec::new(),
+            lives: vec![life],
+        }
+    }
+
+    /// Everything as it should be.
+    fn seen() -> Seen {
+        let uuid = schedule().uuid(0);
+        let shown = |step: &str| Shown {
+            event: uuid.clone(),
+            step: step.to_owned(),
+            state: "succeeded".to_owned(),
+            reason: String::new(),
+            attempts: vec!["done".to_owned()],
+        };
+        Seen {
+            effects: vec![
+                effect("group.add", "g/u0", Value::Null),
+                effect("sessions.clear", "u0", Value::Null),
+                effect("incident.create", "1", json!({"short_description": format!("{uuid} incident")})),
+                effect("mail", "m", json!({"data": format!("Subject: {uuid} mail")})),
+                effect("slack.post", "c", json!({"text": format!("{uuid} tell")})),
+            ],
+            users: vec!["u0".to_owned()],
+            members: BTreeSet::from([0]),
+            inbox: vec![(uuid.clone(), "decided".to_owned(), String::new())],
+            actions: ["quarantine", "sessions", "incident", "mail", "tell"].map(shown).to_vec(),
+            in_doubt: 0,
+        }
+    }
+
+    /// The kinds of violation that are found after a change.
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Seen), kinds: &[Kind]) {
+        let (schedule, mut seen) = (schedule(), seen());
+        change(&mut seen);
+        let found = judge(&schedule, &CalledFor::by(&schedule), &seen, &mut Counts::default());
+        let found: BTreeSet<Kind> = found.into_iter().map(|violation| violation.kind).collect();
+        assert_eq!(found, kinds.iter().copied().collect());
+    }
+
+    fn in_doubt(seen: &mut Seen, reason: &str) {
+        let message = &mut seen.actions[4];
+        (message.state, message.reason) = ("settled".to_owned(), reason.to_owned());
+        message.attempts = vec!["unknown".to_owned()];
+    }
+
+    #[test]
+    fn what_is_as_called_for_is_let_pass() {
+        check(|_| {}, &[]);
+    }
+
+    #[test]
+    fn each_effect_that_is_missing_is_lost() {
+        for place in 1..5 {
+            check(|seen| drop(seen.effects.remove(place)), &[Kind::Lost]);
+        }
+        check(|seen| drop(seen.effects.remove(0)), &[Kind::Lost]);
+        check(|seen| seen.inbox.clear(), &[Kind::Lost]);
+        check(|seen| seen.actions[4].state = "failed".to_owned(), &[Kind::Lost]);
+    }
+
+    #[test]
+    fn each_effect_that_is_there_twice_is_a_duplicate() {
+        for place in 0..5 {
+            check(|seen| seen.effects.push(seen.effects[place].clone()), &[Kind::Duplicate]);
+        }
+        check(|seen| seen.inbox.push(seen.inbox[0].clone()), &[Kind::Duplicate]);
+    }
+
+    #[test]
+    fn what_nothing_calls_for_is_invented() {
+        check(|seen| seen.effects.push(effect("slack.post", "c", json!({"text": "hello"}))), &[Kind::Invented]);
+        check(|seen| seen.effects.push(effect("app.unassign", "a/u0", Value::Null)), &[Kind::Invented]);
+        check(|seen| seen.effects.push(effect("group.remove", "g/u0", Value::Null)), &[Kind::Invented]);
+        let stranger = ("other".to_owned(), "decided".to_owned(), String::new());
+        check(|seen| seen.inbox.push(stranger), &[Kind::Invented]);
+    }
+
+    #[test]
+    fn a_membership_that_is_not_what_the_newest_event_says_is_found() {
+        check(|seen| seen.members.clear(), &[Kind::Disorder]);
+    }
+
+    #[test]
+    fn a_doubt_is_let_pass_where_it_is_shown_and_nowhere_else() {
+        let sent = |seen: &mut Seen| {
+            in_doubt(seen, "in_doubt");
+            seen.in_doubt = 1;
+        };
+        check(sent, &[]);
+        let not_sent = |seen: &mut Seen| {
+            sent(seen);
+            seen.effects.pop();
+        };
+        check(not_sent, &[]);
+        check(|seen| in_doubt(seen, "in_doubt"), &[Kind::Hidden]);
+        check(|seen| in_doubt(seen, "found_done"), &[Kind::Hidden]);
+        check(|seen| seen.actions[4].attempts = vec![String::new()], &[Kind::Hidden]);
+    }
+
+    #[test]
+    fn sessions_are_ended_again_only_for_an_attempt_that_got_lost() {
+        let again = |seen: &mut Seen| seen.effects.push(seen.effects[1].clone());
+        check(again, &[Kind::Duplicate]);
+        let lost = |seen: &mut Seen| {
+            again(seen);
+            seen.actions[1].attempts.insert(0, "unknown".to_owned());
+        };
+        check(lost, &[]);
+    }
+}

@@ -124,9 +124,12 @@ async fn act(
     let stage = Stage::build(schedule, directory.to_owned()).await.map_err(|error| error.to_string())?;
     let played = Play::new(schedule, &stage, &run.program, counts).play().await;
     let violations = match played {
-        Ok(()) => {
+        Ok(left) => {
             let seen = look(run, &stage).await.map_err(|error| error.to_string())?;
-            judge::judge(schedule, called_for, &seen, counts)
+            let mut violations = judge::judge(schedule, called_for, &seen, counts);
+            violations
+                .extend(left.map(|open| Violation::new(Kind::Broken, format!("it does not come to rest: {open}"))));
+            violations
         }
         Err(words) => vec![Violation::new(Kind::Broken, words)],
     };

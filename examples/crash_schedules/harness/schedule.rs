@@ -272,21 +272,22 @@ impl Story {
 }
 
 fn life(dice: &mut Dice, story: &mut Story, first: bool) -> Life {
+    let end = match dice.below(100) {
+        0..60 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 3)),
+        60..85 => End::KilledAfter(dice.between(5, 700)),
+        _ => End::StoppedAfter(dice.between(5, 700)),
+    };
+    let halts = matches!(end, End::KilledAt(..));
     let mut before = Vec::new();
-    if first || dice.percent(40) {
+    // Where nothing is new, hardly any point is reached.
+    if first || dice.percent(if halts { 90 } else { 40 }) {
         before.push(story.go_on(dice));
     }
     if !first && dice.percent(8) {
         before.push(Deed::ForgetCursors);
     }
-    let end = match dice.below(100) {
-        0..55 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 4)),
-        55..85 => End::KilledAfter(dice.between(5, 700)),
-        _ => End::StoppedAfter(dice.between(5, 700)),
-    };
     // A daemon that halts inside a transaction keeps every command from writing.
-    let commands = !matches!(end, End::KilledAt(..));
-    let beats = (0..dice.below(4)).map(|_| (dice.between(0, 250), deed(dice, story, commands))).collect();
+    let beats = (0..dice.below(4)).map(|_| (dice.between(0, 250), deed(dice, story, !halts))).collect();
     Life { before, beats, end }
 }
 

@@ -87,7 +87,10 @@ impl Stage {
     /// Writes the configuration, with or without a playbook that asks for one type more.
     pub fn configure(&self, with_more: bool) -> io::Result<()> {
         let more = if with_more { MORE } else { "" };
-        fs::write(self.config(), format!("{}{PLAYBOOKS}{more}", self.settings))
+        // In one step, since a daemon may be reading it at this moment.
+        let new = self.directory.join("config.new");
+        fs::write(&new, format!("{}{PLAYBOOKS}{more}", self.settings))?;
+        fs::rename(new, self.config())
     }
 
     /// Puts events into the log, and does what they tell of.

@@ -126,6 +126,8 @@ pub(super) struct Directory {
     direct: BTreeSet<(String, String)>,
     /// (app, group)
     granted: BTreeSet<(String, String)>,
+    /// (user or group, admin role)
+    roles: BTreeSet<(String, String)>,
     /// (relationship, user) to the user at its other end.
     links: BTreeMap<(String, String), String>,
     pub(super) risks: BTreeMap<String, Risk>,
@@ -164,6 +166,18 @@ impl Directory {
 
     pub(super) fn assign(&mut self, app: &str, user: &str) {
         self.direct.insert((app.to_owned(), user.to_owned()));
+    }
+
+    /// Gives an admin role to a user or to a group.
+    pub(super) fn give_role(&mut self, holder: &str, role: &str) {
+        self.roles.insert((holder.to_owned(), role.to_owned()));
+    }
+
+    /// The admin roles of a user, and whether he has each through a group.
+    pub(super) fn roles_of(&self, user: &str) -> Vec<(String, bool)> {
+        let holds = |holder: &str| holder == user || self.is_member(holder, user);
+        let held = self.roles.iter().filter(|(holder, _)| holds(holder));
+        held.map(|(holder, role)| (role.clone(), holder != user)).collect()
     }
 
     pub(super) fn link(&mut self, name: &str, user: &str, other: &str) {

@@ -260,6 +260,11 @@ impl Org {
         self.world.change(|inside| inside.directory.import_member(group, user));
     }
 
+    /// Gives an admin role such as `SUPER_ADMIN` to a user, or to all members of a group.
+    pub fn give_role(&self, user_or_group: &str, role: &str) {
+        self.world.change(|inside| inside.directory.give_role(user_or_group, role));
+    }
+
     /// Assigns the app to the user directly (`scope` USER); no event tells of it.
     pub fn assign(&self, app: &str, user: &str) {
         self.world.change(|inside| inside.directory.assign(app, user));

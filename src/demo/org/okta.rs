@@ -35,6 +35,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .route("/api/v1/logs", get(log::read))
         .route("/api/v1/users/{user}", get(read_user))
         .route("/api/v1/users/{user}/groups", get(read_user_groups))
+        .route("/api/v1/users/{user}/roles", get(read_user_roles))
         .route("/api/v1/users/{user}/linkedObjects/{name}", get(read_linked))
         .route("/api/v1/users/{user}/risk", get(read_risk).put(set_risk))
         .route("/api/v1/users/{user}/sessions", delete(clear_sessions))
@@ -176,6 +177,17 @@ async fn read_user_groups(
     let found = find_user(&world, &user)?;
     let groups = world.read(|inside| inside.directory.groups_of(&found.id).into_iter().map(group_json).collect());
     Ok(list(&world, &uri, &parameters, groups))
+}
+
+/// The admin roles of a user, those that he has through a group among them.
+async fn read_user_roles(State(world): Shared, Path(user): Path<String>) -> Answer {
+    let found = find_user(&world, &user)?;
+    let roles = world.read(|inside| inside.directory.roles_of(&found.id));
+    let one = |(role, through_group): &(String, bool)| {
+        json!({"id": format!("ra{role}"), "label": role, "type": role, "status": "ACTIVE",
+            "assignmentType": if *through_group { "GROUP" } else { "USER" }})
+    };
+    Ok(answer(StatusCode::OK, &Value::from(roles.iter().map(one).collect::<Vec<_>>())))
 }
 
 async fn read_linked(State(world): Shared, Path((user, name)): Path<(String, String)>) -> Answer {
