@@ -276,8 +276,6 @@ fn web_address(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::super::stage::{Reply, Stage};
