@@ -1,5 +1,7 @@
 //! Puts the daemon together, starts its tasks by name, and stops them in order.
 
+mod keeper;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,6 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
@@ -28,7 +29,7 @@ use crate::okta::auth::AuthError;
 use crate::okta::client::OktaSetupError;
 use crate::okta::{Auth, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
-use crate::store::{InstanceLock, LastStop, LockError, Restored, Store, StoreError};
+use crate::store::{InstanceLock, LockError, Store, StoreError};
 use crate::telemetry::systemd;
 
 /// Backfills that are read at once.
@@ -101,6 +102,14 @@ pub enum AppError {
     TaskEnded(&'static str),
 }
 
+impl AppError {
+    /// Whether it comes of a damaged state file.
+    fn is_damage(&self) -> bool {
+        let (Self::Store(error) | Self::Task { source: TaskError::Store(error), .. }) = self else { return false };
+        matches!(error, StoreError::Corrupt)
+    }
+}
+
 /// The daemon, put together but not started.
 pub struct App {
     loaded: Loaded,
@@ -159,66 +168,36 @@ impl App {
         mut signals: mpsc::Receiver<Signal>,
         reload: impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
-        let ground = self.ground.clone();
-        let told = watch_store(ground.store.clone(), Arc::clone(&self.lock));
-        let ended = self.work(work, &mut signals, &reload).await;
-        told.abort();
-        let last_word = match &ended {
-            Ok(()) => ground.store.end_work(ground.clock.now()).await,
-            Err(
-                AppError::Store(StoreError::Corrupt)
-                | AppError::Task { source: TaskError::Store(StoreError::Corrupt), .. },
-            ) => ground.store.note_damage(true, ground.clock.now()).await,
-            Err(_) => Ok(()),
+        let Self { loaded, ground, lock } = self;
+        let _watch = keeper::watch_trouble(ground.store.clone(), lock);
+        let ended = match keeper::begin(&ground.store, ground.clock, &ground.damaged, &mut signals).await {
+            Ok(Some(_check)) => ground.work(loaded, work, &mut signals, &reload).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
         };
-        if let Err(error) = last_word {
-            info!("the state file could not be marked, so the next start checks it: {error}");
-        }
+        let damaged = ended.as_ref().is_err_and(AppError::is_damage);
+        keeper::end(&ground.store, ground.clock.now(), ended.is_ok(), damaged).await;
         ended
     }
+}
 
+impl Ground {
+    /// One engine after the other.
     async fn work(
-        self,
+        &self,
+        loaded: Loaded,
         work: Work,
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
     ) -> Result<(), AppError> {
-        let Ground { store, clock, damaged, .. } = self.ground.clone();
-        let Some((last, restored)) = patiently(&store, signals, || store.begin_work(clock.now())).await? else {
-            return Ok(());
-        };
-        if let Some(Restored { copied_at }) = restored {
-            warn!(
-                %copied_at,
-                "the state file is a copy that was put in place: the log is read again from where the copy stands, what was \
-                 done since is looked up at the services, and messages that may have been sent since are in doubt"
-            );
-        }
-        let _check = match last {
-            LastStop::InOrder => None,
-            LastStop::Otherwise => {
-                info!("the last stop was not in order: the state file is checked beside the work");
-                Some(AbortOnDropHandle::new(tokio::spawn(check(store, clock, damaged.clone()))))
-            }
-            LastStop::Damaged => {
-                info!("the state file was found damaged before: it is checked before anything is done with it");
-                tokio::select! {
-                    () = check(store, clock, damaged.clone()) => None,
-                    () = stopped(signals) => return Ok(()),
-                }
-            }
-        };
-        let state = state_path(&self.loaded.config);
-        let mut next = Ended::Reload(Box::new(self.loaded));
+        let state = state_path(&loaded.config);
+        let mut next = Ended::Reload(Box::new(loaded));
         loop {
-            if damaged.is_cancelled() {
-                return Err(StoreError::Corrupt.into());
-            }
             let assembled = match next {
                 Ended::Stopped => return Ok(()),
                 Ended::Damaged => return Err(StoreError::Corrupt.into()),
                 Ended::Replaced(assembled) => *assembled,
-                Ended::Reload(loaded) => match self.ground.assemble(*loaded, signals, reload).await? {
+                Ended::Reload(loaded) => match self.assemble(*loaded, signals, reload).await? {
                     Ok(assembled) => assembled,
                     Err(ended) => {
                         next = ended;
@@ -231,19 +210,16 @@ impl App {
                 warn!("the state file stays {}; {} takes a restart", state.display(), wanted.display());
             }
             let engine = Arc::new(assembled.engine);
-            let (store, now) = (&self.ground.store, self.ground.clock.now());
-            if let Err(error) = store.record_configuration(assembled.loaded.sha256, now).await {
+            if let Err(error) = self.store.record_configuration(assembled.loaded.sha256, self.clock.now()).await {
                 warn!("the journal could not be told by which configuration the daemon goes: {error}");
             }
-            next = serve(engine, work, signals, reload, (&self.ground, &assembled.identity)).await?;
+            next = serve(engine, work, signals, reload, (self, &assembled.identity)).await?;
             if matches!(next, Ended::Replaced(_)) {
                 info!("the configuration is read again");
             }
         }
     }
-}
 
-impl Ground {
     /// Builds the first engine; asks Okta who we are, until it answers. The inner error says what the daemon was told
     /// meanwhile: to stop, or to go on with another configuration, since it may be the token of this one that Okta refuses.
     async fn assemble(
@@ -418,75 +394,6 @@ enum Ended {
     Damaged,
 }
 
-/// Does something with the state file, as soon as it can be written. `None` when the daemon is told to stop meanwhile.
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
-    store: &Store,
-    signals: &mut mpsc::Receiver<Signal>,
-    job: impl Fn() -> F,
-) -> Result<Option<T>, StoreError> {
-    loop {
-        match job().await {
-            Err(error) if error.may_pass() => {}
-            done => return done.map(Some),
-        }
-        // A pause even if it is over at once: this may have failed in a way that the probe does not see.
-        let again = async {
-            tokio::time::sleep(LOOK).await;
-            let _ = store.trouble().wait_for(Option::is_none).await;
-        };
-        tokio::select! {
-            () = again => {}
-            () = stopped(signals) => return Ok(None),
-        }
-    }
-}
-
-/// Checks the whole file, and rings when it is damaged.
-async fn check(store: Store, clock: Clock, damaged: CancellationToken) {
-    let began = clock.elapsed();
-    match store.check_integrity().await {
-        Ok(found) if found.is_empty() => {
-            let took_ms = clock.elapsed().saturating_sub(began).as_millis() as u64;
-            info!(took_ms, "the state file is whole");
-            if let Err(error) = store.note_damage(false, clock.now()).await {
-                debug!("a mark of damage, if there is one, stays: {error}");
-            }
-        }
-        Ok(found) => {
-            for finding in found {
-                error!("damage in the state file: {finding}");
-            }
-            damaged.cancel();
-        }
-        Err(error) => warn!("the state file could not be checked: {error}"),
-    }
-}
-
-/// Says once, when it changes, what keeps the state file from being written: in the log, to systemd, and in the lock file,
-/// where `status` finds it.
-fn watch_store(store: Store, lock: Arc<InstanceLock>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut trouble = store.trouble();
-        while trouble.changed().await.is_ok() {
-            let now = *trouble.borrow_and_update();
-            let words = now.map(|trouble| trouble.to_string());
-            match &words {
-                Some(words) => {
-                    warn!("no new work is taken on: {words}");
-                    systemd::status(&format!("taking on no work: {words}"));
-                }
-                None => {
-                    info!("the state file can be written again: work goes on");
-                    systemd::status("the state file can be written again");
-                }
-            }
-            if let Err(error) = lock.note(words.as_deref()) {
-                debug!("the lock file could not be written: {error}");
-            }
-        }
-    }))
-}
-
 /// The names of the tasks, for errors and the log.
 const POLLER: &str = "poller";
 const BACKFILLER: &str = "backfiller";
@@ -503,7 +410,8 @@ async fn serve(
     reload: &impl Fn() -> Option<Loaded>,
     (ground, identity): (&Ground, &Identity),
 ) -> Result<Ended, AppError> {
-    let Some(lost) = patiently(&engine.store, signals, || engine.store.mark_lost(engine.clock.now())).await? else {
+    let Some(lost) = keeper::patiently(&engine.store, signals, || engine.store.mark_lost(engine.clock.now())).await?
+    else {
         return Ok(Ended::Stopped);
     };
     if lost > 0 {
@@ -600,12 +508,15 @@ fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
 
 async fn live(engine: Arc<Engine>, stop: CancellationToken) -> Result<(), TaskError> {
     while !stop.is_cancelled() {
+        if !engine.may_take_work().await {
+            engine.pulse.tick(Beat::Poller);
+            continue;
+        }
         match Poller::live(Arc::clone(&engine), stop.clone()).await {
             Ok(Some(poller)) => return poller.run().await,
             Ok(None) => break,
             Err(TaskError::Store(error)) if error.may_pass() => {
                 debug!("the live stream cannot begin yet: {error}");
-                engine.pulse.tick(Beat::Poller);
                 tokio::time::sleep(LOOK).await;
             }
             Err(error) => return Err(error),

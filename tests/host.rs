@@ -1,12 +1,18 @@
-//! Faults of the host: what the daemon does when its disk is full.
+//! Faults of the host: a full disk, a file that somebody else holds, limits on files, descriptors and memory, a file system
+//! that is read-only. The daemon goes on or ends; no effect is lost and none happens twice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod support;
 
-use okta_responder::demo::org::{Service, User, events};
+use okta_responder::demo::org::{Fault, Hold, Misbehaviour, OrgOptions, Service, User, events};
 use okta_responder::store::Store;
-use support::{BOUND, Mounted, Scene, eventually};
+use rusqlite::Connection;
+use serde_json::json;
+use support::every::{Every, FAST};
+use support::ledger::Ledger;
+use support::limits::Limit;
+use support::{BOUND, Daemon, Mounted, Scene, eventually};
 
 /// Asks Okta for the user's groups before anything is decided.
 const TAKE_BACK: &str = r#"
@@ -20,12 +26,16 @@ on = ["application.user_membership.add"]
   action = "okta.app.unassign_user"
 "#;
 
+/// What the daemon says when it begins and when it ceases to wait.
+const WAITS: &str = "no new work is taken on";
+const GOES_ON: &str = "the state file can be written again";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_the_work_without_burdening_okta_and_room_starts_it_again() {
     let scene = Scene::new(TAKE_BACK).await;
     let disk = scene.dir.path().join("disk");
     let Some(_mounted) = Mounted::new(&disk, "size=4m") else {
-        eprintln!("skipped: this user may not mount a small file system");
+        eprintln!("NOT TESTED: this user may not mount a small file system");
         return;
     };
     let path = disk.join("state.db");
@@ -38,24 +48,26 @@ async fn a_full_disk_stops_the_work_without_burdening_okta_and_room_starts_it_ag
     daemon.wait_for_log("ready");
 
     // The page is stored, and then nothing is.
-    let hold = okta_responder::demo::org::Hold::new();
-    let held = okta_responder::demo::org::Misbehaviour::Hold(hold.clone());
-    scene.org.fault(okta_responder::demo::org::Fault::new(Service::Okta, held).path("/groups"));
+    let hold = Hold::new();
+    scene.org.fault(Fault::new(Service::Okta, Misbehaviour::Hold(hold.clone())).path("/groups"));
     scene.org.push_event(events::app_assigned(&scene.org.app(&app).unwrap(), &ann));
     hold.held(BOUND).await.unwrap();
     let filler = disk.join("filler");
     let _ = std::fs::write(&filler, vec![0; 8 << 20]);
     hold.release();
-    daemon.wait_for_log("deciding waits: the disk that holds the state file is full");
-    let asked = scene.org.request_count(Service::Okta, "/groups");
-    eventually(async || match daemon.log().matches("deciding waits").count() {
-        0 | 1 => Err(daemon.log()),
-        _ => Ok(()),
-    })
-    .await;
-    let asked_more = scene.org.request_count(Service::Okta, "/groups") - asked;
-    assert!(asked_more <= 2, "{asked_more} look-ups between two rests");
+    daemon.wait_for_log("no new work is taken on: the disk that holds the state file is full");
+    let asked = scene.org.requests().len();
+    let told = scene.json(&["status", "--format", "json"]);
+    assert!(told["trouble"].as_str().unwrap().contains("disk that holds the state file is full"), "{told}");
+    assert_eq!(told["for_a_person"][0]["what"], "daemon that takes on no work");
+    let refused = scene.command(&["backup", &disk.join("copy.db").display().to_string()]);
+    assert_eq!(refused.status.code(), Some(75), "{refused:?}");
+    assert!(!disk.join("copy.db").exists() && !disk.join("copy.db.partial").exists());
+    // What was under way when the disk filled up may still be answered; nothing new is asked.
+    let asked_more = scene.org.requests().len() - asked;
+    assert!(asked_more <= 2, "{asked_more} requests while nothing can be stored");
     assert!(scene.org.is_assigned(&app, &ann.id));
+    assert_eq!(daemon.log().matches(WAITS).count(), 1, "{}", daemon.log());
 
     std::fs::remove_file(&filler).unwrap();
     let done = scene.org.wait_for(|org| !org.is_assigned(&app, &ann.id), BOUND).await;
@@ -66,5 +78,284 @@ async fn a_full_disk_stops_the_work_without_burdening_okta_and_room_starts_it_ag
         actions => Err(format!("{actions:?}")),
     })
     .await;
+    eventually(async || match scene.json(&["status", "--format", "json"])["trouble"].clone() {
+        serde_json::Value::Null => Ok(()),
+        trouble => Err(trouble.to_string()),
+    })
+    .await;
+    assert!(daemon.log().contains(GOES_ON));
+    assert!(daemon.stop().success());
+}
+
+/// One step of every kind, the message with a fact that is fetched when it is prepared.
+const FLOW: &str = r##"
+[[playbook]]
+name = "flow"
+on = ["user.risk.detect"]
+
+  [[playbook.step]]
+  name = "add"
+  when = 'user_risk != "HIGH"'
+  action = "okta.group.add_user"
+  with = { group = "High Risk Users" }
+
+  [[playbook.step]]
+  name = "incident"
+  action = "servicenow.incident.create"
+  with = { short_description = "Risk of {{ target.login }}" }
+
+  [[playbook.step]]
+  name = "tell"
+  action = "slack.message.post"
+  with = { channel = "#security", text = "{{ manager.login }}" }
+"##;
+
+/// An org with Ann, her manager, and the playbook.
+struct Flow {
+    scene: Scene,
+    ann: User,
+}
+
+impl Flow {
+    async fn new() -> Self {
+        let settings = "[poll]\nstart_from = \"1h\"\n[dispatch]\nretry_initial = \"3s\"\n";
+        let scene = Scene::with(OrgOptions::default(), settings, FLOW).await;
+        scene.org.add_group("High Risk Users");
+        scene.org.add_group("Medium Risk Users");
+        let (ann, mia) =
+            (scene.org.add_user(User::new("Ann", "Miller")), scene.org.add_user(User::new("Mia", "Stone")));
+        scene.org.link_manager(&ann.id, &mia.id);
+        Self { scene, ann }
+    }
+
+    fn push(&self) {
+        self.scene.org.push_event(events::risk_detected(&self.ann, "LOW", "HIGH"));
+    }
+
+    fn hold(&self, method: &str, path: &str) -> Hold {
+        let hold = Hold::new();
+        let fault = Fault::new(Service::Okta, Misbehaviour::Hold(hold.clone()));
+        self.scene.org.fault(fault.method(method).path(path));
+        hold
+    }
+
+    /// Everything is done once.
+    async fn check_effects(&self, daemon: &Daemon) {
+        let ledger = Ledger::of(&self.scene).await;
+        let actions = ledger.at_rest(1).await;
+        let log = daemon.log();
+        assert_eq!(actions.len(), 3, "{}", support::ledger::told(&actions));
+        let done = |state: &str| matches!(state, "succeeded" | "settled");
+        assert!(actions.iter().all(|action| done(&action.state)), "{}: {log}", support::ledger::told(&actions));
+        let count = |kind| self.scene.org.effects_of(kind).iter().filter(|effect| effect.changed).count();
+        assert_eq!(["group.add", "incident.create", "slack.post"].map(count), [1, 1, 1], "{log}");
+    }
+}
+
+/// Lets no write pass from some moment on, waits until the daemon says so, lets writes pass again and looks at the effects.
+async fn check_write(at: &str, waits: &str) {
+    let flow = Flow::new().await;
+    let org = &flow.scene.org;
+    let daemon = flow.scene.daemon_with(&[("OKTA_RESPONDER_LOG", "debug")]);
+    daemon.wait_for_log("ready: ");
+    let hold = match at {
+        "page" => flow.hold("GET", "/api/v1/logs"),
+        "decision" => flow.hold("GET", "/groups"),
+        "preparation" => flow.hold("GET", "/linkedObjects"),
+        "outcome" => flow.hold("PUT", "/groups/"),
+        "claim" => {
+            org.fault(Fault::new(Service::Okta, Misbehaviour::status(503, "")).method("PUT").path("/groups/"));
+            // Held by nobody: the retry is waited for below.
+            flow.hold("GET", "/nowhere")
+        }
+        other => panic!("there is no write at {other}"),
+    };
+    if at == "page" {
+        hold.held(BOUND).await.unwrap();
+    }
+    flow.push();
+    match at {
+        "page" => {}
+        "claim" => {
+            let ledger = Ledger::of(&flow.scene).await;
+            ledger.wait_for("add", "retry").await;
+        }
+        _ => hold.held(BOUND).await.unwrap(),
+    }
+    let Some(limit) = Limit::set(daemon.pid(), "fsize", 0) else { return };
+    hold.release();
+    daemon.wait_for_log(WAITS);
+    let commands = flow.scene.command_under("ulimit -f 0", &["pause"]);
+    assert_eq!(commands.status.code(), Some(75), "{commands:?}");
+    limit.lift();
+    daemon.wait_for_log(GOES_ON);
+    daemon.wait_for_log(waits);
+    flow.check_effects(&daemon).await;
+    let log = daemon.log();
+    assert_eq!(log.matches(WAITS).count(), log.matches(GOES_ON).count(), "said once for each change: {log}");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_stored_is_read_again() {
+    check_write("page", "reading waits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_cannot_be_stored_is_made_again() {
+    check_write("decision", "deciding waits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preparation_that_cannot_be_stored_is_made_again() {
+    check_write("preparation", "dispatching waits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_claimed_is_not_sent() {
+    check_write("claim", "dispatching waits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_cannot_be_stored_waits_and_is_not_sent_again() {
+    check_write("outcome", "an outcome waits to be stored").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_at_the_start_nothing_is_left_behind_and_the_next_start_does_everything() {
+    let flow = Flow::new().await;
+    flow.push();
+    // Room for the lock file, but not for the state file.
+    let mut daemon = Daemon::start_under("ulimit -f 1", &flow.scene.config());
+    assert_eq!(daemon.wait().code(), Some(75), "{}", daemon.log());
+    assert!(daemon.log().contains("the system refuses to write the state file"), "{}", daemon.log());
+    assert!(!flow.scene.state().exists());
+    let daemon = flow.scene.daemon();
+    flow.check_effects(&daemon).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_file_that_somebody_else_holds_is_waited_for() {
+    let flow = Flow::new().await;
+    let daemon = flow.scene.daemon();
+    daemon.wait_for_log("ready");
+    let other = Connection::open(flow.scene.state()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    flow.push();
+    let refused = flow.scene.command(&["pause"]);
+    assert_eq!(refused.status.code(), Some(75), "{refused:?}");
+    daemon.wait_for_log("no new work is taken on: another process has held the write lock");
+    assert_eq!(flow.scene.org.effects_of("group.add").len(), 0);
+    other.execute_batch("ROLLBACK").unwrap();
+    flow.check_effects(&daemon).await;
+    daemon.wait_for_log(GOES_ON);
+    assert_eq!(daemon.log().matches(WAITS).count(), 1, "{}", daemon.log());
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_file_descriptors_what_cannot_be_sent_is_sent_later() {
+    let flow = Flow::new().await;
+    let daemon = flow.scene.daemon();
+    daemon.wait_for_log("ready");
+    // What is open stays open, and nothing more can be opened.
+    let Some(limit) = Limit::set(daemon.pid(), "nofile", 3) else { return };
+    flow.push();
+    daemon.wait_for_log("no connection could be made");
+    assert_eq!(flow.scene.org.incidents().len(), 0);
+    limit.lift();
+    flow.check_effects(&daemon).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_file_descriptors_for_a_start_end_it_without_a_panic() {
+    let flow = Flow::new().await;
+    flow.push();
+    for descriptors in [6, 9, 12, 15] {
+        let mut daemon = Daemon::start_under(&format!("ulimit -n {descriptors}"), &flow.scene.config());
+        eventually(async || match daemon.runs() && !daemon.log().contains("nothing is decided yet") {
+            true => Err(daemon.log()),
+            false => Ok(()),
+        })
+        .await;
+        let log = daemon.log();
+        assert!(!log.contains("panicked"), "{descriptors}: {log}");
+        if !daemon.runs() {
+            assert!(matches!(daemon.wait().code(), Some(1 | 75 | 78)), "{descriptors}: {log}");
+        }
+    }
+    assert_eq!(flow.scene.org.effects().len(), 0);
+    let daemon = flow.scene.daemon();
+    flow.check_effects(&daemon).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn out_of_memory_it_ends_or_goes_on_and_does_everything_once() {
+    const EVENTS: usize = 30;
+    let every = Every::with(FAST, &["add", "incident"], "").await;
+    // One heap, since the address space that is set aside for others would do for a while.
+    let daemon = every.scene.daemon_with(&[("MALLOC_ARENA_MAX", "1")]);
+    daemon.wait_for_log("ready");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+    let Some(_limit) = Limit::set(daemon.pid(), "as", (size + 512) << 10) else { return };
+    // Some megabytes of records, so that a page of them does not fit.
+    let mut pages = Vec::new();
+    for _ in 0..EVENTS {
+        let mut event = events::sign_in(&every.user, "LOW");
+        event["debugContext"]["debugData"]["padding"] = json!("x".repeat(256 << 10));
+        pages.push(event);
+    }
+    every.scene.org.push_events(pages);
+    let mut daemon = daemon;
+    eventually(async || {
+        let log = daemon.log();
+        let bit = log.contains("memory") || log.contains("panicked") || log.contains("does not go on");
+        if bit || !daemon.runs() { Ok(()) } else { Err(log) }
+    })
+    .await;
+    drop(daemon);
+
+    let daemon = every.scene.daemon();
+    let ledger = Ledger::of(&every.scene).await;
+    let actions = ledger.at_rest(EVENTS).await;
+    let log = daemon.log();
+    assert!(actions.iter().all(|action| matches!(action.state.as_str(), "succeeded" | "settled")), "{log}");
+    for (step, expected) in [("add", 1), ("incident", EVENTS)] {
+        assert_eq!(every.effects(step).iter().filter(|effect| effect.changed).count(), expected, "{step}: {log}");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_is_read_only_is_told_and_nothing_is_done() {
+    let flow = Flow::new().await;
+    let daemon = flow.scene.daemon();
+    daemon.wait_for_log("ready");
+    assert!(daemon.stop().success());
+    flow.push();
+    let dir = flow.scene.dir.path().display().to_string();
+    let read_only = format!("mount --bind '{dir}' '{dir}' && mount -o remount,bind,ro '{dir}'");
+    let own = std::process::Command::new("unshare").args(["-rm", "sh", "-c", &read_only]).output();
+    if !own.is_ok_and(|output| output.status.success()) {
+        eprintln!("NOT TESTED: this user may not mount in a namespace of his own");
+        return;
+    }
+    // The shell words run inside of the namespace, and so does what comes after them.
+    let shell = format!("exec unshare -rm sh -c \"{read_only} && exec \\\"\\$0\\\" \\\"\\$@\\\"\" \"$0\" \"$@\"; true");
+    let mut refused = Daemon::start_under(&shell, &flow.scene.config());
+    assert_eq!(refused.wait().code(), Some(78), "{}", refused.log());
+    assert!(refused.log().contains("Read-only file system"), "{}", refused.log());
+    for command in [&["status"][..], &["pause"], &["check", "--state"]] {
+        let output = flow.scene.command_under(&shell, command);
+        let told = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        assert!(output.status.success() || told.contains("read-only"), "{command:?}: {output:?}");
+    }
+    let daemon = flow.scene.daemon();
+    flow.check_effects(&daemon).await;
     assert!(daemon.stop().success());
 }

@@ -84,7 +84,7 @@ impl Exit {
     fn of_lock(error: &LockError) -> Self {
         match error {
             LockError::Held { .. } => Self::Temporary,
-            LockError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => Self::Temporary,
+            LockError::Io { source, .. } if is_no_room(source) => Self::Temporary,
             LockError::Io { .. } => Self::Configuration,
         }
     }
@@ -92,8 +92,8 @@ impl Exit {
     fn of_backup(error: &BackupError) -> Self {
         match error {
             BackupError::Store(error) => Self::of_store(error),
-            BackupError::UnderWay(_) => Self::Temporary,
-            BackupError::Target { source, .. } if source.kind() == ErrorKind::StorageFull => Self::Temporary,
+            BackupError::UnderWay(_) | BackupError::NoRoom(_) => Self::Temporary,
+            BackupError::Target { source, .. } if is_no_room(source) => Self::Temporary,
             _ => Self::Failed,
         }
     }
@@ -112,6 +112,11 @@ impl Exit {
             _ => Self::Failed,
         }
     }
+}
+
+/// Whether the system had no room, or granted none.
+fn is_no_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// An error that says itself how the command ends.

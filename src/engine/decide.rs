@@ -35,8 +35,8 @@ const ROUND: usize = 500;
 const FETCHING: usize = 8;
 /// Pauses when a fact cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
-/// How long nothing is decided after the state file could not be written.
-const REST: Duration = Duration::from_secs(5);
+/// How long nothing is decided after the state file could not be used. When it cannot be written, the wait goes on until it can.
+const REST: Duration = Duration::from_secs(1);
 /// The longest time between two looks into the inbox.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -126,7 +126,7 @@ impl Decider {
         }
     }
 
-    /// A while in which nothing is tried, because the state file cannot be written.
+    /// A while in which nothing is tried, because the state file could not be used.
     async fn rest(&self) {
         tokio::select! {
             () = tokio::time::sleep(REST) => {}

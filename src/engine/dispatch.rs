@@ -40,8 +40,8 @@ const ROUND: usize = 200;
 const PREPARING: usize = 8;
 /// Pauses when a fact that describes cannot be had.
 const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
-/// How long nothing is dispatched after the state file could not be written.
-const REST: Duration = Duration::from_secs(5);
+/// How long nothing is dispatched after the state file could not be used. When it cannot be written, the wait goes on until it can.
+const REST: Duration = Duration::from_secs(1);
 /// The longest time between two looks into the ledger: a person's command is seen within it.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -128,7 +128,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// A while in which nothing is tried, because the state file cannot be written.
+    /// A while in which nothing is tried, because the state file could not be used.
     async fn rest(&self) {
         tokio::select! {
             () = tokio::time::sleep(REST) => {}
@@ -282,14 +282,12 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     let Taken { action, call } = taken;
     let began = engine.clock.elapsed();
     let outcome = match engine.connectors.get(&action.kind) {
+        // Not sent: what the step says to do in doubt is done, as after a crash.
+        Some(_) if is_doubtful(engine, &action).await? => Outcome::Unknown(Failure::new(
+            Reason::Interrupted,
+            "the state file is a copy that was put in place, and this may have been sent after it was made",
+        )),
         Some(connector) => {
-            if is_doubtful(engine, &action).await? {
-                // Not sent: what the step says to do in doubt is done, as after a crash.
-                let words =
-                    "the state file is a copy that was put in place, and this may have been sent after it was made";
-                let outcome = Outcome::Unknown(Failure::new(Reason::Interrupted, words));
-                return record(engine, outcome::of_attempt(&action, outcome, policy(engine), engine.clock.now())).await;
-            }
             // A panic must not take the daemon down, and whether the request had left by then is not known.
             let performed = survive_async(connector.perform(&call)).await;
             performed.unwrap_or_else(|| Outcome::Unknown(Failure::new(Reason::Interrupted, survive::WORDS)))

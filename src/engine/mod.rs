@@ -213,7 +213,7 @@ impl Engine {
 
     /// Whether the state file can be written, as far as is known. While it cannot, this waits a moment first; no new work is
     /// taken on meanwhile, so that nobody is asked for what could not be stored.
-    async fn may_take_work(&self) -> bool {
+    pub(crate) async fn may_take_work(&self) -> bool {
         let mut trouble = self.store.trouble();
         if trouble.borrow().is_none() {
             return true;

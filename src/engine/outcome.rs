@@ -230,6 +230,100 @@ mod tests {
         assert!(over.detail.unwrap().contains("given up after 1h and 40 attempts"));
     }
 
+    /// All that is recorded of an end.
+    #[track_caller]
+    fn check(
+        end: AttemptEnd,
+        outcome: Option<&str>,
+        reason: Option<&str>,
+        detail: Option<&str>,
+        due: Option<Timestamp>,
+    ) {
+        assert_eq!((end.outcome, end.reason), (outcome, reason));
+        assert_eq!(end.detail.as_deref(), detail);
+        assert_eq!(end.due, due);
+        assert_eq!(end.action, ActionId(1));
+    }
+
+    #[test]
+    fn the_end_of_an_attempt_is_recorded_with_all_it_says() {
+        let receipt = || Receipt { id: Some("42".to_owned()), ..Receipt::default() };
+        let end = |outcome| of_attempt(&action(InDoubt::Ask, 3), outcome, POLICY, at(10));
+        for (word, outcome) in [("done", Outcome::Done(receipt())), ("already_done", Outcome::AlreadyDone(receipt()))] {
+            let end = end(outcome);
+            assert_eq!((end.happening, end.receipt.clone()), (Some(Happening::Succeeded), Some(receipt())));
+            check(end, Some(word), None, None, None);
+        }
+        let pause = POLICY.schedule.pause(3, action(InDoubt::Ask, 3).key.as_str());
+        let (reason, detail) = (Some("service_error"), Some("503"));
+        check(end(Outcome::Transient(failure())), Some("transient"), reason, detail, Some(after(at(10), pause)));
+        check(
+            end(Outcome::RetryAfter(pause, failure())),
+            Some("retry_after"),
+            reason,
+            detail,
+            Some(after(at(10), pause)),
+        );
+        check(end(Outcome::Permanent(failure())), Some("permanent"), reason, detail, None);
+        let soon = after(at(10), Duration::from_millis(500));
+        check(end(Outcome::Unknown(failure())), Some("unknown"), reason, detail, Some(soon));
+    }
+
+    #[test]
+    fn the_end_of_a_doubt_is_recorded_with_all_it_says() {
+        let found = of_verdict(&action(InDoubt::Ask, 2), Verdict::Done(Receipt::note("is a member")), POLICY, at(10));
+        assert_eq!(found.receipt, Some(Receipt::note("is a member")));
+        check(found, None, Some("found_done"), None, None);
+
+        let pause = POLICY.schedule.pause(2, action(InDoubt::Ask, 3).key.as_str());
+        assert!(pause > Duration::from_secs(1));
+        // The first loss is sent again at once, the next one after a pause.
+        for (in_doubt, verdict, reason) in
+            [(InDoubt::Ask, Verdict::NotDone, "found_undone"), (InDoubt::Resend, Verdict::CannotTell, "resent")]
+        {
+            for (attempt, due) in [(2, at(10)), (3, after(at(10), pause))] {
+                let end = of_verdict(&action(in_doubt, attempt), verdict.clone(), POLICY, at(10));
+                let detail = end.detail.clone().unwrap();
+                assert!(detail.contains("it is sent again"), "{detail}");
+                check(end, None, Some(reason), Some(&detail), Some(due));
+            }
+            let over = of_verdict(&action(in_doubt, 3), verdict, POLICY, at(3600));
+            let detail = over.detail.clone().unwrap();
+            assert!(detail.starts_with("given up after 1h and 2 attempts: "), "{detail}");
+            assert_eq!(over.due, None);
+        }
+        for in_doubt in [InDoubt::Skip, InDoubt::Ask] {
+            let end = of_verdict(&action(in_doubt, 2), Verdict::CannotTell, POLICY, at(10));
+            let detail = end.detail.clone().unwrap();
+            assert!(detail.starts_with("nobody can tell whether it was sent"), "{detail}");
+            check(end, None, Some("in_doubt"), Some(&detail), None);
+        }
+        let later = of_verdict(&action(InDoubt::Ask, 2), Verdict::TryLater(failure()), POLICY, at(0));
+        let due = later.due;
+        check(later, None, Some("service_error"), Some("reading back is not possible now: 503"), due);
+    }
+
+    #[test]
+    fn what_is_due_at_the_last_moment_is_still_tried() {
+        let retry = |seconds| {
+            let outcome = Outcome::RetryAfter(Duration::from_secs(seconds), failure());
+            of_attempt(&action(InDoubt::Ask, 1), outcome, POLICY, at(0)).happening
+        };
+        assert_eq!((retry(3600), retry(3601)), (Some(Happening::MayPass), Some(Happening::WillNotPass)));
+
+        let key = action(InDoubt::Ask, 3).key;
+        let before_the_end = |number, nanos: u64| {
+            let pause = POLICY.schedule.pause(number, key.as_str()) - Duration::from_nanos(nanos);
+            at(3600) - SignedDuration::try_from(pause).unwrap()
+        };
+        let end = |verdict, now| of_verdict(&action(InDoubt::Ask, 3), verdict, POLICY, now).happening;
+        assert_eq!(end(Verdict::NotDone, before_the_end(2, 0)), Some(Happening::FoundUndone));
+        assert_eq!(end(Verdict::NotDone, before_the_end(2, 1)), Some(Happening::WillNotPass));
+        // After almost an hour of doubt the pauses have long reached their maximum.
+        assert_eq!(end(Verdict::TryLater(failure()), before_the_end(13, 0)), None);
+        assert_eq!(end(Verdict::TryLater(failure()), before_the_end(13, 1)), Some(Happening::CannotTell));
+    }
+
     #[test]
     fn the_services_own_pause_is_kept() {
         let pause = Duration::from_secs(77);

@@ -152,12 +152,24 @@ mod tests {
     }
 
     #[test]
+    fn texts_at_any_depth_are_filled_and_checked() {
+        let filled = message("slack.message.post", "blocks = [{ a = ['{{ playbook }}', 1] }]\ntext = 't'");
+        assert_eq!(filled["blocks"], json!([{"a": ["<p>", 1]}]));
+        for blocks in ["[['{{ user }}']]", "[{ a = '{{ user }}' }]"] {
+            let config = config("slack.message.post", &format!("blocks = {blocks}"));
+            assert!(check(&config).unwrap_err().ends_with("not `user`"));
+        }
+    }
+
+    #[test]
     fn texts_have_a_default() {
         let slack = message("slack.message.post", "channel = '#a'");
         assert!(slack["text"].as_str().unwrap().contains("resume --playbook"), "{slack}");
         let mail = message("email.send", "to = 'a@example.com'\nsubject = 'mine'");
         assert_eq!(mail["subject"], "mine");
         assert!(mail["text"].as_str().unwrap().contains("<p>"), "{mail}");
+        let mail = message("email.send", "to = 'a@example.com'");
+        assert_eq!(mail["subject"], "okta-responder: the playbook <p> is stopped");
         let ticket = message("servicenow.incident.create", "");
         assert!(ticket["short_description"].as_str().unwrap().contains("is stopped"), "{ticket}");
         assert!(ticket["description"].as_str().unwrap().contains("too"), "{ticket}");

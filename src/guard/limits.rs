@@ -69,11 +69,10 @@ impl Limits {
         single.into_iter().chain(playbook.values()).chain(connector.values()).any(|limit| *limit != Limit::Unlimited)
     }
 
-    /// Whether one more change goes over a bound. An action that has counted in this hour already is none more.
+    /// Whether one more change goes over a bound. An action that has counted in this hour already is none more; it is held
+    /// only where more than the bound stand in the hour, after the clock was set back or the bound was lowered.
     pub fn over(&self, spent: &Spent, action: ActionId, playbook: &str, kind: &str) -> Option<Over> {
-        if spent.actions.contains(&action) {
-            return None;
-        }
+        let more = u64::from(!spent.actions.contains(&action));
         let connector = connector_of(kind);
         let counted = |counts: &BTreeMap<String, u64>, name: &str| counts.get(name).copied().unwrap_or_default();
         let of_playbook = self.0.playbook.get(playbook);
@@ -93,7 +92,7 @@ impl Limits {
                 format!("by `{connector}`"),
             ),
         ];
-        let over = |limit: Limit, so_far: u64| matches!(limit, Limit::Most(most) if so_far >= u64::from(most));
+        let over = |limit: Limit, so_far: u64| matches!(limit, Limit::Most(most) if so_far + more > u64::from(most));
         // What never passes is told before what is only used up.
         let always = bounds.iter().find(|(limit, ..)| *limit == Limit::Most(0));
         let (limit, _, key, whose) = always.or_else(|| bounds.iter().find(|bound| over(bound.0, bound.1)))?;
@@ -153,9 +152,11 @@ impl Window {
             end = wall;
             *self = Self::new(wall, steady);
         } else {
-            let (since, by) = *self.ahead.get_or_insert((steady, ahead));
+            // Believed is what it was ahead by all the time.
+            let (since, by) = self.ahead.map_or((steady, ahead), |(since, by)| (since, by.min(ahead)));
+            self.ahead = Some((since, by));
             if passed(since) >= HOUR {
-                end = end.saturating_add(by.min(ahead)).unwrap_or(Timestamp::MAX);
+                end = end.saturating_add(by).unwrap_or(Timestamp::MAX);
                 // What it has been set forward by since then has an hour of its own.
                 let rest = ahead.saturating_sub(by);
                 *self = Self { ahead: rest.is_positive().then_some((steady, rest)), ..Self::new(end, steady) };
@@ -257,8 +258,8 @@ mod tests {
             |config: &mut LimitsConfig| config.overall = Limit::Most(1),
             |config: &mut LimitsConfig| config.per_playbook = Limit::Most(1),
             |config: &mut LimitsConfig| config.per_connector = Limit::Most(1),
-            |config: &mut LimitsConfig| drop(config.playbook.insert("p".to_owned(), Limit::Most(1))),
-            |config: &mut LimitsConfig| drop(config.connector.insert("okta.app".to_owned(), Limit::Most(1))),
+            |config: &mut LimitsConfig| config.playbook = [("p".to_owned(), Limit::Most(1))].into(),
+            |config: &mut LimitsConfig| config.connector = [("okta.app".to_owned(), Limit::Most(1))].into(),
         ] {
             assert!(limits(change).count());
         }
@@ -274,6 +275,17 @@ mod tests {
         assert_eq!(spent.by_connector.get("okta.group"), Some(&1));
         assert_eq!(limits.over(&spent, ActionId(1), "p", ADD), None);
         assert!(limits.over(&spent, ActionId(2), "p", ADD).is_some());
+    }
+
+    #[test]
+    fn a_retry_is_held_where_too_many_stand_in_the_hour_already() {
+        let limits = |most| limits(|config| config.overall = Limit::Most(most));
+        let mut spent = Spent::default();
+        spent.record(ActionId(1), "p", ADD);
+        spent.record(ActionId(2), "p", ADD);
+        assert_eq!(limits(2).over(&spent, ActionId(1), "p", ADD), None);
+        assert!(limits(1).over(&spent, ActionId(1), "p", ADD).is_some_and(|over| !over.always));
+        assert!(limits(0).over(&spent, ActionId(1), "p", ADD).is_some_and(|over| over.always));
     }
 
     #[test]
@@ -323,6 +335,10 @@ mod tests {
         check_window(&[(10, 10), (310, 10), (669, 69), (670, 70)], 310);
         check_window(&[(10, 10), (310, 10), (670, 70), (729, 129)], 369);
         check_window(&[(10, 10), (310, 10), (670, 70), (730, 130)], 670);
+        // Half taken back meanwhile, only the half was a jump of an hour ago.
+        check_window(&[(300, 0), (100, 0), (310, 10), (360, 60)], 100);
+        check_window(&[(300, 0), (100, 0), (310, 10), (360, 60), (419, 119)], 159);
+        check_window(&[(300, 0), (100, 0), (310, 10), (360, 60), (420, 120)], 360);
         // Set right again meanwhile, there was no jump.
         check_window(&[(10, 10), (310, 10), (70, 70)], 10);
     }

@@ -292,6 +292,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_refusal_repeats_is_one_short_line() {
+        let name = format!("Admins\n{}", "x".repeat(200));
+        let guard = guard(|config| config.protected_groups = vec![name.clone()]);
+        let told = format!("`Admins {}` is protected by [guard] protected_groups or protected_apps", "x".repeat(93));
+        let why = admit(&guard, &ADD_USER, &json!({ "group": name }), PUBLISHED);
+        assert_eq!(why, Admission::Refused { why: told });
+    }
+
+    #[test]
     fn only_changes_of_access_grow_stale() {
         let guard = guard(|config| config.max_event_age = Some(Duration::from_secs(3600)));
         let params = json!({"user": ID});

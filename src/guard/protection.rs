@@ -169,8 +169,8 @@ impl Protected {
         let before_at = |login: &str| login.split('@').next().map(str::to_owned);
         self.users.iter().any(|protected| {
             *protected == name
-                || (!name.contains('@') && before_at(protected).as_deref() == Some(&name))
-                || (!protected.contains('@') && before_at(&name).as_deref() == Some(protected))
+                || before_at(protected).as_deref() == Some(&name)
+                || before_at(&name).as_deref() == Some(protected)
         })
     }
 }
@@ -195,5 +195,67 @@ fn collect<'a>(value: &'a Value, depth: usize, texts: &mut Vec<&'a str>) -> bool
         Value::Array(list) => list.iter().all(|item| collect(item, depth + 1, texts)),
         Value::Object(object) => object.values().all(|item| collect(item, depth + 1, texts)),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn protecting(users: &[&str], groups: &[&str]) -> Protected {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Protected::new(&GuardConfig {
+            protected_users: owned(users),
+            protected_groups: owned(groups),
+            ..GuardConfig::default()
+        })
+    }
+
+    #[test]
+    fn a_user_is_found_by_whatever_okta_finds_him_by() {
+        for (protected, named, is_listed) in [
+            ("00uannannannannannan", "00UANNANNANNANNANNAN", true),
+            ("ann@example.com", " Ann@Example.com", true),
+            ("ann@example.com", "ann", true),
+            ("ann", "ann@example.com", true),
+            ("ann", "ann", true),
+            ("ann@example.com", "ann@example.org", false),
+            ("ann@example.com", "an", false),
+            ("ann", "anna@example.com", false),
+            ("ann", "example.com", false),
+        ] {
+            assert_eq!(protecting(&[protected], &[]).is_listed(named), is_listed, "{protected}, {named}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_told_from_a_login_by_its_whole_form() {
+        assert!(looks_like_id("00uannannannannannan"));
+        for login in
+            ["00uannannannannannanx", "00uannannannannanna", "00gannannannannannan", "00uann@example.com.x", "ann", ""]
+        {
+            assert!(!looks_like_id(login), "{login}");
+        }
+        assert_eq!("00uann@example.com.x".len(), 20);
+    }
+
+    #[test]
+    fn names_are_looked_for_at_every_depth_and_what_lies_too_deep_is_refused() {
+        let protected = protecting(&[], &["Admins"]);
+        let found = |levels: usize, wrap: fn(Value) -> Value, name: &str| {
+            let params = (0..levels).fold(json!(name), |inner, _| wrap(inner));
+            protected.by_name(&params, Subject::default())
+        };
+        for wrap in [|inner| json!([1, inner]), |inner| json!({ "a": inner })] {
+            for levels in [1, MAX_DEPTH] {
+                assert!(found(levels, wrap, "admins").unwrap().contains("protected_groups"), "{levels}");
+                assert_eq!(found(levels, wrap, "others"), None, "{levels}");
+            }
+            for levels in [MAX_DEPTH + 1, MAX_DEPTH + 2, 100] {
+                assert!(found(levels, wrap, "others").unwrap().contains("too deep"), "{levels}");
+            }
+        }
     }
 }

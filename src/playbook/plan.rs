@@ -278,6 +278,7 @@ mod tests {
         assert!(applies(&playbook, &facts(&event("HIGH", user()))).unwrap());
         assert!(!applies(&playbook, &facts(&event("?", user()))).unwrap());
         let asking = compile(&PLAYBOOK.replace("'risk.level !=", "'user_risk !=")).unwrap();
+        assert_eq!(applying_facts(&asking).to_string(), "user_risk");
         let error = applies(&asking, &facts(&event("HIGH", user()))).unwrap_err();
         assert!(error.to_string().contains("`user_risk != \"UNKNOWN\"`"), "{error}");
     }

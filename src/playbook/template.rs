@@ -289,7 +289,7 @@ fn expressions(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The same text with everything in quotes blanked out, byte for byte.
+/// The same text with everything in quotes blanked out, and the quote that ends it, byte for byte.
 fn without_strings(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quote = None;
@@ -303,7 +303,7 @@ fn without_strings(text: &str) -> String {
             None if c == '"' || c == '\'' => quote = Some(c),
             _ => {}
         }
-        if inside || quote.is_some() {
+        if inside {
             out.extend(std::iter::repeat_n(' ', c.len_utf8()));
         } else {
             out.push(c);

@@ -63,6 +63,9 @@ pub enum BackupError {
         #[source]
         source: io::Error,
     },
+    /// The copy does not fit.
+    #[error("there is no room for the copy {}, or the system refuses to write it; make room, or choose another place", .0.display())]
+    NoRoom(PathBuf),
     /// The copy is not whole.
     #[error(
         "the copy is not whole ({0}), so it was not kept; `okta-responder check --state` tells whether the state file itself is \
@@ -144,7 +147,11 @@ fn copy(
             |row| row.get(0),
         )
         .map_err(StoreError::from)?;
-    vacuum(source, partial, || tell(Copying::Writing { done: held.metadata().map_or(0, |copy| copy.len()), of }))?;
+    let told = || tell(Copying::Writing { done: held.metadata().map_or(0, |copy| copy.len()), of });
+    vacuum(source, partial, told).map_err(|error| match error {
+        StoreError::Full | StoreError::Refused => BackupError::NoRoom(partial.to_owned()),
+        error => error.into(),
+    })?;
 
     tell(Copying::Checking);
     let copy = open_connection(partial)?;

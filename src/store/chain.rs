@@ -392,7 +392,7 @@ mod tests {
                 1 => drop(lines.remove(line)),
                 2 => lines.swap(line, other),
                 3 => lines.insert(other, whole[line].clone()),
-                _ => { let byte = to.index(lines[line].len()); drop(lines[line].remove(byte)); }
+                _ => { let byte = to.index(lines[line].len()); let _ = lines[line].remove(byte); }
             }
             prop_assume!(lines != whole);
             prop_assert!(verify(&lines, None).is_err(), "{what}: {}", String::from_utf8_lossy(&lines.concat()));

@@ -3,7 +3,7 @@
 use okta_responder::model::action::{ActionState, InDoubt};
 use stateright::{Model, Property};
 
-use crate::model::{Flight, Inbox, Kind, Protocol, State, places, wants_member};
+use crate::model::{Flight, Inbox, Kind, Place, Protocol, State, places, wants_member};
 
 pub const TWICE: &str = "no effect twice";
 pub const INVENTED: &str = "no effect without a claim on the file";
@@ -94,14 +94,25 @@ fn in_order(protocol: &Protocol, state: &State) -> bool {
     one_at_a_time && (!state.disorder || meddled)
 }
 
-/// Where nothing can happen any more, everything has ended, or waits visibly for a person.
+/// Where nothing can happen any more, everything has ended, or waits visibly for a person, or stands behind what does.
 fn ends_finished(protocol: &Protocol, state: &State) -> bool {
     !is_over(protocol, state) || {
         let read = usize::from(state.cursor) == state.inbox.len();
         let decided = state.inbox.iter().all(|event| *event == Inbox::Decided);
-        let ended =
-            places().all(|place| state.is_final(place) || state.at(place).row == Some(ActionState::NeedsAttention));
-        state.up && read && decided && ended
+        state.up && read && decided && places().all(|place| has_ended_or_waits(protocol, state, place))
+    }
+}
+
+/// Earlier actions hold the lane, and steps before hold those that come after them.
+fn has_ended_or_waits(protocol: &Protocol, state: &State, (event, step): Place) -> bool {
+    let waits = |place| !state.is_final(place) && has_ended_or_waits(protocol, state, place);
+    match state.at((event, step)).row {
+        Some(ActionState::NeedsAttention) => true,
+        Some(ActionState::Ready | ActionState::Retry) => {
+            protocol.kinds[step] == Kind::Set && (0..event).any(|earlier| waits((earlier, step)))
+        }
+        Some(ActionState::Waiting) => protocol.chained && (0..step).any(|before| waits((event, before))),
+        row => row.is_some_and(ActionState::is_final),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the end-to-end tests share: the real binary, run against a simulated org.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 #![allow(clippy::disallowed_methods, reason = "tests bound their waits by the real clock")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
 pub mod every;
 pub mod ledger;
+pub mod limits;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -126,6 +128,11 @@ timeout = "2s"
         binary().arg("--config").arg(self.config()).args(arguments).output().unwrap()
     }
 
+    /// The same after some words for the shell, such as `ulimit -f 0`.
+    pub fn command_under(&self, shell: &str, arguments: &[&str]) -> Output {
+        under(shell).arg("--config").arg(self.config()).args(arguments).output().unwrap()
+    }
+
     /// Runs a command that prints one JSON value.
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let output = self.command(arguments);
@@ -187,7 +194,17 @@ pub async fn live(store: &Store) -> StreamRow {
 }
 
 fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_okta-responder"));
+    prepared(Command::new(env!("CARGO_BIN_EXE_okta-responder")))
+}
+
+/// The program after some words for the shell, which it then takes the place of.
+fn under(shell: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{shell} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_okta-responder")]);
+    prepared(command)
+}
+
+fn prepared(mut command: Command) -> Command {
     command.env_remove("OKTA_RESPONDER_CONFIG").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
     command
 }
@@ -201,7 +218,15 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it on a configuration.
     pub fn start(config: &Path, environment: &[(&str, &str)]) -> Self {
-        let mut command = binary();
+        Self::spawn(binary(), config, environment)
+    }
+
+    /// Starts it after some words for the shell, such as `ulimit -f 0`.
+    pub fn start_under(shell: &str, config: &Path) -> Self {
+        Self::spawn(under(shell), config, &[])
+    }
+
+    fn spawn(mut command: Command, config: &Path, environment: &[(&str, &str)]) -> Self {
         command.arg("--config").arg(config).arg("run").envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new((Mutex::new(String::new()), Condvar::new()));
@@ -239,6 +264,11 @@ impl Daemon {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), Some(9), "{}", self.log());
+    }
+
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Its process id.

@@ -215,6 +215,7 @@ fn what_is_not_on_the_lists_is_refused_by_its_name() {
     check_refused("{{ event.count is is_odd }}", "there is no test `is_odd`");
     check_refused("{% if event.count is even %}{% endif %}", "there is no test `even`");
     check_refused("{{ event.count }} {{ event.count is odd }}", "there is no test `odd`");
+    check_refused("a text in front of it: {{ event.count | abs }}", "there is no filter `abs`");
     check_refused("{{ weather }}", "nothing is called `weather`; use one of event, risk,");
     check_refused("{{ event.count", "is not a template");
 }
