@@ -25,7 +25,11 @@ use support::{ms, quantile};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// Without limits, which would hold back a long run.
 const QUARANTINE: &str = r#"
+[guard.limits]
+overall = "unlimited"
+per_playbook = "unlimited"
 [[playbook]]
 name = "user-risk-changed"
 on = ["user.risk.detect"]
