@@ -145,8 +145,7 @@ async fn a_hostile_name_is_only_text_wherever_it_is_told() {
     }
 }
 
-/// The most memory that the daemon may ever take while Okta answers with whatever it likes, in MiB. README and SECURITY.md
-/// name it.
+/// The most memory that the daemon may ever take while Okta answers with whatever it likes, in MiB. SECURITY.md names it.
 const MEMORY_BOUND: u64 = 256;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,10 +69,10 @@ impl Limits {
         single.into_iter().chain(playbook.values()).chain(connector.values()).any(|limit| *limit != Limit::Unlimited)
     }
 
-    /// Whether one more change goes over a bound. An action that has counted in this hour already is none more; it is held
-    /// only where more than the bound stand in the hour, after the clock was set back or the bound was lowered.
+    /// Whether one more attempt goes over a bound. An action that has counted in this hour already is none more, unless the
+    /// hour holds more than the bound anyway, as after a clock was set back or a bound was lowered.
     pub fn over(&self, spent: &Spent, action: ActionId, playbook: &str, kind: &str) -> Option<Over> {
-        let more = u64::from(!spent.actions.contains(&action));
+        let one_more = u64::from(!spent.actions.contains(&action));
         let connector = connector_of(kind);
         let counted = |counts: &BTreeMap<String, u64>, name: &str| counts.get(name).copied().unwrap_or_default();
         let of_playbook = self.0.playbook.get(playbook);
@@ -92,7 +92,8 @@ impl Limits {
                 format!("by `{connector}`"),
             ),
         ];
-        let over = |limit: Limit, so_far: u64| matches!(limit, Limit::Most(most) if so_far + more > u64::from(most));
+        let over =
+            |limit: Limit, so_far: u64| matches!(limit, Limit::Most(most) if so_far + one_more > u64::from(most));
         // What never passes is told before what is only used up.
         let always = bounds.iter().find(|(limit, ..)| *limit == Limit::Most(0));
         let (limit, _, key, whose) = always.or_else(|| bounds.iter().find(|bound| over(bound.0, bound.1)))?;
@@ -132,7 +133,7 @@ pub struct Window {
     /// Both clocks at a moment when they agreed.
     wall: Timestamp,
     steady: Duration,
-    /// Since when the wall clock is ahead of them, and by how much it was then.
+    /// Since when the wall clock is ahead of them, and by how much it was at least.
     ahead: Option<(Duration, SignedDuration)>,
 }
 
@@ -152,8 +153,9 @@ impl Window {
             end = wall;
             *self = Self::new(wall, steady);
         } else {
-            // Believed is what it was ahead by all the time.
-            let (since, by) = self.ahead.map_or((steady, ahead), |(since, by)| (since, by.min(ahead)));
+            // The least that it was ahead in this hour: an attempt may have been made then.
+            let (since, least) = self.ahead.unwrap_or((steady, ahead));
+            let by = least.min(ahead);
             self.ahead = Some((since, by));
             if passed(since) >= HOUR {
                 end = end.saturating_add(by).unwrap_or(Timestamp::MAX);
@@ -274,6 +276,8 @@ mod tests {
         assert_eq!(spent.by_playbook.get("p"), Some(&1));
         assert_eq!(spent.by_connector.get("okta.group"), Some(&1));
         assert_eq!(limits.over(&spent, ActionId(1), "p", ADD), None);
+        let lowered = self::limits(|config| config.overall = Limit::Most(0));
+        assert!(lowered.over(&spent, ActionId(1), "p", ADD).is_some());
         assert!(limits.over(&spent, ActionId(2), "p", ADD).is_some());
     }
 

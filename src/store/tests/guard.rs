@@ -48,7 +48,8 @@ async fn past_a_limit_the_playbook_is_stopped_and_people_are_told_once() {
     let actions = inbox.plan("a", vec![ready("1"), ready("2"), ready("3"), ready("4"), message("m")]).await;
     let claims = inbox.claim_under(&config, 10).await;
     let taken: Vec<_> = claims.taken.iter().map(|taken| taken.action.id).collect();
-    assert_eq!(taken, [actions[0], actions[1], actions[4]]);
+    assert_eq!(taken[..3], [actions[0], actions[1], actions[4]]);
+    assert_eq!(claims.taken[3].action.step, "guard-alarm");
     assert_eq!(claims.stopped.iter().map(|stopped| stopped.action).collect::<Vec<_>>(), actions[2..4]);
     assert_eq!(claims.tripped.len(), 1);
     assert_eq!((claims.tripped[0].action, claims.tripped[0].alarm), (actions[2], true));
@@ -57,7 +58,7 @@ async fn past_a_limit_the_playbook_is_stopped_and_people_are_told_once() {
     assert!(held.error.unwrap().contains("per_playbook = 2"));
     // What comes later is held as well, also when its hour would have room, and nobody is told again.
     inbox.plan("b", vec![ready("5")]).await;
-    assert_eq!(inbox.taken(&config, 5000).await, ["guard-alarm"]);
+    assert!(inbox.taken(&config, 5000).await.is_empty());
     let store = Store::open(&file(&inbox.dir)).unwrap();
     let trips = store.trips().await.unwrap();
     assert_eq!(trips.len(), 1);
@@ -77,8 +78,8 @@ async fn who_lets_a_playbook_go_on_begins_its_count_anew() {
     assert!(inbox.store.trips().await.unwrap().is_empty());
     assert_eq!(inbox.row(actions[1]).await.reason.as_deref(), Some("resumed"));
     // One more, and the playbook is stopped again with an alarm of its own.
-    assert_eq!(inbox.taken(&config, 30).await, ["2", "guard-alarm"]);
-    assert_eq!(inbox.taken(&config, 40).await, ["guard-alarm"]);
+    assert_eq!(inbox.taken(&config, 30).await, ["2", "guard-alarm", "guard-alarm"]);
+    assert!(inbox.taken(&config, 40).await.is_empty());
     assert_eq!(inbox.state(actions[2]).await, ActionState::AwaitingApproval);
     let nobody = inbox.store.let_go_on("q", "ann", at(20)).await.unwrap();
     assert_eq!(nobody, LetGo { was_stopped: false, actions: 0 });
