@@ -106,6 +106,7 @@ impl Year {
             let outcomes = claims.taken.into_iter().map(|taken| {
                 let end = AttemptEnd {
                     action: taken.action.id,
+                    attempt: None,
                     outcome: Some("done"),
                     reason: None,
                     detail: None,

@@ -410,8 +410,8 @@ async fn serve(
     reload: &impl Fn() -> Option<Loaded>,
     (ground, identity): (&Ground, &Identity),
 ) -> Result<Ended, AppError> {
-    let Some(lost) = keeper::patiently(&engine.store, signals, || engine.store.mark_lost(engine.clock.now())).await?
-    else {
+    let mark_lost = || engine.store.mark_lost(engine.clock.now(), engine.patience());
+    let Some(lost) = keeper::patiently(&engine.store, signals, mark_lost).await? else {
         return Ok(Ended::Stopped);
     };
     if lost > 0 {

@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use okta_responder::demo::org::{Fault, Hold, Misbehaviour, OrgOptions, Service, User, events};
 use okta_responder::halt::{HALT_AT, Point};
@@ -282,6 +283,27 @@ async fn check(step: &str, point: Point, in_doubt: &str, effects: usize, state: 
     let attempts = ledger.store.list_attempts(action.id).await.unwrap();
     assert_eq!(attempts[0].reason.as_deref(), Some("interrupted"), "{step}");
     assert!(daemon.stop().success());
+}
+
+/// Half the time for which the daemon waits for an answer, so that the service is still at work when all is lost.
+const SLOWLY: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_is_still_at_work_on_is_waited_for_and_not_made_twice() {
+    for killed in [false, true] {
+        let every = Every::new(&["incident"], "").await;
+        every.scene.org.fault(every.fault("incident", Misbehaviour::DropThenProcess(SLOWLY)));
+        every.push();
+        if killed {
+            halt_and_kill(&every.scene, Point::Answered.name()).await;
+        }
+        let daemon = every.scene.daemon();
+        let ledger = Ledger::of(&every.scene).await;
+        let action = &ledger.at_rest(1).await[0];
+        let got = (every.effects("incident").len(), action.state.as_str(), action.reason.as_deref());
+        assert_eq!(got, (1, "settled", Some("found_done")), "killed: {killed}\n{}", daemon.log());
+        assert!(daemon.stop().success());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

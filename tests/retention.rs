@@ -154,6 +154,7 @@ impl Years {
             for taken in claims.taken {
                 let end = AttemptEnd {
                     action: taken.action.id,
+                    attempt: None,
                     outcome: Some("done"),
                     reason: None,
                     detail: None,

@@ -20,6 +20,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -80,6 +81,7 @@ pub fn catalogue() -> Vec<&'static ActionKind> {
 }
 
 /// The connectors of the configured services, by the name of the action.
+#[derive(Clone)]
 pub struct Registry {
     connectors: BTreeMap<&'static str, Arc<dyn Connector>>,
 }
@@ -205,6 +207,12 @@ pub trait Connector: Send + Sync {
 
     /// Reads the target back after an attempt whose outcome is unknown. Changes nothing.
     async fn verify(&self, call: &Call) -> Verdict;
+
+    /// How long after a request has left it may still take effect. Where a repeat would not be harmless, the target is not
+    /// read back before that: what the service is still at work on would not be found, and be made twice.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What one attempt is about.

@@ -60,6 +60,7 @@ pub struct ServiceNow {
     host: String,
     table: String,
     login: Login,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl ServiceNow {
         };
         let http = http::client(&base, config.timeout).map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
-        Ok(Self { http, base, host, table: config.table.clone(), login })
+        Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
     }
 
     /// Whether the instance answers and lets this account read the table. Changes nothing.
@@ -334,6 +335,10 @@ impl ServiceNow {
 
 #[async_trait]
 impl Connector for ServiceNow {
+    fn patience(&self) -> Duration {
+        self.timeout
+    }
+
     async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         let incident = match IncidentParams::parse(&call.params).and_then(|params| NewIncident::new(params, &call.key))
         {

@@ -296,7 +296,9 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     };
     halt::point(Point::Answered);
     let took = engine.clock.elapsed().saturating_sub(began);
-    let end = outcome::of_attempt(&action, outcome, policy(engine), engine.clock.now());
+    let patience = engine.connectors.get(&action.kind).map(|connector| connector.patience()).unwrap_or_default();
+    let policy = RetryPolicy { still_at_work: patience.saturating_sub(took), ..policy(engine) };
+    let end = outcome::of_attempt(&action, outcome, policy, engine.clock.now());
     tell(&action, &end, took);
     record(engine, end).await?;
     halt::point(Point::OutcomeStored);
@@ -391,7 +393,11 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
 }
 
 fn policy(engine: &Engine) -> RetryPolicy {
-    RetryPolicy { schedule: engine.settings.retry, give_up_after: engine.settings.give_up_after }
+    RetryPolicy {
+        schedule: engine.settings.retry,
+        give_up_after: engine.settings.give_up_after,
+        still_at_work: Duration::ZERO,
+    }
 }
 
 fn no_connector(kind: &str) -> Failure {

@@ -202,6 +202,12 @@ impl Engine {
         filter_for(&self.wanted, self.settings.max_filter_types).unwrap_or_default()
     }
 
+    /// Tells for a kind of action how long its service may still be at work on a request that nobody waits for any more.
+    pub(crate) fn patience(&self) -> impl Fn(&str) -> Duration + Send + use<> {
+        let connectors = self.connectors.clone();
+        move |kind| connectors.get(kind).map(|connector| connector.patience()).unwrap_or_default()
+    }
+
     /// Puts right what a clock that ran ahead has put off too far.
     pub(crate) async fn pull_back(&self) -> Result<usize, StoreError> {
         let waits = self.playbooks.iter().flat_map(|playbook| &playbook.steps).filter_map(|step| step.wait);

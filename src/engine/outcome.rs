@@ -16,15 +16,18 @@ pub struct RetryPolicy {
     pub schedule: Schedule,
     /// No attempt begins later than this after the time for retries began.
     pub give_up_after: Duration,
+    /// How long the service may still be at work on a request whose outcome is unknown; it is not read back before that.
+    pub still_at_work: Duration,
 }
 
-/// The first pause before the target of an unknown attempt is read back: the service may still be at work.
+/// The least pause before the target of an unknown attempt is read back.
 const BEFORE_READING_BACK: Duration = Duration::from_millis(500);
 
 /// T4 for an attempt that was sent.
 pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
     let end = |word, happening, failure: Option<Failure>| AttemptEnd {
         action: action.id,
+        attempt: Some(action.attempt),
         outcome: Some(word),
         reason: failure.as_ref().map(|failure| failure.reason.as_str()),
         detail: failure.map(|failure| failure.detail),
@@ -46,7 +49,7 @@ pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: 
         }
         Outcome::Permanent(failure) => end("permanent", Happening::WillNotPass, Some(failure)),
         Outcome::Unknown(failure) => AttemptEnd {
-            due: Some(after(now, BEFORE_READING_BACK)),
+            due: Some(after(now, BEFORE_READING_BACK.max(policy.still_at_work))),
             ..end("unknown", Happening::OutcomeLost, Some(failure))
         },
     }
@@ -56,6 +59,7 @@ pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: 
 pub fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: Timestamp) -> AttemptEnd {
     let end = |happening, reason, detail: &str| AttemptEnd {
         action: action.id,
+        attempt: Some(action.attempt.saturating_sub(1)),
         outcome: None,
         reason: Some(reason),
         detail: Some(detail.to_owned()),
@@ -214,6 +218,7 @@ mod tests {
     const POLICY: RetryPolicy = RetryPolicy {
         schedule: Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(300) },
         give_up_after: Duration::from_secs(3600),
+        still_at_work: Duration::ZERO,
     };
 
     fn failure() -> Failure {

@@ -139,6 +139,10 @@ impl Store {
                      WHERE e.state = 'new' AND coalesce(e.retry_at, 0) <= ?1
                        AND NOT EXISTS (SELECT 1 FROM event p WHERE p.state = 'new' AND p.retry_at > ?1
                                                                AND p.subject = e.subject AND p.id < e.id)
+                       -- Whether a newer one that came before it counts, or is an echo, is known when that is decided.
+                       AND NOT (e.risk IS NOT NULL AND NOT e.backfill AND EXISTS (
+                                SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
+                                   AND n.risk IS NOT NULL AND n.state = 'new' AND n.id < e.id))
                        AND (e.subject IS NULL OR e.subject NOT IN (SELECT value FROM json_each(?4)))
                      ORDER BY e.backfill, e.id LIMIT ?2",
                 )?

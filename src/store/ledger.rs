@@ -120,6 +120,8 @@ pub struct Claimed {
 pub struct AttemptEnd {
     /// The action.
     pub action: ActionId,
+    /// The number of the attempt; `None` for the one that is its last.
+    pub attempt: Option<u32>,
     /// The attempt's outcome word; `None` when this is about reading back.
     pub outcome: Option<&'static str>,
     /// A word from a closed list.
@@ -204,22 +206,31 @@ impl Store {
     }
 
     /// Marks every attempt without an outcome as unknown: the process that made it is gone. Called once at start, before
-    /// anything is claimed. Returns how many there were.
-    pub async fn mark_lost(&self, now: Timestamp) -> Result<usize, StoreError> {
+    /// anything is claimed. `patience` tells for a kind of action how long the service may still be at work on it. Returns
+    /// how many there were.
+    pub async fn mark_lost(
+        &self,
+        now: Timestamp,
+        patience: impl Fn(&str) -> Duration + Send + 'static,
+    ) -> Result<usize, StoreError> {
         self.write(move |connection| {
-            let lost: Vec<i64> = connection
-                .prepare_cached("SELECT action FROM attempt WHERE outcome IS NULL")?
-                .query_map([], |row| row.get(0))?
+            let lost: Vec<(i64, u32, String)> = connection
+                .prepare_cached(
+                    "SELECT t.action, t.number, a.kind FROM attempt t JOIN action a ON a.id = t.action
+                     WHERE t.outcome IS NULL",
+                )?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect::<Result<_, _>>()?;
-            for action in &lost {
+            for (action, number, kind) in &lost {
                 let end = AttemptEnd {
                     action: ActionId(*action),
+                    attempt: Some(*number),
                     outcome: Some("unknown"),
                     reason: Some("interrupted"),
                     detail: Some("the daemon stopped while the request was under way".to_owned()),
                     happening: Some(Happening::OutcomeLost),
                     receipt: None,
-                    due: Some(now),
+                    due: Some(later(now, patience(kind))),
                 };
                 // An action that is not under way any more stays where it is; nothing may keep the daemon from starting.
                 let _ = record_outcome(connection, &end, now)?;
@@ -365,13 +376,17 @@ fn record_outcome(
         connection
             .prepare_cached(
                 "UPDATE attempt SET ended_at = ?2, outcome = ?3, reason = ?4, detail = ?5
-                 WHERE action = ?1 AND outcome IS NULL",
+                 WHERE action = ?1 AND number = coalesce(?6, number) AND outcome IS NULL",
             )?
-            .execute(params![end.action.0, to_ms(now), outcome, end.reason, end.detail])?;
+            .execute(params![end.action.0, to_ms(now), outcome, end.reason, end.detail, end.attempt])?;
     }
     let state = state_of(connection, end.action)?;
-    // What reading back found is about an unknown attempt, and says nothing of one that was begun since.
-    let stale = end.outcome.is_none() && state != ActionState::Unknown;
+    let last: u32 = connection
+        .prepare_cached("SELECT coalesce(max(number), 0) FROM attempt WHERE action = ?1")?
+        .query_row([end.action.0], |row| row.get(0))?;
+    // What reading back found is about one unknown attempt, and says nothing of one that was begun since.
+    let stale =
+        end.outcome.is_none() && (state != ActionState::Unknown || end.attempt.is_some_and(|attempt| attempt != last));
     if let Some(happening) = end.happening
         && (stale || state.after(happening).is_err())
     {

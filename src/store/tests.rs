@@ -3,6 +3,7 @@
 mod guard;
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -107,7 +108,16 @@ fn judge_of(config: GuardConfig, second: i64) -> Judge {
 }
 
 fn end(action: ActionId, outcome: Option<&'static str>, happening: Happening) -> AttemptEnd {
-    AttemptEnd { action, outcome, reason: None, detail: None, happening: Some(happening), receipt: None, due: None }
+    AttemptEnd {
+        action,
+        outcome,
+        reason: None,
+        detail: None,
+        happening: Some(happening),
+        receipt: None,
+        due: None,
+        attempt: None,
+    }
 }
 
 impl Inbox {
@@ -542,8 +552,12 @@ async fn what_was_written_is_there_when_the_file_is_opened_again() {
     drop((store, other));
     let inbox = Inbox { store: Store::open(&file(&dir)).unwrap(), stream, dir };
     assert_eq!(inbox.state(action).await, ActionState::Started);
-    assert_eq!(inbox.store.mark_lost(at(3)).await.unwrap(), 1);
-    assert_eq!(inbox.store.mark_lost(at(3)).await.unwrap(), 0, "what is unknown already is not lost again");
+    assert_eq!(inbox.store.mark_lost(at(3), |_| Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(
+        inbox.store.mark_lost(at(3), |_| Duration::ZERO).await.unwrap(),
+        0,
+        "what is unknown already is not lost again"
+    );
     assert_eq!(inbox.state(action).await, ActionState::Unknown);
     assert!(inbox.claim(9).await.is_empty(), "an unknown action is never just sent again");
     let unsettled = inbox.store.unsettled(at(3), 10).await.unwrap();
@@ -673,8 +687,8 @@ async fn an_attempt_whose_action_was_moved_meanwhile_never_keeps_the_daemon_from
     // What an older version, or a stale verdict, may have left behind.
     let raw = Connection::open(file(&inbox.dir)).unwrap();
     raw.execute("UPDATE action SET state = 'cancelled', finished_at = 1", []).unwrap();
-    assert_eq!(inbox.store.mark_lost(at(2)).await.unwrap(), 1);
-    assert_eq!(inbox.store.mark_lost(at(3)).await.unwrap(), 0);
+    assert_eq!(inbox.store.mark_lost(at(2), |_| Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(inbox.store.mark_lost(at(3), |_| Duration::ZERO).await.unwrap(), 0);
     assert_eq!(inbox.rows().await[0].state, "cancelled");
     assert_eq!(inbox.store.list_attempts(action.0).await.unwrap()[0].outcome.as_deref(), Some("unknown"));
 }

@@ -94,7 +94,11 @@ impl Bench {
             self.store = Store::open(&next.path().join(FILE)).unwrap();
             self.dir = next;
         }
-        assert_eq!(self.store.mark_lost(self.at()).await.unwrap(), self.ledger.mark_lost(self.now), "lost attempts");
+        assert_eq!(
+            self.store.mark_lost(self.at(), |_| Duration::ZERO).await.unwrap(),
+            self.ledger.mark_lost(self.now),
+            "lost attempts"
+        );
     }
 
     fn at(&self) -> Timestamp {
@@ -285,6 +289,7 @@ impl Bench {
         let success = matches!(happening, Some(Happening::Succeeded | Happening::FoundDone));
         AttemptEnd {
             action: ActionId(row),
+            attempt: None,
             outcome: None,
             reason: Some("told"),
             detail: Some("so".to_owned()),

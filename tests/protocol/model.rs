@@ -678,6 +678,7 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
     let policy = RetryPolicy {
         schedule: Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
         give_up_after: Duration::from_secs(3600),
+        still_at_work: Duration::ZERO,
     };
     let now = Timestamp::UNIX_EPOCH;
     let claimed = |in_doubt| Claimed {

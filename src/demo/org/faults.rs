@@ -64,6 +64,9 @@ pub enum Misbehaviour {
     Html,
     /// Processed after a pause.
     Delay(Duration),
+    /// The connection is closed without an answer at once, and the request is processed after a pause. Over SMTP there is
+    /// no pause.
+    DropThenProcess(Duration),
     /// Not processed; status 200 and a JSON body that never ends.
     EndlessBody,
     /// Processed; instead of the answer a body trickles in that never ends, a byte at a time.
@@ -254,6 +257,16 @@ pub(super) async fn misbehave(
         Misbehaviour::DropBefore => unanswered(&wire),
         Misbehaviour::DropAfter => {
             next.run(request).await;
+            unanswered(&wire)
+        }
+        Misbehaviour::DropThenProcess(pause) => {
+            let (parts, body) = request.into_parts();
+            if let Ok(body) = axum::body::to_bytes(body, usize::MAX).await {
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    next.run(Request::from_parts(parts, Body::from(body))).await;
+                });
+            }
             unanswered(&wire)
         }
         Misbehaviour::EndlessBody => {

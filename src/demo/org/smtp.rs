@@ -185,7 +185,7 @@ impl Session {
             Some(Misbehaviour::RateLimited { .. } | Misbehaviour::ConcurrencyLimited { .. }) => {
                 "421 too many messages".to_owned()
             }
-            Some(Misbehaviour::DropAfter | Misbehaviour::TruncateBody) => {
+            Some(Misbehaviour::DropAfter | Misbehaviour::DropThenProcess(_) | Misbehaviour::TruncateBody) => {
                 process(self);
                 return Ok(Then::HangUp);
             }

@@ -334,7 +334,7 @@ proptest! {
                         let Inbox { store, stream, dir } = inbox;
                         drop(store);
                         inbox = Inbox { store: Store::open(&file(&dir)).unwrap(), stream, dir };
-                        inbox.store.mark_lost(at(minute * 60)).await.unwrap();
+                        inbox.store.mark_lost(at(minute * 60), |_| Duration::ZERO).await.unwrap();
                         for action in under_way.drain(..) {
                             let found = AttemptEnd { due: Some(at(0)), ..end(action, None, Happening::FoundUndone) };
                             inbox.store.record_outcome(found, at(minute * 60)).await.unwrap();
