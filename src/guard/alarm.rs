@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn texts_at_any_depth_are_filled_and_checked() {
         let filled = message("slack.message.post", "blocks = [{ a = ['{{ playbook }}', 1] }]\ntext = 't'");
-        assert_eq!(filled["blocks"], json!([{"a": ["<p>", 1]}]));
+        assert_eq!(filled["blocks"], json!([{"a": ["&lt;p&gt;", 1]}]));
         for blocks in ["[['{{ user }}']]", "[{ a = '{{ user }}' }]"] {
             let config = config("slack.message.post", &format!("blocks = {blocks}"));
             assert!(check(&config).unwrap_err().ends_with("not `user`"));

@@ -142,7 +142,8 @@ impl Store {
                        -- Whether a newer one that came before it counts, or is an echo, is known when that is decided.
                        AND NOT (e.risk IS NOT NULL AND NOT e.backfill AND EXISTS (
                                 SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
-                                   AND n.risk IS NOT NULL AND n.state = 'new' AND n.id < e.id))
+                                   AND n.risk <> 'UNKNOWN' AND n.state = 'new' AND n.id < e.id
+                                   AND n.stream IN (SELECT id FROM stream WHERE kind = 'live' OR execute)))
                        AND (e.subject IS NULL OR e.subject NOT IN (SELECT value FROM json_each(?4)))
                      ORDER BY e.backfill, e.id LIMIT ?2",
                 )?

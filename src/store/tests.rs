@@ -144,6 +144,12 @@ impl Inbox {
         uuids
     }
 
+    /// Ends an event without a run.
+    async fn close(&self, uuid: &str, verdict: EventVerdict) {
+        let event = self.pending(uuid).await.id;
+        self.store.commit_decisions(vec![Decision { event, verdict, runs: Vec::new() }], at(1)).await.unwrap();
+    }
+
     async fn pending(&self, uuid: &str) -> PendingEvent {
         let id = self.store.find_event(uuid).await.unwrap().unwrap().0.id;
         self.store
@@ -774,12 +780,25 @@ async fn an_event_that_arrives_after_what_happened_later_does_not_undo_it() {
     let late =
         vec![told("late", "ann", "LOW", 10), told("tie", "ann", "LOW", 20), plain, told("bob", "bob", "HIGH", 10)];
     inbox.receive(late).await;
-    for (uuid, superseded) in [("high", false), ("late", true), ("tie", false), ("plain", false), ("bob", false)] {
+    let waiting = inbox.undecided(1).await;
+    assert_eq!(waiting, ["high", "unknown", "tie", "plain", "bob"], "what `late` comes to is known after `high`");
+    inbox.close("high", EventVerdict::Decided).await;
+    for (uuid, superseded) in [("late", true), ("tie", false), ("plain", false), ("bob", false)] {
         assert_eq!(inbox.pending(uuid).await.superseded, superseded, "{uuid}");
     }
     // In the order in which things happened, every one of them is acted on.
     inbox.receive(vec![told("newer", "ann", "LOW", 30), told("newest", "ann", "HIGH", 40)]).await;
-    assert!(!inbox.pending("newer").await.superseded && !inbox.pending("high").await.superseded);
+    assert!(!inbox.pending("newer").await.superseded && !inbox.pending("newest").await.superseded);
+}
+
+#[tokio::test]
+async fn an_event_that_turns_out_to_be_an_echo_supersedes_nothing() {
+    let inbox = Inbox::open().await;
+    let told = |uuid, risk, second| NewEvent { risk: Some(risk), ..event(uuid, "ann", second) };
+    inbox.receive(vec![told("echo", "LOW", 20), told("late", "HIGH", 10)]).await;
+    assert_eq!(inbox.undecided(1).await, ["echo"]);
+    inbox.close("echo", EventVerdict::Skipped("echo".to_owned())).await;
+    assert!(!inbox.pending("late").await.superseded);
 }
 
 #[tokio::test]
