@@ -86,6 +86,29 @@ async fn who_lets_a_playbook_go_on_begins_its_count_anew() {
 }
 
 #[tokio::test]
+async fn a_clock_that_ran_ahead_when_a_playbook_was_let_go_on_opens_no_door() {
+    let inbox = Inbox::open().await;
+    let config = limited(1);
+    inbox.plan("a", vec![ready("1"), ready("2")]).await;
+    assert_eq!(inbox.taken(&config, 10).await, ["1"]);
+    inbox.store.let_go_on("p", "ann", at(100_000)).await.unwrap();
+    for (step, second, taken) in [("3", 20, true), ("4", 30, false)] {
+        inbox.plan(step, vec![ready(step)]).await;
+        assert_eq!(inbox.taken(&config, second).await.contains(&step.to_owned()), taken, "{step}");
+    }
+}
+
+#[tokio::test]
+async fn who_lets_a_playbook_go_on_begins_its_count_anew_also_after_attempts_by_a_clock_that_ran_ahead() {
+    let inbox = Inbox::open().await;
+    let config = limited(1);
+    inbox.plan("a", vec![ready("1"), ready("2")]).await;
+    assert_eq!(inbox.taken(&config, 100_000).await, ["1"]);
+    inbox.store.let_go_on("p", "ann", at(20)).await.unwrap();
+    assert_eq!(inbox.taken(&config, 30).await, ["2"]);
+}
+
+#[tokio::test]
 async fn a_person_can_stop_a_playbook_and_its_steps_that_want_approval_stay_held() {
     let inbox = Inbox::open().await;
     let config = limited(9);
@@ -150,7 +173,6 @@ async fn what_a_person_approved_passes_the_limit_and_does_not_count() {
     let row = inbox.row(actions[1]).await;
     assert_eq!((row.approved_at, row.approved_by.as_deref()), (Some(at(20)), Some("ann (uid 7)")));
     assert_eq!(inbox.taken(&config, 20).await, ["2", "guard-alarm"]);
-    inbox.store.let_go_on("p", "ann", at(5)).await.unwrap();
     // Its retry passes as well; what is planned anew needs another approval.
     inbox.fails(actions[1], 30).await;
     assert_eq!(inbox.taken(&config, 3000).await, ["2"]);
