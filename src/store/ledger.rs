@@ -351,7 +351,8 @@ fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Tim
             connection
                 .prepare_cached(
                     "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5,
-                                       attempts = (SELECT count(*) FROM attempt WHERE attempt.action = action.id)
+                                       attempts = (SELECT coalesce(max(number), 0) FROM attempt
+                                                   WHERE attempt.action = action.id)
                      WHERE id = ?1",
                 )?
                 .execute(params![

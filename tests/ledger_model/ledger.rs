@@ -416,7 +416,7 @@ impl Ledger {
                 action.lane.get_or_insert_with(|| "late".to_owned());
                 action.reason = Some("prepared");
                 action.error = false;
-                action.attempts = action.made.len() as u32;
+                action.attempts = action.made.last().map_or(0, |attempt| attempt.number);
                 assert!(action.goes_on(happening, now));
             }
         }

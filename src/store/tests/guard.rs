@@ -286,6 +286,36 @@ async fn what_is_held_in_great_number_is_held_in_parts() {
     assert_eq!((claims.stopped.len(), claims.more), (100, false));
 }
 
+#[tokio::test]
+async fn however_a_person_moves_an_action_no_two_of_its_attempts_have_one_number() {
+    let inbox = Inbox::open().await;
+    let protecting = GuardConfig { protected_users: vec!["a".to_owned()], ..limited(9) };
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    let run = RunId(inbox.row(action).await.run);
+    let prepare = async |result| {
+        let preparation = Preparation { action, run, facts: None, result };
+        inbox.store.commit_preparations(vec![preparation], at(3)).await.unwrap();
+    };
+    let person = async |change| inbox.store.change_by_person(action, change, at(3)).await.unwrap();
+    // Tried, refused, planned anew, put off, taken back, tried again: the tries that were put off have no rows.
+    assert_eq!(inbox.claim(2).await.len(), 1);
+    inbox.fails(action, 3).await;
+    assert!(inbox.taken(&protecting, 3).await.is_empty());
+    person(PersonChange::Retry).await;
+    prepare(Err((at(3), "later".to_owned()))).await;
+    person(PersonChange::Cancel).await;
+    person(PersonChange::Retry).await;
+    assert_eq!(inbox.claim(4).await.len(), 1);
+    inbox.fails(action, 4).await;
+    // Refused and planned anew once more.
+    assert!(inbox.taken(&protecting, 5).await.is_empty());
+    person(PersonChange::Retry).await;
+    prepare(Ok(prepared(Happening::Prepared))).await;
+    assert_eq!(inbox.claim(6).await.len(), 1);
+    let numbers: Vec<_> = inbox.store.list_attempts(action.0).await.unwrap().iter().map(|row| row.number).collect();
+    assert_eq!(numbers, [1, 3, 4]);
+}
+
 /// What happens to the store next.
 #[derive(Debug, Clone)]
 enum Step {
