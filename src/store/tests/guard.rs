@@ -287,6 +287,22 @@ async fn what_is_held_in_great_number_is_held_in_parts() {
 }
 
 #[tokio::test]
+async fn a_great_number_of_users_who_have_to_be_asked_for_is_not_looked_at_again_before_one_was_read() {
+    let inbox = Inbox::open().await;
+    let config = GuardConfig { protected_roles: vec!["any".to_owned()], ..limited(9) };
+    for number in 0..6 {
+        let steps = (0..100).map(|step| ready(&format!("{step}"))).collect();
+        inbox.plan(&format!("event-{number}"), steps).await;
+    }
+    let claims = inbox.claim_under(&config, 5).await;
+    assert_eq!((claims.unasked.len(), claims.more), (5, false));
+    // Where something else is among them, what is behind has its turn at once.
+    let protecting = GuardConfig { protected_users: vec!["event-0".to_owned()], ..config };
+    let claims = inbox.claim_under(&protecting, 5).await;
+    assert_eq!((claims.stopped.len(), claims.unasked.len(), claims.more), (100, 4, true));
+}
+
+#[tokio::test]
 async fn however_a_person_moves_an_action_no_two_of_its_attempts_have_one_number() {
     let inbox = Inbox::open().await;
     let protecting = GuardConfig { protected_users: vec!["a".to_owned()], ..limited(9) };
