@@ -303,6 +303,26 @@ async fn a_great_number_of_users_who_have_to_be_asked_for_is_not_looked_at_again
 }
 
 #[tokio::test]
+async fn an_alarm_is_sent_also_when_the_state_file_is_a_copy_that_was_put_in_place() {
+    let inbox = Inbox::open().await;
+    let config = limited(1);
+    let actions = inbox.plan("a", vec![ready("1"), ready("2"), message("m")]).await;
+    let raw = Connection::open(file(&inbox.dir)).unwrap();
+    raw.execute("INSERT INTO control (name, value, at) VALUES ('copied', '1', ?1)", [to_ms(at(1))]).unwrap();
+    inbox.store.begin_work(at(9)).await.unwrap();
+    let claims = inbox.claim_under(&config, 10).await;
+    assert_eq!(claims.tripped.len(), 1);
+    let alarm = &claims.taken.iter().find(|taken| taken.action.step == "guard-alarm").unwrap().action;
+    assert!(!inbox.store.may_be_done_since_copy(alarm.id, alarm.attempt).await.unwrap());
+    assert!(inbox.store.may_be_done_since_copy(actions[2], 1).await.unwrap());
+    // One that was planned when the copy was made may have been sent.
+    inbox.fails(alarm.id, 11).await;
+    raw.execute("DELETE FROM attempt WHERE action = ?1", [alarm.id.0]).unwrap();
+    raw.execute("UPDATE control SET at = ?1 WHERE name = 'restored'", [to_ms(at(20))]).unwrap();
+    assert!(inbox.store.may_be_done_since_copy(alarm.id, 1).await.unwrap());
+}
+
+#[tokio::test]
 async fn however_a_person_moves_an_action_no_two_of_its_attempts_have_one_number() {
     let inbox = Inbox::open().await;
     let protecting = GuardConfig { protected_users: vec!["a".to_owned()], ..limited(9) };
