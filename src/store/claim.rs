@@ -210,10 +210,14 @@ impl Claim<'_> {
         Ok(Ruled::Moved)
     }
 
-    fn take(&mut self, action: Claimed, call: Cleared<Call>, counted: bool) -> Result<(), StoreError> {
+    fn take(&mut self, mut action: Claimed, call: Cleared<Call>, counted: bool) -> Result<(), StoreError> {
+        if action.attempt == 1 {
+            // A pause, a stop or the guard may have kept it longer than retries go on: that was no trying.
+            action.retry_from = self.now;
+        }
         self.connection
-            .prepare_cached("UPDATE action SET attempts = ?2 WHERE id = ?1")?
-            .execute(params![action.id.0, action.attempt])?;
+            .prepare_cached("UPDATE action SET attempts = ?2, retry_from = ?3 WHERE id = ?1")?
+            .execute(params![action.id.0, action.attempt, to_ms(action.retry_from)])?;
         change_state(self.connection, action.id, Happening::Claimed, self.now)?;
         self.connection
             .prepare_cached("INSERT INTO attempt (action, number, started_at, counted) VALUES (?1, ?2, ?3, ?4)")?

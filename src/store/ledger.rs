@@ -107,7 +107,7 @@ pub struct Claimed {
     pub attempt: u32,
     /// What to do in doubt.
     pub in_doubt: InDoubt,
-    /// When its time for retries began: when it was planned, or when a person asked for it again.
+    /// When its time for retries began: with its first attempt, or when a person asked for it again.
     pub retry_from: Timestamp,
     /// Since when it is in the state in which it was found.
     pub since: Timestamp,

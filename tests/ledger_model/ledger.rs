@@ -487,6 +487,9 @@ impl Ledger {
         };
         let Some((happening, reason)) = stop else {
             assert!(action.goes_on(Happening::Claimed, now));
+            if action.attempts == 0 {
+                action.retry_from = now;
+            }
             action.attempts += 1;
             let number = action.attempts;
             action.made.push(Attempt { number, started: now, ended: None, outcome: None });

@@ -352,6 +352,19 @@ async fn however_a_person_moves_an_action_no_two_of_its_attempts_have_one_number
     assert_eq!(numbers, [1, 3, 4]);
 }
 
+#[tokio::test]
+async fn the_time_for_retries_begins_with_the_first_attempt_however_long_that_was_put_off() {
+    let inbox = Inbox::open().await;
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    inbox.store.set_paused(true, at(2)).await.unwrap();
+    inbox.store.set_paused(false, at(900_000)).await.unwrap();
+    for second in [900_001, 900_060] {
+        let claims = inbox.claim_under(&limited(9), second).await;
+        assert_eq!(claims.taken[0].action.retry_from, at(900_001), "{second}");
+        inbox.fails(action, second).await;
+    }
+}
+
 /// What happens to the store next.
 #[derive(Debug, Clone)]
 enum Step {
