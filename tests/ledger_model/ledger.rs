@@ -515,14 +515,14 @@ impl Ledger {
             before || action.id.is_some_and(|row| self.passed.contains(&row))
         };
         let spent: Vec<_> = self.actions.iter().filter(counts).collect();
-        if spent.iter().any(|action| action.id == Some(row)) {
-            return None;
-        }
+        // What counts already is none more, but does not pass where too many count anyway.
+        let one_more = usize::from(!spent.iter().any(|action| action.id == Some(row)));
         let playbook = self.actions.iter().find(|action| action.id == Some(row))?.playbook;
         let of_playbook = spent.iter().filter(|action| action.playbook == playbook).count();
         let bounds = [(self.policy.overall, spent.len()), (self.policy.per_playbook, of_playbook)];
-        let over = |(bound, spent): &(Option<u32>, usize)| bound.is_some_and(|most| *spent >= most as usize);
-        bounds.iter().any(over).then(|| bounds.iter().any(|(bound, _)| *bound == Some(0)))
+        let over = |(bound, spent): &(Option<u32>, usize)| bound.is_some_and(|most| *spent + one_more > most as usize);
+        let always = bounds.iter().any(|(bound, _)| *bound == Some(0));
+        (always || bounds.iter().any(over)).then_some(always)
     }
 
     fn lane_is_free(&self, action: &Action) -> bool {
@@ -719,10 +719,26 @@ impl Ledger {
                 let mut before = self.events.iter().filter(waits_for);
                 subject(event.event).is_none() || !before.any(|other| other.is_put_off(now))
             })
+            .filter(|event| !self.waits_for_a_newer_one(event))
             .map(|event| (!self.streams[event.stream].live, event.id, self.is_superseded(event)))
             .collect();
         found.sort_unstable();
         found.into_iter().filter_map(|(_, row, superseded)| Some((row?, superseded))).collect()
+    }
+
+    /// Whether a risk event that happened later, and had arrived before, is still to be decided: it may be an echo.
+    fn waits_for_a_newer_one(&self, event: &Event) -> bool {
+        let counts = |stream: usize| self.streams[stream].live || self.streams[stream].execute;
+        let newer = |other: &Event| {
+            other.id < event.id
+                && other.state == "new"
+                && subject(other.event) == subject(event.event)
+                && risk(other.event).is_some()
+                && published(other.event) > published(event.event)
+                && counts(other.stream)
+        };
+        let is_asked = self.streams[event.stream].live && subject(event.event).is_some() && risk(event.event).is_some();
+        is_asked && self.events.iter().any(newer)
     }
 
     /// By any event of a user's that happened later, for a backfill that acts; for a live event only by one that had

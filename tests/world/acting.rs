@@ -102,12 +102,12 @@ async fn doubtful(settings: &str) -> Every {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_doubt_that_can_never_be_read_back_is_left_to_a_person() {
-    let every = doubtful(&format!("{FAST}give_up_after = \"4s\"\n")).await;
+    let every = doubtful(&format!("{FAST}give_up_after = \"10s\"\n")).await;
     let daemon = every.scene.daemon();
     let ledger = Ledger::of(&every.scene).await;
     let action = ledger.wait_for("incident", "needs_attention").await;
     let why = action.error.unwrap();
-    assert!(why.starts_with("whether it was done could not be read back for 4s") && why.contains("503"), "{why}");
+    assert!(why.starts_with("whether it was done could not be read back for 10s") && why.contains("503"), "{why}");
     let log = daemon.log();
     assert_eq!(log.matches("an unknown attempt stays unknown").count(), 1, "{log}");
     assert_eq!(log.matches("needs attention").count(), 1, "{log}");
