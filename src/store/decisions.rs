@@ -184,14 +184,28 @@ impl Store {
     }
 
     /// Whether changes of a user's access are planned or under way, in all runs or in those before one. What only a person
-    /// can move does not count.
+    /// can move does not count, nor what comes behind that: in a lane of which it is the first, or waiting for such a step
+    /// without end.
     pub async fn has_open_changes(&self, subject: &str, before: Option<RunId>) -> Result<bool, StoreError> {
         let subject = subject.to_owned();
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM action WHERE subject = ?1 AND kind LIKE 'okta.%' AND lane IS NOT NULL AND run < ?2
-                        AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown'))",
+                    "SELECT EXISTS (SELECT 1 FROM action a WHERE subject = ?1 AND kind LIKE 'okta.%' AND lane IS NOT NULL AND run < ?2
+                        AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown')
+                        AND NOT (state IN ('waiting', 'ready', 'retry') AND (
+                            coalesce((SELECT h.state FROM action h WHERE h.lane = a.lane
+                                 AND h.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
+                                                 'awaiting_approval')
+                               ORDER BY h.id LIMIT 1), '') IN ('needs_attention', 'awaiting_approval')
+                            OR (state = 'waiting' AND wait_until IS NULL AND EXISTS (
+                                SELECT 1 FROM json_each(a.after) named JOIN action d ON d.run = a.run AND d.step = named.value
+                                 WHERE d.state IN ('needs_attention', 'awaiting_approval')
+                                    OR (d.state IN ('waiting', 'ready', 'retry') AND
+                                        (SELECT h.state FROM action h WHERE h.lane = d.lane
+                                            AND h.state IN ('waiting', 'ready', 'started', 'retry', 'unknown',
+                                                            'needs_attention', 'awaiting_approval')
+                                          ORDER BY h.id LIMIT 1) IN ('needs_attention', 'awaiting_approval')))))))",
                 )?
                 .query_row(params![subject, before.map_or(i64::MAX, |run| run.0)], |row| row.get(0))?)
         })

@@ -772,6 +772,28 @@ async fn open_changes_of_a_user_are_those_that_go_on_by_themselves() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_something_that_only_a_person_can_move_is_not_waited_for_either() {
+    for waits in [false, true] {
+        let inbox = Inbox::open().await;
+        let held = NewAction { preparation: Some(prepared(Happening::HeldForApproval)), ..in_lane("held", "lane") };
+        let wait_until = waits.then(|| at(1000));
+        let then = NewAction { lane: Some("other".to_owned()), wait_until, ..waiting("then", &["held"]) };
+        let held = inbox.plan("a", vec![held, then]).await[0];
+        let open = async || inbox.store.has_open_changes("a", None).await.unwrap();
+        assert_eq!(open().await, waits, "it goes on at the end of its wait");
+        // His next event changes the same, and something else after that.
+        inbox.receive(vec![event("b", "a", 5)]).await;
+        let behind = NewAction { lane: Some("third".to_owned()), ..waiting("behind", &["release"]) };
+        let mut next = inbox.decision("b", vec![in_lane("release", "lane"), behind]).await;
+        next.runs[0].actions.iter_mut().for_each(|action| action.subject = Some("a".to_owned()));
+        inbox.store.commit_decisions(vec![next], at(6)).await.unwrap();
+        assert_eq!(open().await, waits);
+        inbox.store.change_by_person(held, PersonChange::Approve, at(7)).await.unwrap();
+        assert!(open().await);
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_arrives_after_what_happened_later_does_not_undo_it() {
     let inbox = Inbox::open().await;
     let told = |uuid, user, risk, second| NewEvent { risk: Some(risk), ..event(uuid, user, second) };

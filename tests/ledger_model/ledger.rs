@@ -769,7 +769,24 @@ impl Ledger {
                 && action.service() == "okta"
                 && action.lane.is_some()
                 && matches!(action.state, S::Waiting | S::Ready | S::Started | S::Retry | S::Unknown)
+                && !self.is_stuck(action)
         })
+    }
+
+    /// Whether it comes behind what only a person can move.
+    fn is_stuck(&self, action: &Action) -> bool {
+        use ActionState as S;
+        let held = |action: &Action| matches!(action.state, S::NeedsAttention | S::AwaitingApproval);
+        let waits = |action: &Action| matches!(action.state, S::Waiting | S::Ready | S::Retry);
+        let in_lane = |action: &Action| {
+            let of_lane = |other: &&Action| action.lane.is_some() && other.lane == action.lane && other.is_open();
+            self.actions.iter().filter(of_lane).min_by_key(|other| other.id).is_some_and(held)
+        };
+        let for_ever = action.state == S::Waiting && action.wait_until.is_none();
+        let mut named =
+            self.actions.iter().filter(|other| other.run == action.run && action.after.contains(&other.step));
+        waits(action)
+            && (in_lane(action) || (for_ever && named.any(|other| held(other) || (waits(other) && in_lane(other)))))
     }
 
     pub fn next_due(&self, now: i64) -> Option<i64> {
