@@ -33,8 +33,16 @@ pub(super) enum Told<'a> {
     Paused { by: &'a Who },
     /// Dispatching goes on.
     Resumed { by: &'a Who },
-    /// Changes of a playbook await approval from here on: it went over a limit with this action, or a person said so.
-    PlaybookStopped { playbook: &'a str, why: &'a str, action: Option<i64>, by: &'a Who },
+    /// Changes of a playbook await approval from here on: it went over a limit with this action, or a person said so. The
+    /// message about it is planned with it.
+    PlaybookStopped {
+        playbook: &'a str,
+        why: &'a str,
+        action: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        alarm: Option<PlannedTold<'a>>,
+        by: &'a Who,
+    },
     /// A person let a playbook go on.
     PlaybookLetGoOn { playbook: &'a str, by: &'a Who },
     /// A stream begins.

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::journal::{self, Told};
+use super::journal::{self, PlannedTold, Told};
 use super::ledger::{change_state, change_state_by};
 use super::who::Who;
 use super::{Store, StoreError, from_ms, to_ms};
 use crate::guard::limits::Spent;
 use crate::guard::{Candidate, Trip, alarm};
-use crate::model::action::Happening;
+use crate::model::action::{ActionState, Happening};
 use crate::model::ids::{ActionId, IdempotencyKey, RunId};
 
 /// A playbook that has just gone over a limit.
@@ -87,7 +87,7 @@ impl Store {
                 params![playbook, why, to_ms(now)],
             )?;
             if changed > 0 {
-                let told = Told::PlaybookStopped { playbook: &playbook, why: &why, action: None, by: &by };
+                let told = Told::PlaybookStopped { playbook: &playbook, why: &why, action: None, alarm: None, by: &by };
                 journal::append(connection, now, &told)?;
             }
             Ok(changed > 0)
@@ -195,27 +195,45 @@ pub(super) fn trip(
         return Ok(None);
     }
     let number = connection.last_insert_rowid();
-    let (action, by) = (Some(over.id.0), &Who::PROGRAM);
-    let told = Told::PlaybookStopped { playbook: &over.playbook, why: &trip.why, action, by };
+    let alarm = match &trip.alarm {
+        None => None,
+        Some(message) => {
+            // One key for each trip: the same run may trip again after a person let it go on.
+            let key = IdempotencyKey::derive(&over.source, over.key.as_str(), alarm::STEP, &number.to_string());
+            connection
+                .prepare_cached(
+                    "INSERT INTO action (run, step, kind, key, state, in_doubt, params, due, created_at, updated_at, retry_from)
+                     VALUES (?1, ?2, ?3, ?4, 'ready', ?5, ?6, ?7, ?7, ?7, ?7)",
+                )?
+                .execute(params![
+                    run.0,
+                    alarm::STEP,
+                    message.kind,
+                    key.as_str(),
+                    message.in_doubt.as_str(),
+                    message.params.to_string(),
+                    to_ms(now)
+                ])?;
+            Some((connection.last_insert_rowid(), message, key))
+        }
+    };
+    let told = Told::PlaybookStopped {
+        playbook: &over.playbook,
+        why: &trip.why,
+        action: Some(over.id.0),
+        alarm: alarm.as_ref().map(|(action, message, key)| PlannedTold {
+            action: *action,
+            step: alarm::STEP,
+            kind: message.kind,
+            key: key.as_str(),
+            state: ActionState::Ready,
+            params: Some(message.params.clone()),
+            reason: None,
+            error: None,
+        }),
+        by: &Who::PROGRAM,
+    };
     journal::append(connection, now, &told)?;
-    if let Some(message) = &trip.alarm {
-        // One key for each trip: the same run may trip again after a person let it go on.
-        let key = IdempotencyKey::derive(&over.source, over.key.as_str(), alarm::STEP, &number.to_string());
-        connection
-            .prepare_cached(
-                "INSERT INTO action (run, step, kind, key, state, in_doubt, params, due, created_at, updated_at, retry_from)
-                 VALUES (?1, ?2, ?3, ?4, 'ready', ?5, ?6, ?7, ?7, ?7, ?7)",
-            )?
-            .execute(params![
-                run.0,
-                alarm::STEP,
-                message.kind,
-                key.as_str(),
-                message.in_doubt.as_str(),
-                message.params.to_string(),
-                to_ms(now)
-            ])?;
-    }
     Ok(Some(Tripped { playbook: over.playbook.clone(), action: over.id, why: trip.why, alarm: trip.alarm.is_some() }))
 }
 

@@ -53,6 +53,12 @@ async fn past_a_limit_the_playbook_is_stopped_and_people_are_told_once() {
     assert_eq!(claims.stopped.iter().map(|stopped| stopped.action).collect::<Vec<_>>(), actions[2..4]);
     assert_eq!(claims.tripped.len(), 1);
     assert_eq!((claims.tripped[0].action, claims.tripped[0].alarm), (actions[2], true));
+    // The journal tells what is to be sent to whom.
+    let journal = inbox.store.journal_page(0, u64::MAX >> 1, 1000).await.unwrap();
+    let told = journal.iter().find(|row| row.record.contains("playbook_stopped")).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told.record).unwrap();
+    let alarm = claims.taken[3].action.id.0;
+    assert_eq!((&told["alarm"]["action"], &told["alarm"]["params"]["channel"]), (&alarm.into(), &"#a".into()));
     let held = inbox.row(actions[3]).await;
     assert_eq!((held.state.as_str(), held.reason.as_deref()), ("awaiting_approval", Some("limit")));
     assert!(held.error.unwrap().contains("per_playbook = 2"));
