@@ -187,16 +187,19 @@ impl Judge {
             let whose = if guard.observes() { "[guard] mode = \"observe\"" } else { "its playbook observes" };
             return Ruling::Observe { why: format!("{whose}: it is recorded and not done") };
         }
-        if kind.changes_access {
+        if !candidate.approved {
             let hold = |reason, why| Ruling::Hold { reason, why, trip: None };
-            if !candidate.approved {
-                if let Some(why) = spent.stopped(&candidate.playbook) {
-                    return hold("limit", format!("the playbook is stopped: {why}"));
-                }
-                if guard.wants_approval(&candidate.playbook, &candidate.step) {
-                    return hold("approval", "its step has approval = true".to_owned());
-                }
+            if kind.changes_access
+                && let Some(why) = spent.stopped(&candidate.playbook)
+            {
+                return hold("limit", format!("the playbook is stopped: {why}"));
             }
+            // A message that was taken back and is tried again may never have been allowed either.
+            if guard.wants_approval(&candidate.playbook, &candidate.step) {
+                return hold("approval", "its step has approval = true".to_owned());
+            }
+        }
+        if kind.changes_access {
             match guard.protected.by_standing(kind, &params, subject, &self.standings, self.now) {
                 Protection::None => {}
                 Protection::Protected(why) => return refuse(why),
@@ -445,8 +448,10 @@ mod tests {
         };
         check(&with("mode = 'observe'\n"), &candidate(), "observe: its playbook");
         check(&with("mode = 'enforce'\n"), &candidate(), "pass");
-        check(&with(""), &candidate(), "hold, approval, trip: false");
-        check(&with(""), &Candidate { approved: true, ..candidate() }, "pass");
+        for of_any_kind in [candidate(), message()] {
+            check(&with(""), &of_any_kind, "hold, approval, trip: false");
+            check(&with(""), &Candidate { approved: true, ..of_any_kind }, "pass");
+        }
         check(&with(""), &Candidate { step: "t".to_owned(), ..candidate() }, "pass");
         check(&with("mode = 'observe'\n"), &Candidate { playbook: "gone".to_owned(), ..candidate() }, "pass");
     }

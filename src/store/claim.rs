@@ -29,7 +29,7 @@ pub struct Claims {
     pub tripped: Vec<Tripped>,
     /// Users who have to be read from Okta before the guard can say anything.
     pub unasked: BTreeSet<String>,
-    /// Whether there may be more right away.
+    /// Whether there may be more right away: not while all that was looked at waits for users to be read.
     pub more: bool,
 }
 
@@ -99,6 +99,15 @@ impl Store {
     }
 }
 
+/// What became of a candidate.
+enum Ruled {
+    Taken,
+    /// It is not among the candidates of this moment any more.
+    Moved,
+    /// It stays where it is until a user is read.
+    AsItWas,
+}
+
 /// One claim under way.
 struct Claim<'a> {
     connection: &'a Connection,
@@ -111,11 +120,11 @@ struct Claim<'a> {
 
 impl Claim<'_> {
     fn of_service(&mut self, service: &str, mut free: usize) -> Result<(), StoreError> {
-        let mut looked_at = 0;
+        let (mut looked_at, mut asks) = (0, 0);
         let mut behind = (i64::MIN, i64::MIN);
         while free > 0 {
             if looked_at >= LOOKED_AT {
-                self.claims.more = true;
+                self.claims.more |= asks < looked_at;
                 break;
             }
             let candidates = self.candidates(service, behind, free)?;
@@ -123,8 +132,10 @@ impl Claim<'_> {
             looked_at += candidates.len();
             for (action, candidate, due) in candidates {
                 behind = (due, candidate.id.0);
-                if self.rule(action, candidate)? {
-                    free -= 1;
+                match self.rule(action, candidate)? {
+                    Ruled::Taken => free -= 1,
+                    Ruled::Moved => {}
+                    Ruled::AsItWas => asks += 1,
                 }
             }
             if !whole {
@@ -162,8 +173,8 @@ impl Claim<'_> {
         rows.map(|row| row?).collect()
     }
 
-    /// Lets the guard rule over a candidate and writes what that means. Returns whether it was taken.
-    fn rule(&mut self, action: Claimed, candidate: Candidate) -> Result<bool, StoreError> {
+    /// Lets the guard rule over a candidate and writes what that means.
+    fn rule(&mut self, action: Claimed, candidate: Candidate) -> Result<Ruled, StoreError> {
         let spent = match &mut self.spent {
             Some(spent) => spent,
             none => none.insert(trips::spent(self.connection, self.judge.counts_after())?),
@@ -174,7 +185,7 @@ impl Claim<'_> {
                     spent.record(candidate.id, &candidate.playbook, &candidate.kind);
                 }
                 self.take(action, call, counted)?;
-                return Ok(true);
+                return Ok(Ruled::Taken);
             }
             Ruling::Observe { why } => self.stop(candidate, Happening::NotCalledFor, "observe", why)?,
             Ruling::Refuse { why } => self.stop(candidate, Happening::RefusedByGuard, "guard", why)?,
@@ -191,15 +202,22 @@ impl Claim<'_> {
                     .prepare_cached("UPDATE action SET due = ?2, reason = 'guard', error = ?3 WHERE id = ?1")?
                     .execute(params![candidate.id.0, to_ms(until), why])?;
             }
-            Ruling::Ask(users) => self.claims.unasked.extend(users),
+            Ruling::Ask(users) => {
+                self.claims.unasked.extend(users);
+                return Ok(Ruled::AsItWas);
+            }
         }
-        Ok(false)
+        Ok(Ruled::Moved)
     }
 
-    fn take(&mut self, action: Claimed, call: Cleared<Call>, counted: bool) -> Result<(), StoreError> {
+    fn take(&mut self, mut action: Claimed, call: Cleared<Call>, counted: bool) -> Result<(), StoreError> {
+        if action.attempt == 1 {
+            // A pause, a stop or the guard may have kept it longer than retries go on: that was no trying.
+            action.retry_from = self.now;
+        }
         self.connection
-            .prepare_cached("UPDATE action SET attempts = ?2 WHERE id = ?1")?
-            .execute(params![action.id.0, action.attempt])?;
+            .prepare_cached("UPDATE action SET attempts = ?2, retry_from = ?3 WHERE id = ?1")?
+            .execute(params![action.id.0, action.attempt, to_ms(action.retry_from)])?;
         change_state(self.connection, action.id, Happening::Claimed, self.now)?;
         self.connection
             .prepare_cached("INSERT INTO attempt (action, number, started_at, counted) VALUES (?1, ?2, ?3, ?4)")?

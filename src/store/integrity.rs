@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, InterruptHandle, OptionalExtension, params};
 
 use super::{Store, StoreError, from_ms, migrate, open_reader, to_ms};
+use crate::guard::alarm;
 use crate::model::ids::ActionId;
 
 /// The most findings that are told of a damaged file.
@@ -69,7 +70,8 @@ impl Store {
     }
 
     /// Whether an attempt of this action may have been made in the time that a copy knows nothing of: the copy was put in
-    /// place after its event, and no attempt was made since. `attempt` is the one that is about to be made.
+    /// place after its event, and no attempt was made since. `attempt` is the one that is about to be made. The alarm of a
+    /// playbook that was stopped since was certainly not sent before.
     pub async fn may_be_done_since_copy(&self, action: ActionId, attempt: u32) -> Result<bool, StoreError> {
         self.read(move |connection| {
             Ok(connection
@@ -78,10 +80,11 @@ impl Store {
                         SELECT 1 FROM control c JOIN action a ON a.id = ?1 JOIN run r ON r.id = a.run
                                                 JOIN event e ON e.id = r.event
                          WHERE c.name = 'restored' AND e.published <= c.at
+                           AND NOT (a.step = ?3 AND a.created_at >= c.at)
                            AND NOT EXISTS (SELECT 1 FROM attempt t WHERE t.action = a.id AND t.number < ?2
                                                                      AND t.started_at >= c.at))",
                 )?
-                .query_row(params![action.0, attempt], |row| row.get(0))?)
+                .query_row(params![action.0, attempt, alarm::STEP], |row| row.get(0))?)
         })
         .await
     }

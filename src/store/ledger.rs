@@ -107,7 +107,7 @@ pub struct Claimed {
     pub attempt: u32,
     /// What to do in doubt.
     pub in_doubt: InDoubt,
-    /// When its time for retries began: when it was planned, or when a person asked for it again.
+    /// When its time for retries began: with its first attempt, or when a person asked for it again.
     pub retry_from: Timestamp,
     /// Since when it is in the state in which it was found.
     pub since: Timestamp,
@@ -351,7 +351,8 @@ fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Tim
             connection
                 .prepare_cached(
                     "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5,
-                                       attempts = (SELECT count(*) FROM attempt WHERE attempt.action = action.id)
+                                       attempts = (SELECT coalesce(max(number), 0) FROM attempt
+                                                   WHERE attempt.action = action.id)
                      WHERE id = ?1",
                 )?
                 .execute(params![

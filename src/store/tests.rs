@@ -659,7 +659,7 @@ async fn the_time_for_retries_begins_when_a_person_has_spoken() {
     for (state, change, outcome) in [
         (ActionState::AwaitingApproval, PersonChange::Approve, 900),
         (ActionState::Failed, PersonChange::Retry, 900),
-        (ActionState::Ready, PersonChange::Settle, 1),
+        (ActionState::Retry, PersonChange::Settle, 1),
     ] {
         let inbox = Inbox::open().await;
         let action = inbox.bring(state, 1).await[0];

@@ -109,6 +109,12 @@ impl Store {
                 return Ok(LetGo { was_stopped: false, actions: 0 });
             }
             journal::append(connection, now, &Told::PlaybookLetGoOn { playbook: &playbook, by: &by })?;
+            // Not told by the clock: one that ran ahead, then or now, would leave out too much or too little.
+            connection.execute(
+                "UPDATE attempt SET counted = 0 WHERE counted = 1 AND EXISTS (
+                    SELECT 1 FROM action a JOIN run r ON r.id = a.run WHERE a.id = attempt.action AND r.playbook = ?1)",
+                [&playbook],
+            )?;
             let held: Vec<ActionId> = connection
                 .prepare_cached(
                     "SELECT a.id FROM action a JOIN run r ON r.id = a.run
@@ -149,7 +155,7 @@ pub(super) fn trips_in_force(connection: &Connection) -> Result<Vec<TripRow>, St
 }
 
 /// What was changed after `since`, each action once, and which playbooks are stopped. What a playbook did before a person
-/// let it go on is left out. Without a moment nothing is counted.
+/// let it go on does not count any more. Without a moment nothing is counted.
 pub(super) fn spent(connection: &Connection, since: Option<Timestamp>) -> Result<Spent, StoreError> {
     let mut spent = Spent::default();
     let mut stopped = connection.prepare_cached("SELECT playbook, why FROM trip WHERE ended_at IS NULL")?;
@@ -161,8 +167,7 @@ pub(super) fn spent(connection: &Connection, since: Option<Timestamp>) -> Result
     let mut attempted = connection.prepare_cached(
         "SELECT a.id, r.playbook, a.kind FROM attempt t INDEXED BY attempt_counted
              JOIN action a ON a.id = t.action JOIN run r ON r.id = a.run
-         WHERE t.counted = 1 AND t.started_at > ?1
-           AND t.started_at > coalesce((SELECT max(ended_at) FROM trip WHERE playbook = r.playbook), ?1)",
+         WHERE t.counted = 1 AND t.started_at > ?1",
     )?;
     let mut rows = attempted.query([to_ms(since)])?;
     while let Some(row) = rows.next()? {

@@ -416,7 +416,7 @@ impl Ledger {
                 action.lane.get_or_insert_with(|| "late".to_owned());
                 action.reason = Some("prepared");
                 action.error = false;
-                action.attempts = action.made.len() as u32;
+                action.attempts = action.made.last().map_or(0, |attempt| attempt.number);
                 assert!(action.goes_on(happening, now));
             }
         }
@@ -487,6 +487,9 @@ impl Ledger {
         };
         let Some((happening, reason)) = stop else {
             assert!(action.goes_on(Happening::Claimed, now));
+            if action.attempts == 0 {
+                action.retry_from = now;
+            }
             action.attempts += 1;
             let number = action.attempts;
             action.made.push(Attempt { number, started: now, ended: None, outcome: None });
@@ -507,12 +510,8 @@ impl Ledger {
 
     /// Whether one more change would be too many in the hour behind us, and if so, whether every change is.
     fn over(&self, row: i64, now: i64) -> Option<bool> {
-        let let_go = |playbook: &str| {
-            let ended = self.trips.iter().filter(|trip| trip.playbook == playbook).filter_map(|trip| trip.ended);
-            ended.max().unwrap_or(i64::MIN)
-        };
         let counts = |action: &&Action| {
-            let before = action.counted.iter().any(|began| *began > now - 3600 && *began > let_go(action.playbook));
+            let before = action.counted.iter().any(|began| *began > now - 3600);
             before || action.id.is_some_and(|row| self.passed.contains(&row))
         };
         let spent: Vec<_> = self.actions.iter().filter(counts).collect();
@@ -624,6 +623,9 @@ impl Ledger {
         trip.ended = Some(now);
         let mut let_go = 0;
         for action in &mut self.actions {
+            if action.playbook == playbook {
+                action.counted.clear();
+            }
             let held = action.state == ActionState::AwaitingApproval && action.reason == Some("limit");
             if held && action.playbook == playbook {
                 assert!(action.goes_on(Happening::LetGoOn, now));

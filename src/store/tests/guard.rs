@@ -86,6 +86,29 @@ async fn who_lets_a_playbook_go_on_begins_its_count_anew() {
 }
 
 #[tokio::test]
+async fn a_clock_that_ran_ahead_when_a_playbook_was_let_go_on_opens_no_door() {
+    let inbox = Inbox::open().await;
+    let config = limited(1);
+    inbox.plan("a", vec![ready("1"), ready("2")]).await;
+    assert_eq!(inbox.taken(&config, 10).await, ["1"]);
+    inbox.store.let_go_on("p", "ann", at(100_000)).await.unwrap();
+    for (step, second, taken) in [("3", 20, true), ("4", 30, false)] {
+        inbox.plan(step, vec![ready(step)]).await;
+        assert_eq!(inbox.taken(&config, second).await.contains(&step.to_owned()), taken, "{step}");
+    }
+}
+
+#[tokio::test]
+async fn who_lets_a_playbook_go_on_begins_its_count_anew_also_after_attempts_by_a_clock_that_ran_ahead() {
+    let inbox = Inbox::open().await;
+    let config = limited(1);
+    inbox.plan("a", vec![ready("1"), ready("2")]).await;
+    assert_eq!(inbox.taken(&config, 100_000).await, ["1"]);
+    inbox.store.let_go_on("p", "ann", at(20)).await.unwrap();
+    assert_eq!(inbox.taken(&config, 30).await, ["2"]);
+}
+
+#[tokio::test]
 async fn a_person_can_stop_a_playbook_and_its_steps_that_want_approval_stay_held() {
     let inbox = Inbox::open().await;
     let config = limited(9);
@@ -150,7 +173,6 @@ async fn what_a_person_approved_passes_the_limit_and_does_not_count() {
     let row = inbox.row(actions[1]).await;
     assert_eq!((row.approved_at, row.approved_by.as_deref()), (Some(at(20)), Some("ann (uid 7)")));
     assert_eq!(inbox.taken(&config, 20).await, ["2", "guard-alarm"]);
-    inbox.store.let_go_on("p", "ann", at(5)).await.unwrap();
     // Its retry passes as well; what is planned anew needs another approval.
     inbox.fails(actions[1], 30).await;
     assert_eq!(inbox.taken(&config, 3000).await, ["2"]);
@@ -262,6 +284,85 @@ async fn what_is_held_in_great_number_is_held_in_parts() {
     assert_eq!((claims.stopped.len(), claims.more), (500, true));
     let claims = inbox.claim_under(&limited(0), 5).await;
     assert_eq!((claims.stopped.len(), claims.more), (100, false));
+}
+
+#[tokio::test]
+async fn a_great_number_of_users_who_have_to_be_asked_for_is_not_looked_at_again_before_one_was_read() {
+    let inbox = Inbox::open().await;
+    let config = GuardConfig { protected_roles: vec!["any".to_owned()], ..limited(9) };
+    for number in 0..6 {
+        let steps = (0..100).map(|step| ready(&format!("{step}"))).collect();
+        inbox.plan(&format!("event-{number}"), steps).await;
+    }
+    let claims = inbox.claim_under(&config, 5).await;
+    assert_eq!((claims.unasked.len(), claims.more), (5, false));
+    // Where something else is among them, what is behind has its turn at once.
+    let protecting = GuardConfig { protected_users: vec!["event-0".to_owned()], ..config };
+    let claims = inbox.claim_under(&protecting, 5).await;
+    assert_eq!((claims.stopped.len(), claims.unasked.len(), claims.more), (100, 4, true));
+}
+
+#[tokio::test]
+async fn an_alarm_is_sent_also_when_the_state_file_is_a_copy_that_was_put_in_place() {
+    let inbox = Inbox::open().await;
+    let config = limited(1);
+    let actions = inbox.plan("a", vec![ready("1"), ready("2"), message("m")]).await;
+    let raw = Connection::open(file(&inbox.dir)).unwrap();
+    raw.execute("INSERT INTO control (name, value, at) VALUES ('copied', '1', ?1)", [to_ms(at(1))]).unwrap();
+    inbox.store.begin_work(at(9)).await.unwrap();
+    let claims = inbox.claim_under(&config, 10).await;
+    assert_eq!(claims.tripped.len(), 1);
+    let alarm = &claims.taken.iter().find(|taken| taken.action.step == "guard-alarm").unwrap().action;
+    assert!(!inbox.store.may_be_done_since_copy(alarm.id, alarm.attempt).await.unwrap());
+    assert!(inbox.store.may_be_done_since_copy(actions[2], 1).await.unwrap());
+    // One that was planned when the copy was made may have been sent.
+    inbox.fails(alarm.id, 11).await;
+    raw.execute("DELETE FROM attempt WHERE action = ?1", [alarm.id.0]).unwrap();
+    raw.execute("UPDATE control SET at = ?1 WHERE name = 'restored'", [to_ms(at(20))]).unwrap();
+    assert!(inbox.store.may_be_done_since_copy(alarm.id, 1).await.unwrap());
+}
+
+#[tokio::test]
+async fn however_a_person_moves_an_action_no_two_of_its_attempts_have_one_number() {
+    let inbox = Inbox::open().await;
+    let protecting = GuardConfig { protected_users: vec!["a".to_owned()], ..limited(9) };
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    let run = RunId(inbox.row(action).await.run);
+    let prepare = async |result| {
+        let preparation = Preparation { action, run, facts: None, result };
+        inbox.store.commit_preparations(vec![preparation], at(3)).await.unwrap();
+    };
+    let person = async |change| inbox.store.change_by_person(action, change, at(3)).await.unwrap();
+    // Tried, refused, planned anew, put off, taken back, tried again: the tries that were put off have no rows.
+    assert_eq!(inbox.claim(2).await.len(), 1);
+    inbox.fails(action, 3).await;
+    assert!(inbox.taken(&protecting, 3).await.is_empty());
+    person(PersonChange::Retry).await;
+    prepare(Err((at(3), "later".to_owned()))).await;
+    person(PersonChange::Cancel).await;
+    person(PersonChange::Retry).await;
+    assert_eq!(inbox.claim(4).await.len(), 1);
+    inbox.fails(action, 4).await;
+    // Refused and planned anew once more.
+    assert!(inbox.taken(&protecting, 5).await.is_empty());
+    person(PersonChange::Retry).await;
+    prepare(Ok(prepared(Happening::Prepared))).await;
+    assert_eq!(inbox.claim(6).await.len(), 1);
+    let numbers: Vec<_> = inbox.store.list_attempts(action.0).await.unwrap().iter().map(|row| row.number).collect();
+    assert_eq!(numbers, [1, 3, 4]);
+}
+
+#[tokio::test]
+async fn the_time_for_retries_begins_with_the_first_attempt_however_long_that_was_put_off() {
+    let inbox = Inbox::open().await;
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    inbox.store.set_paused(true, at(2)).await.unwrap();
+    inbox.store.set_paused(false, at(900_000)).await.unwrap();
+    for second in [900_001, 900_060] {
+        let claims = inbox.claim_under(&limited(9), second).await;
+        assert_eq!(claims.taken[0].action.retry_from, at(900_001), "{second}");
+        inbox.fails(action, second).await;
+    }
 }
 
 /// What happens to the store next.
