@@ -23,7 +23,7 @@ use crate::telemetry::log;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder run\n  okta-responder --config ./config.toml run\n  \
     OKTA_RESPONDER_LOG=debug okta-responder run\n\n\
-    Exit codes: 0 stopped as it was told; 1 failed; 75 another instance works on the state file, or the disk is full; 78 the \
+    Exit codes: 0 stopped as it was told; 1 failed; 75 another instance works on the state file; 78 the \
     configuration, a secret or the state directory is wrong.")]
 pub(super) struct Arguments {}
 

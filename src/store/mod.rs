@@ -87,12 +87,17 @@ pub enum StoreError {
     Unwritable(String),
     /// The file is damaged.
     #[error(
-        "the state file is damaged. Move it away, together with its -wal and -shm files, and put a copy that          `okta-responder backup` made in its place: what was done since that copy is found at the services. Without a copy,          start with an empty file and set [poll] start_from to the time from which the log has to be read again: what was          done since then is done again where the service cannot tell. README, \"Backup and the way back\""
+        "the state file is damaged. Move it away, together with its -wal and -shm files, and put a copy that \
+         `okta-responder backup` made in its place, owned by the daemon's user: what was done since that copy is found at \
+         the services. Without a copy, start with an empty file and set [poll] start_from to the time from which the log has \
+         to be read again: what was done since then is done again where the service cannot tell. README, \"Backup and the \
+         way back\""
     )]
     Corrupt,
     /// The file has no content, which is nothing that this program leaves behind.
     #[error(
-        "the state file {} is empty: its cursor and its records are gone. Put a copy that `okta-responder backup` made in its          place; or remove it, and the daemon begins anew at [poll] start_from", .0.display()
+        "the state file {} is empty: its cursor and its records are gone. Put a copy that `okta-responder backup` made in its \
+         place; or remove it, and the daemon begins anew at [poll] start_from", .0.display()
     )]
     Empty(PathBuf),
     /// There is a log, but the file that it belongs to is gone or is another one.
@@ -131,7 +136,7 @@ pub enum StoreError {
     #[error("there is no state file at {}; it is made by the first `okta-responder run`", .0.display())]
     Missing(PathBuf),
     /// The file cannot be opened.
-    #[error("the state file {} could not be opened; its directory must exist and belong to the daemon's user", path.display())]
+    #[error("the state file {} could not be opened; it and its directory must be there and belong to the daemon's user", path.display())]
     Open {
         /// The file.
         path: PathBuf,
