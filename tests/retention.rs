@@ -323,6 +323,52 @@ async fn a_clock_that_jumps_takes_nothing_away_too_early() {
 }
 
 #[tokio::test]
+async fn what_ended_while_okta_was_silent_is_not_old() {
+    let years = Years::new().await;
+    // An event that Okta still had, read anew just before Okta went silent; what came of it was done later.
+    let (before, after) = (day(60), day(60).checked_add(SignedDuration::from_hours(6)).unwrap());
+    years.receive_in(years.live, vec![event("old", "a", day(0))], before, after).await;
+    years.decide(Some(Happening::Prepared), after).await;
+    years.send(after).await;
+    let keep = Keep { events: days(1), runs: days(1), keys: days(180) };
+    let pruned = years.store.prune(keep, after).await.unwrap();
+    assert_eq!((pruned.by, pruned.bodies), (Some(before), 0));
+    assert_eq!(pruned.runs, 0, "the guard has to count what was just sent");
+    assert_eq!(years.prune(keep, day(62)).await.runs, 1);
+}
+
+#[tokio::test]
+async fn the_number_of_an_event_that_is_gone_is_never_given_again() {
+    let years = Years::new().await;
+    let looking = years.store.create_stream(new_stream(StreamKind::Backfill, false), day(0)).await.unwrap();
+    let mut given = Vec::new();
+    let mut number = async |uuid: &str, at| {
+        let id = years.store.find_event(uuid).await.unwrap().unwrap().0.id;
+        assert!(given.iter().all(|before| *before < id), "{uuid} at {at} is {id}, after {given:?}");
+        given.push(id);
+    };
+    years.receive(vec![event("newest", "a", day(1))], day(0)).await;
+    number("newest", day(0)).await;
+    // The one with the greatest number goes after it was taken over.
+    for stream in [looking, years.live] {
+        years.receive_in(stream, vec![event("seen", "a", day(0))], day(0), day(0)).await;
+        number("seen", day(0)).await;
+    }
+    years.decide(None, day(0)).await;
+    assert_eq!(years.prune(Keep::default(), day(182)).await.events, 1);
+    years.receive_in(looking, vec![event("kept", "b", day(182))], day(182), day(182)).await;
+    number("kept", day(182)).await;
+    years.decide(Some(Happening::NotCalledFor), day(182)).await;
+    // It goes before another is taken over.
+    years.receive(vec![event("greatest", "a", day(0))], day(182)).await;
+    number("greatest", day(182)).await;
+    years.decide(None, day(182)).await;
+    assert_eq!(years.prune(Keep::default(), day(364)).await.events, 1);
+    years.receive(vec![event("kept", "b", day(182))], day(364)).await;
+    number("kept", day(364)).await;
+}
+
+#[tokio::test]
 async fn quarantine_is_pruned_as_records_are() {
     let years = Years::new().await;
     let page = PageCommit {

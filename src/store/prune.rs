@@ -18,6 +18,8 @@ use super::{Store, StoreError, from_optional_ms, migrate, open_connection, to_ms
 /// How long Okta keeps its log (Okta System Log API, "Data retention"): for so long an event can come again.
 pub const OKTA_KEEPS: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// How wrong a clock may be before what it dated is not believed.
+const A_DAY: SignedDuration = SignedDuration::from_hours(24);
 /// Rows that are taken away in one transaction.
 const STEP: usize = 500;
 /// The same where the disk is full: what is deleted has to be written to the log first.
@@ -98,20 +100,23 @@ enum Swept {
 /// The moments that divide what goes from what stays.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    by: i64,
+    /// What is dated later was dated by a clock that cannot have been right.
+    tomorrow: i64,
     events: i64,
     runs: i64,
     keys: i64,
 }
 
 impl Limits {
-    fn new(keep: Keep, by: Timestamp) -> Self {
+    fn new(keep: Keep, by: Timestamp, now: Timestamp) -> Self {
         let before = |keep: Duration| {
             let at = SignedDuration::try_from(keep).ok().and_then(|keep| by.checked_sub(keep).ok());
             to_ms(at.unwrap_or(Timestamp::MIN))
         };
         let keys = keep.keys.max(OKTA_KEEPS);
-        Self { by: to_ms(by), events: before(keep.events), runs: before(keep.runs), keys: before(keys) }
+        // Never by Okta's date: when Okta is silent, or behind, all that was just done would count as wrongly dated.
+        let tomorrow = to_ms(now.checked_add(A_DAY).unwrap_or(Timestamp::MAX));
+        Self { tomorrow, events: before(keep.events), runs: before(keep.runs), keys: before(keys) }
     }
 
     fn of(self, kind: Walked) -> i64 {
@@ -133,7 +138,7 @@ impl Store {
     pub async fn prune(&self, keep: Keep, now: Timestamp) -> Result<Pruned, StoreError> {
         let mut pruned = Pruned { by: self.prunes_by(now).await?, ..Pruned::default() };
         let Some(by) = pruned.by else { return Ok(pruned) };
-        let limits = Limits::new(keep, by);
+        let limits = Limits::new(keep, by, now);
         let side = Side::open(self)?;
         // In this order each kind sets the next one free.
         pruned.bodies = self.walk(&side, Walked::Bodies, limits, now).await?;
@@ -274,11 +279,12 @@ const NOT_NEEDED: &str = "e.state IN ('decided', 'skipped', 'superseded')
          OR EXISTS (SELECT 1 FROM event n WHERE n.subject = e.subject AND n.risk IS NOT NULL
                                             AND (n.published, n.id) > (e.published, e.id)))";
 
-/// Whether every action of run `r` came to its end before `?2`.
+/// Whether every action of run `r` came to its end before `?2`, or at a moment after `?3`, which is tomorrow.
 const ALL_ENDED: &str = "NOT EXISTS (SELECT 1 FROM action a WHERE a.run = r.id
                              AND (a.finished_at IS NULL OR a.finished_at BETWEEN ?2 AND ?3))";
 
-/// Since when event `e` is there, by the later of both clocks, or by Okta's alone where ours cannot be right. `?3` is now.
+/// Since when event `e` is there, by the later of both clocks, or by Okta's alone where ours cannot have been right. `?3` is
+/// tomorrow.
 const AGE: &str = "iif(e.received_at > ?3, e.published, max(e.received_at, e.published))";
 
 /// The same for run `r` of event `e`.
@@ -307,7 +313,7 @@ fn look(
     };
     let rows: Vec<(i64, bool, bool)> = connection
         .prepare_cached(&sql)?
-        .query_map(params![from, limits.of(kind), limits.by, LOOK as i64], |row| {
+        .query_map(params![from, limits.of(kind), limits.tomorrow, LOOK as i64], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
         .collect::<Result<_, _>>()?;
@@ -335,7 +341,7 @@ fn take_away(
                 .prepare_cached(&format!(
                     "SELECT r.id FROM run r WHERE r.id IN (SELECT value FROM json_each(?1)) AND {ALL_ENDED}"
                 ))?
-                .query_map(params![ids, limits.runs, limits.by], |row| row.get(0))?
+                .query_map(params![ids, limits.runs, limits.tomorrow], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
             take_runs_away(connection, &Value::from(ids).to_string(), limits)?
         }
@@ -363,7 +369,7 @@ fn take_runs_away(connection: &Connection, ids: &str, limits: Limits) -> Result<
                AND EXISTS (SELECT 1 FROM attempt WHERE action = a.id)
              ON CONFLICT (key) DO NOTHING",
         )?
-        .execute(params![ids, limits.keys, limits.by])?;
+        .execute(params![ids, limits.keys, limits.tomorrow])?;
     for sql in [
         "DELETE FROM attempt WHERE action IN (
             SELECT id FROM action WHERE run IN (SELECT value FROM json_each(?1)))",
@@ -387,7 +393,7 @@ fn sweep(connection: &Connection, kind: Swept, limits: Limits, step: usize, now:
             let rows = connection.prepare_cached(sql)?.execute(params![limits.keys, step as i64])?;
             tell(connection, "keys", rows as u64, now)
         }
-        Swept::Journal => journal::take_front_away(connection, limits.runs, limits.by, step, now),
+        Swept::Journal => journal::take_front_away(connection, limits.runs, limits.tomorrow, step, now),
     }
 }
 

@@ -64,7 +64,7 @@ fn an_action_that_the_guard_refused_between_two_attempts_and_a_person_wants_is_a
     let sequence = [
         claim(),
         Command::Reopen { killed: true },
-        Command::ReadBack { pick, late, told: Told::NotDone, pause: 0 },
+        Command::ReadBack { pick, late, about: None, told: Told::NotDone, pause: 0 },
         Command::Guard(Policy { protect: true, ..Policy::default() }),
         claim(),
         Command::Person { pick, late, change: PersonChange::Retry },
