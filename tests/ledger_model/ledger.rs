@@ -558,13 +558,12 @@ impl Ledger {
         let there = self.actions.iter().filter(counts).map(|action| (action.id, action.playbook));
         let gone = self.gone.iter().filter(|gone| lately(gone.playbook, &gone.counted));
         let spent: Vec<_> = there.chain(gone.map(|gone| (None, gone.playbook))).collect();
-        if spent.iter().any(|(spent, _)| *spent == Some(row)) {
-            return None;
-        }
+        // Tried again, it is none more; but the hour may hold too many already.
+        let more = usize::from(spent.iter().all(|(spent, _)| *spent != Some(row)));
         let playbook = self.actions.iter().find(|action| action.id == Some(row))?.playbook;
         let of_playbook = spent.iter().filter(|(_, other)| *other == playbook).count();
         let bounds = [(self.policy.overall, spent.len()), (self.policy.per_playbook, of_playbook)];
-        let over = |(bound, spent): &(Option<u32>, usize)| bound.is_some_and(|most| *spent >= most as usize);
+        let over = |(bound, spent): &(Option<u32>, usize)| bound.is_some_and(|most| *spent + more > most as usize);
         bounds.iter().any(over).then(|| bounds.iter().any(|(bound, _)| *bound == Some(0)))
     }
 
