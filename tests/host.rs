@@ -127,7 +127,7 @@ async fn hear_of_okta(store: &Store, events: Vec<NewEvent>, at: Timestamp) {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_old_records_make_room_and_the_work_goes_on() {
     const OLD: usize = 3000;
-    const NEW: usize = 6;
+    const NEW: usize = 4;
     let every = Every::with(FAST, &["incident"], "").await;
     let scene = &every.scene;
     let disk = scene.dir.path().join("disk");
@@ -141,7 +141,7 @@ async fn on_a_full_disk_old_records_make_room_and_the_work_goes_on() {
     scene.edit(&beside, &path.display().to_string());
     leave_old_records(&path, OLD, scene.org.now()).await;
 
-    // A page of more than a megabyte comes when next to nothing is left for it. Nothing is old yet, by Okta's last date.
+    // A page of most of a megabyte comes when next to nothing is left for it. Nothing is old yet, by Okta's last date.
     let hold = Hold::new();
     scene.org.fault(Fault::new(Service::Okta, Misbehaviour::Hold(hold.clone())).path("/api/v1/logs"));
     let daemon = scene.daemon();

@@ -20,14 +20,13 @@ pub const OKTA_KEEPS: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How wrong a clock may be before what it dated is not believed.
 const A_DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Rows that are taken away in one transaction.
+/// Rows that are taken away in one transaction, where there is room: what is deleted has to be written to the log first.
 const STEP: usize = 500;
-/// The same where the disk is full: what is deleted has to be written to the log first.
-const SMALL_STEP: usize = 20;
 /// Rows that are looked at in one read.
 const LOOK: usize = 2_000;
-/// Pages given back to the file system in one transaction, and how many such transactions follow each other at most.
-const VACUUM_STEP: u64 = 256;
+/// Pages given back to the file system in one transaction, where there is room, and how many such transactions follow each
+/// other at most.
+const VACUUM_STEP: usize = 256;
 const VACUUM_STEPS: usize = 64;
 /// Free pages that stay in the file to be written again: at least so many, and one of so many.
 const FREE_PAGES: u64 = 512;
@@ -147,7 +146,7 @@ impl Store {
         pruned.quarantined = self.sweep(&side, Swept::Quarantined, limits, now).await?;
         pruned.keys = self.sweep(&side, Swept::Keys, limits, now).await?;
         pruned.journal = self.sweep(&side, Swept::Journal, limits, now).await?;
-        pruned.pages = self.vacuum().await?;
+        pruned.pages = self.vacuum(&side).await?;
         self.write(move |connection| {
             connection.execute("UPDATE retention SET pruned_at = ?1", [to_ms(now)])?;
             Ok(())
@@ -168,19 +167,20 @@ impl Store {
     }
 
     async fn walk(&self, side: &Side, kind: Walked, limits: Limits, now: Timestamp) -> Result<u64, StoreError> {
-        let (mut taken, mut after, mut step) = (0, Some(0), STEP);
+        let (mut taken, mut after, mut pace) = (0, Some(0), Pace::new(STEP));
         while let Some(from) = after {
             let (old, next) = side.read(move |connection| look(connection, kind, limits, from)).await?;
             let mut left = old.as_slice();
             while !left.is_empty() {
-                let (batch, rest) = left.split_at(step.min(left.len()));
+                let (batch, rest) = left.split_at(pace.step.min(left.len()));
                 let ids = Value::from(batch).to_string();
                 match self.write(move |connection| take_away(connection, kind, &ids, limits, now)).await {
                     Ok(rows) => {
                         taken += rows;
                         left = rest;
+                        pace.went_on();
                     }
-                    Err(error) => step = side.smaller_step(step, error).await?,
+                    Err(error) => side.make_room(&mut pace, error).await?,
                 }
             }
             after = next;
@@ -189,24 +189,29 @@ impl Store {
     }
 
     async fn sweep(&self, side: &Side, kind: Swept, limits: Limits, now: Timestamp) -> Result<u64, StoreError> {
-        let (mut taken, mut step) = (0, STEP);
+        let (mut taken, mut pace) = (0, Pace::new(STEP));
         loop {
+            let step = pace.step;
             match self.write(move |connection| sweep(connection, kind, limits, step, now)).await {
                 Ok(0) => return Ok(taken),
-                Ok(rows) => taken += rows,
-                Err(error) => step = side.smaller_step(step, error).await?,
+                Ok(rows) => {
+                    taken += rows;
+                    pace.went_on();
+                }
+                Err(error) => side.make_room(&mut pace, error).await?,
             }
         }
     }
 
     /// Gives free pages back until as many are left as will soon be written again.
-    async fn vacuum(&self) -> Result<u64, StoreError> {
-        let mut given = 0;
+    async fn vacuum(&self, side: &Side) -> Result<u64, StoreError> {
+        let (mut given, mut pace) = (0, Pace::new(VACUUM_STEP));
         for _ in 0..VACUUM_STEPS {
-            let step = self.write(|connection| {
+            let most = pace.step as u64;
+            let step = self.write(move |connection| {
                 let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, u64>(0));
                 let (free, all) = (number("PRAGMA freelist_count")?, number("PRAGMA page_count")?);
-                let spare = free.saturating_sub(FREE_PAGES.max(all / FREE_SHARE)).min(VACUUM_STEP);
+                let spare = free.saturating_sub(FREE_PAGES.max(all / FREE_SHARE)).min(most);
                 if spare > 0 {
                     // Each page is a row of its own.
                     let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({spare})"))?;
@@ -215,12 +220,42 @@ impl Store {
                 }
                 Ok(spare)
             });
-            match step.await? {
-                0 => break,
-                pages => given += pages,
+            match step.await {
+                Ok(0) => break,
+                Ok(pages) => {
+                    given += pages;
+                    pace.went_on();
+                }
+                Err(error) => side.make_room(&mut pace, error).await?,
             }
         }
         Ok(given)
+    }
+}
+
+/// How much is done in one transaction.
+struct Pace {
+    most: usize,
+    step: usize,
+    /// Whether anything was done since it slowed down.
+    moves: bool,
+}
+
+impl Pace {
+    fn new(most: usize) -> Self {
+        Self { most, step: most, moves: true }
+    }
+
+    fn went_on(&mut self) {
+        self.moves = true;
+        self.step = self.step.saturating_mul(2).min(self.most);
+    }
+
+    /// Returns whether there is any sense in trying again.
+    fn slows_down(&mut self) -> bool {
+        let sense = self.moves || self.step > 1;
+        (self.step, self.moves) = ((self.step / 8).max(1), false);
+        sense
     }
 }
 
@@ -247,13 +282,13 @@ impl Side {
             .map_err(|_| StoreError::Stopped)?
     }
 
-    /// The step to go on with after an error, if there is one: a full disk is met with less at once.
-    async fn smaller_step(&self, step: usize, error: StoreError) -> Result<usize, StoreError> {
-        if !matches!(error, StoreError::Full) || step <= SMALL_STEP {
+    /// Makes going on possible after an error, or gives it back: a full disk is met with less at once and with the room that
+    /// the log has taken, again and again as long as that leads any further.
+    async fn make_room(&self, pace: &mut Pace, error: StoreError) -> Result<(), StoreError> {
+        if !matches!(error, StoreError::Full) || !pace.slows_down() {
             return Err(error);
         }
-        self.truncate_log().await?;
-        Ok(SMALL_STEP)
+        self.truncate_log().await
     }
 
     /// Writes the log into the file and cuts it to nothing, if nobody is in the way.
