@@ -258,9 +258,11 @@ async fn the_event_that_tells_a_users_risk_is_kept_for_good() {
     let years = Years::new().await;
     let mut low = event("low", "a", day(1));
     low.risk = Some("LOW");
-    years.receive(vec![event("high", "a", day(0)), low, event("other", "b", day(0))], day(1)).await;
+    // Of two that happened in the same moment the one that came later counts.
+    let before = [event("high", "a", day(0)), event("same-moment", "a", day(1))];
+    years.receive([&before[..], &[low, event("other", "b", day(0))]].concat(), day(1)).await;
     years.decide(None, day(1)).await;
-    assert_eq!(years.prune(Keep::default(), day(5000)).await.events, 1);
+    assert_eq!(years.prune(Keep::default(), day(5000)).await.events, 2);
     assert_eq!(years.store.newest_risk("a").await.unwrap().as_deref(), Some("LOW"));
     assert_eq!(years.store.newest_risk("b").await.unwrap().as_deref(), Some("HIGH"));
 }
@@ -320,6 +322,21 @@ async fn a_clock_that_jumps_takes_nothing_away_too_early() {
     years.decide(None, day(2)).await;
     assert!(years.prune(Keep::default(), day(3)).await.is_empty());
     assert_eq!(years.prune(Keep::default(), day(33)).await.bodies, 4, "all of them are old by Okta's clock");
+}
+
+#[tokio::test]
+async fn what_was_done_by_a_wrong_clock_is_as_old_as_its_event() {
+    let years = Years::new().await;
+    for (uuid, ours) in [("back", Timestamp::UNIX_EPOCH), ("ahead", day(4000))] {
+        years.receive_in(years.live, vec![event(uuid, uuid, day(2))], day(2), ours).await;
+        years.decide(Some(Happening::Prepared), ours).await;
+        years.send(ours).await;
+    }
+    let keep = Keep { events: days(1), runs: days(2), keys: days(180) };
+    assert_eq!(years.prune(keep, day(3)).await.runs, 0);
+    assert_eq!((years.prune(keep, day(5)).await.runs, years.count("spent_key")), (2, 2));
+    assert_eq!(years.prune(keep, day(181)).await.keys, 0);
+    assert_eq!(years.prune(keep, day(183)).await.keys, 2);
 }
 
 #[tokio::test]

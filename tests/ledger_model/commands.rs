@@ -263,7 +263,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    (select(PLAYBOOKS.to_vec()), prop::bool::weighted(0.2), vec(step(), 1..4))
+    (select(PLAYBOOKS.to_vec()), prop::bool::weighted(0.2), vec(step(), 0..4))
         .prop_map(|(playbook, observe, steps)| Run { playbook, observe, steps })
 }
 
