@@ -337,6 +337,13 @@ async fn what_was_done_by_a_wrong_clock_is_as_old_as_its_event() {
     assert_eq!((years.prune(keep, day(5)).await.runs, years.count("spent_key")), (2, 2));
     assert_eq!(years.prune(keep, day(181)).await.keys, 0);
     assert_eq!(years.prune(keep, day(183)).await.keys, 2);
+    // A clock that was right counts, where something was done long after its event.
+    years.receive(vec![event("late", "late", day(183))], day(240)).await;
+    years.decide(Some(Happening::Prepared), day(240)).await;
+    years.send(day(240)).await;
+    assert_eq!(years.prune(keep, day(243)).await.runs, 1);
+    assert_eq!(years.prune(keep, day(419)).await.keys, 0);
+    assert_eq!(years.prune(keep, day(421)).await.keys, 1);
 }
 
 #[tokio::test]

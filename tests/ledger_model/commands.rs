@@ -15,6 +15,10 @@ impl Pick {
         Self(0)
     }
 
+    pub fn second() -> Self {
+        Self(1)
+    }
+
     pub fn of<T: Clone>(self, from: &[T]) -> Option<T> {
         from.get(usize::from(self.0).checked_rem(from.len())?).cloned()
     }
