@@ -5,8 +5,12 @@
 
 mod support;
 
+use std::io::Write;
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
 use okta_responder::demo::org::{Fault, Hold, Misbehaviour, OrgOptions, Service, User, events};
-use okta_responder::store::Store;
+use okta_responder::store::{Decision, EventVerdict, NewEvent, NewStream, PageCommit, Store, StreamKind};
 use rusqlite::Connection;
 use serde_json::json;
 use support::every::{Every, FAST};
@@ -84,6 +88,88 @@ async fn a_full_disk_stops_the_work_without_burdening_okta_and_room_starts_it_ag
     })
     .await;
     assert!(daemon.log().contains(GOES_ON));
+    assert!(daemon.stop().success());
+}
+
+/// Leaves old records behind, as a daemon does that ran 40 days before `now` and has not heard of Okta since.
+async fn leave_old_records(path: &Path, events: usize, now: Timestamp) {
+    let then = now.checked_sub(SignedDuration::from_hours(40 * 24)).unwrap();
+    let store = Store::open(path).unwrap();
+    let old = |number| NewEvent {
+        uuid: format!("old-{number}"),
+        event_type: "user.session.start".to_owned(),
+        published: then,
+        subject: None,
+        risk: None,
+        body: json!({ "padding": "x".repeat(2000) }).to_string(),
+    };
+    hear_of_okta(&store, (0..events).map(old).collect(), then).await;
+    loop {
+        let pending = store.undecided(then, 1000, &[], Vec::new()).await.unwrap();
+        if pending.is_empty() {
+            return;
+        }
+        let skipped = |id| Decision { event: id, verdict: EventVerdict::Skipped("own".to_owned()), runs: Vec::new() };
+        store.commit_decisions(pending.into_iter().map(|event| skipped(event.id)).collect(), then).await.unwrap();
+    }
+}
+
+/// A backfill of one page.
+async fn hear_of_okta(store: &Store, events: Vec<NewEvent>, at: Timestamp) {
+    let (source, query) = ("okta".to_owned(), String::new());
+    let new = NewStream { source, kind: StreamKind::Backfill, query, since: at, until: Some(at), execute: false };
+    let stream = store.create_stream(new, at).await.unwrap();
+    let (asked, next_url, unwanted, quarantined) = (None, "next".to_owned(), 0, Vec::new());
+    let page = PageCommit { stream, asked, next_url, events, unwanted, quarantined, source_now: at, last: true };
+    store.commit_page(page, at).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_old_records_make_room_and_the_work_goes_on() {
+    const OLD: usize = 3000;
+    const NEW: usize = 4;
+    let every = Every::with(FAST, &["incident"], "").await;
+    let scene = &every.scene;
+    let disk = scene.dir.path().join("disk");
+    let Some(_mounted) = Mounted::new(&disk, "size=16m") else {
+        eprintln!("NOT TESTED: this user may not mount a small file system");
+        return;
+    };
+    let path = disk.join("state.db");
+    let beside = scene.state().display().to_string();
+    scene.edit("[state]\n", "[state]\nprune_every = \"1s\"\n");
+    scene.edit(&beside, &path.display().to_string());
+    leave_old_records(&path, OLD, scene.org.now()).await;
+
+    // A page of most of a megabyte comes when next to nothing is left for it. Nothing is old yet, by Okta's last date.
+    let hold = Hold::new();
+    scene.org.fault(Fault::new(Service::Okta, Misbehaviour::Hold(hold.clone())).path("/api/v1/logs"));
+    let daemon = scene.daemon();
+    hold.held(BOUND).await.unwrap();
+    let mut large = events::sign_in(&every.user, "LOW");
+    large["debugContext"]["debugData"]["padding"] = json!("x".repeat(200 << 10));
+    scene.org.push_events(vec![large; NEW]);
+    let filler = std::fs::File::create(disk.join("filler")).unwrap();
+    let mut filled = 0;
+    while (&filler).write_all(&[0; 4096]).is_ok() {
+        filled += 4096;
+    }
+    filler.set_len(filled - (64 << 10)).unwrap();
+    hold.release();
+    daemon.wait_for_log("no new work is taken on: the disk that holds the state file is full");
+    let ledger = Ledger { store: Store::open_existing(&path).unwrap() };
+    let bodies = async || ledger.store.status(scene.org.now()).await.unwrap().oldest_body;
+    assert!(bodies().await.is_some() && ledger.events().await.len() == OLD, "{}", daemon.log());
+
+    // By this date it is, and the filler stays.
+    hear_of_okta(&ledger.store, Vec::new(), scene.org.now()).await;
+    daemon.wait_for_log(GOES_ON);
+    let actions = ledger.at_rest(OLD + NEW).await;
+    let log = daemon.log();
+    assert!(actions.len() == NEW && actions.iter().all(|action| action.state == "succeeded"), "{log}");
+    assert_eq!((scene.org.incidents().len(), every.effects("incident").len()), (NEW, NEW), "{log}");
+    assert_eq!(ledger.store.find_event("old-0").await.unwrap().unwrap().1, None);
+    assert!(log.contains("old rows are pruned"), "{log}");
     assert!(daemon.stop().success());
 }
 

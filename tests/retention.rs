@@ -258,9 +258,11 @@ async fn the_event_that_tells_a_users_risk_is_kept_for_good() {
     let years = Years::new().await;
     let mut low = event("low", "a", day(1));
     low.risk = Some("LOW");
-    years.receive(vec![event("high", "a", day(0)), low, event("other", "b", day(0))], day(1)).await;
+    // Of two that happened in the same moment the one that came later counts.
+    let before = [event("high", "a", day(0)), event("same-moment", "a", day(1))];
+    years.receive([&before[..], &[low, event("other", "b", day(0))]].concat(), day(1)).await;
     years.decide(None, day(1)).await;
-    assert_eq!(years.prune(Keep::default(), day(5000)).await.events, 1);
+    assert_eq!(years.prune(Keep::default(), day(5000)).await.events, 2);
     assert_eq!(years.store.newest_risk("a").await.unwrap().as_deref(), Some("LOW"));
     assert_eq!(years.store.newest_risk("b").await.unwrap().as_deref(), Some("HIGH"));
 }
@@ -320,6 +322,74 @@ async fn a_clock_that_jumps_takes_nothing_away_too_early() {
     years.decide(None, day(2)).await;
     assert!(years.prune(Keep::default(), day(3)).await.is_empty());
     assert_eq!(years.prune(Keep::default(), day(33)).await.bodies, 4, "all of them are old by Okta's clock");
+}
+
+#[tokio::test]
+async fn what_was_done_by_a_wrong_clock_is_as_old_as_its_event() {
+    let years = Years::new().await;
+    for (uuid, ours) in [("back", Timestamp::UNIX_EPOCH), ("ahead", day(4000))] {
+        years.receive_in(years.live, vec![event(uuid, uuid, day(2))], day(2), ours).await;
+        years.decide(Some(Happening::Prepared), ours).await;
+        years.send(ours).await;
+    }
+    let keep = Keep { events: days(1), runs: days(2), keys: days(180) };
+    assert_eq!(years.prune(keep, day(3)).await.runs, 0);
+    assert_eq!((years.prune(keep, day(5)).await.runs, years.count("spent_key")), (2, 2));
+    assert_eq!(years.prune(keep, day(181)).await.keys, 0);
+    assert_eq!(years.prune(keep, day(183)).await.keys, 2);
+    // A clock that was right counts, where something was done long after its event.
+    years.receive(vec![event("late", "late", day(183))], day(240)).await;
+    years.decide(Some(Happening::Prepared), day(240)).await;
+    years.send(day(240)).await;
+    assert_eq!(years.prune(keep, day(243)).await.runs, 1);
+    assert_eq!(years.prune(keep, day(419)).await.keys, 0);
+    assert_eq!(years.prune(keep, day(421)).await.keys, 1);
+}
+
+#[tokio::test]
+async fn what_ended_while_okta_was_silent_is_not_old() {
+    let years = Years::new().await;
+    // An event that Okta still had, read anew just before Okta went silent; what came of it was done later.
+    let (before, after) = (day(60), day(60).checked_add(SignedDuration::from_hours(6)).unwrap());
+    years.receive_in(years.live, vec![event("old", "a", day(0))], before, after).await;
+    years.decide(Some(Happening::Prepared), after).await;
+    years.send(after).await;
+    let keep = Keep { events: days(1), runs: days(1), keys: days(180) };
+    let pruned = years.store.prune(keep, after).await.unwrap();
+    assert_eq!((pruned.by, pruned.bodies), (Some(before), 0));
+    assert_eq!(pruned.runs, 0, "the guard has to count what was just sent");
+    assert_eq!(years.prune(keep, day(62)).await.runs, 1);
+}
+
+#[tokio::test]
+async fn the_number_of_an_event_that_is_gone_is_never_given_again() {
+    let years = Years::new().await;
+    let looking = years.store.create_stream(new_stream(StreamKind::Backfill, false), day(0)).await.unwrap();
+    let mut given = Vec::new();
+    let mut number = async |uuid: &str, at| {
+        let id = years.store.find_event(uuid).await.unwrap().unwrap().0.id;
+        assert!(given.iter().all(|before| *before < id), "{uuid} at {at} is {id}, after {given:?}");
+        given.push(id);
+    };
+    years.receive(vec![event("newest", "a", day(1))], day(0)).await;
+    number("newest", day(0)).await;
+    // The one with the greatest number goes after it was taken over.
+    for stream in [looking, years.live] {
+        years.receive_in(stream, vec![event("seen", "a", day(0))], day(0), day(0)).await;
+        number("seen", day(0)).await;
+    }
+    years.decide(None, day(0)).await;
+    assert_eq!(years.prune(Keep::default(), day(182)).await.events, 1);
+    years.receive_in(looking, vec![event("kept", "b", day(182))], day(182), day(182)).await;
+    number("kept", day(182)).await;
+    years.decide(Some(Happening::NotCalledFor), day(182)).await;
+    // It goes before another is taken over.
+    years.receive(vec![event("greatest", "a", day(0))], day(182)).await;
+    number("greatest", day(182)).await;
+    years.decide(None, day(182)).await;
+    assert_eq!(years.prune(Keep::default(), day(364)).await.events, 1);
+    years.receive(vec![event("kept", "b", day(182))], day(364)).await;
+    number("kept", day(364)).await;
 }
 
 #[tokio::test]

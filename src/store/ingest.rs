@@ -253,7 +253,6 @@ impl Store {
 
 /// The stream that a page was read for.
 struct Reader {
-    stream: StreamId,
     source: String,
     backfill: bool,
     execute: bool,
@@ -272,8 +271,7 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
     )?;
     let (reader, cursor): (Reader, Option<String>) = of_stream
         .query_row([page.stream.0], |row| {
-            let reader =
-                Reader { stream: page.stream, source: row.get(0)?, backfill: row.get(1)?, execute: row.get(2)? };
+            let reader = Reader { source: row.get(0)?, backfill: row.get(1)?, execute: row.get(2)? };
             Ok((reader, row.get(3)?))
         })
         .optional()?
@@ -290,29 +288,31 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
         )?;
         let mut insert_body = connection.prepare_cached("INSERT INTO event_body (event, body) VALUES (?1, ?2)")?;
         for event in &page.events {
-            let inserted = insert.execute(params![
-                reader.source,
-                event.uuid,
-                event.event_type,
-                to_ms(event.published),
-                to_ms(now),
-                page.stream.0,
-                event.subject,
-                event.risk,
-                reader.backfill,
-                reader.state(),
-            ])?;
-            newest = newest.max(Some(to_ms(event.published)));
-            let row = match inserted {
-                0 => take_over(connection, &reader, &event.uuid, now)?,
-                _ => Some(connection.last_insert_rowid()),
+            let mut insert = || {
+                insert.execute(params![
+                    reader.source,
+                    event.uuid,
+                    event.event_type,
+                    to_ms(event.published),
+                    to_ms(now),
+                    page.stream.0,
+                    event.subject,
+                    event.risk,
+                    reader.backfill,
+                    reader.state(),
+                ])
             };
-            let Some(row) = row else {
+            newest = newest.max(Some(to_ms(event.published)));
+            let mut inserted = insert()?;
+            if inserted == 0 && set_free(connection, &reader, &event.uuid)? {
+                inserted = insert()?;
+            }
+            if inserted == 0 {
                 counts.duplicates += 1;
                 continue;
-            };
+            }
             counts.stored += 1;
-            insert_body.execute(params![row, event.body])?;
+            insert_body.execute(params![connection.last_insert_rowid(), event.body])?;
         }
     }
     for record in &page.quarantined {
@@ -343,14 +343,15 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
     Ok(counts)
 }
 
-/// Gives a stream that acts an event that a backfill met first and has not acted on: one that only observes, or was
+/// Frees, for a stream that acts, an event that a backfill met first and has not acted on: one that only observes, or was
 /// cancelled, or (for the live stream) has not read to its end. Else a backfill over a time that the live stream has still
 /// to read would swallow what happened in it, and looking first would leave nothing to act on. What was observed is
-/// forgotten, and the event gets a new row, so that a decision under way for the old one finds nothing. `None` when the
-/// event is no such one, or when a person has had something of it done: that is on record for good.
-fn take_over(connection: &Connection, reader: &Reader, uuid: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
+/// forgotten, the event with it: stored anew it gets a number that was never given, so that a decision under way for the
+/// old row finds nothing. Returns whether there is room for it now; there is none when the event is no such one, or when a
+/// person has had something of it done: that is on record for good.
+fn set_free(connection: &Connection, reader: &Reader, uuid: &str) -> Result<bool, StoreError> {
     if reader.backfill && !reader.execute {
-        return Ok(None);
+        return Ok(false);
     }
     let old: Option<i64> = connection
         .prepare_cached(
@@ -362,22 +363,16 @@ fn take_over(connection: &Connection, reader: &Reader, uuid: &str, now: Timestam
         )?
         .query_row(params![reader.source, uuid, reader.backfill], |row| row.get(0))
         .optional()?;
-    let Some(old) = old else { return Ok(None) };
+    let Some(old) = old else { return Ok(false) };
     for forgotten in [
         "DELETE FROM action WHERE run IN (SELECT id FROM run WHERE event = ?1)",
         "DELETE FROM run WHERE event = ?1",
         "DELETE FROM event_body WHERE event = ?1",
+        "DELETE FROM event WHERE id = ?1",
     ] {
         connection.prepare_cached(forgotten)?.execute([old])?;
     }
-    let row = connection
-        .prepare_cached(
-            "UPDATE event SET id = (SELECT max(id) + 1 FROM event), stream = ?2, backfill = ?3, state = ?4,
-                              received_at = ?5, reason = NULL, postponed = 0, retry_at = NULL
-             WHERE id = ?1 RETURNING id",
-        )?
-        .query_row(params![old, reader.stream.0, reader.backfill, reader.state(), to_ms(now)], |row| row.get(0))?;
-    Ok(Some(row))
+    Ok(true)
 }
 
 fn quarantine(

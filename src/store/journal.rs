@@ -262,11 +262,11 @@ pub(super) fn append(connection: &Connection, now: Timestamp, told: &Told<'_>) -
 }
 
 /// Takes the oldest records away, at most `most`, as far as they are from before `before`, and tells so in a new one that
-/// names the last that went. A record whose moment lies behind `by` cannot be judged; it goes with older ones behind it.
+/// names the last that went. A record whose moment lies behind `latest` cannot be judged; it goes with older ones behind it.
 pub(super) fn take_front_away(
     connection: &Connection,
     before: i64,
-    by: i64,
+    latest: i64,
     most: usize,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
@@ -275,7 +275,7 @@ pub(super) fn take_front_away(
         .query_map([most as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let Some((last, _)) =
-        front.iter().take_while(|(_, at)| *at < before || *at > by).filter(|(_, at)| *at < before).last()
+        front.iter().take_while(|(_, at)| *at < before || *at > latest).filter(|(_, at)| *at < before).last()
     else {
         return Ok(0);
     };

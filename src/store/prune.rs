@@ -18,14 +18,15 @@ use super::{Store, StoreError, from_optional_ms, migrate, open_connection, to_ms
 /// How long Okta keeps its log (Okta System Log API, "Data retention"): for so long an event can come again.
 pub const OKTA_KEEPS: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// Rows that are taken away in one transaction.
+/// How wrong a clock may be before what it dated is not believed.
+const A_DAY: SignedDuration = SignedDuration::from_hours(24);
+/// Rows that are taken away in one transaction, where there is room: what is deleted has to be written to the log first.
 const STEP: usize = 500;
-/// The same where the disk is full: what is deleted has to be written to the log first.
-const SMALL_STEP: usize = 20;
 /// Rows that are looked at in one read.
 const LOOK: usize = 2_000;
-/// Pages given back to the file system in one transaction, and how many such transactions follow each other at most.
-const VACUUM_STEP: u64 = 256;
+/// Pages given back to the file system in one transaction, where there is room, and how many such transactions follow each
+/// other at most.
+const VACUUM_STEP: usize = 256;
 const VACUUM_STEPS: usize = 64;
 /// Free pages that stay in the file to be written again: at least so many, and one of so many.
 const FREE_PAGES: u64 = 512;
@@ -98,20 +99,23 @@ enum Swept {
 /// The moments that divide what goes from what stays.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    by: i64,
+    /// What is dated later was dated by a clock that cannot have been right.
+    tomorrow: i64,
     events: i64,
     runs: i64,
     keys: i64,
 }
 
 impl Limits {
-    fn new(keep: Keep, by: Timestamp) -> Self {
+    fn new(keep: Keep, by: Timestamp, now: Timestamp) -> Self {
         let before = |keep: Duration| {
             let at = SignedDuration::try_from(keep).ok().and_then(|keep| by.checked_sub(keep).ok());
             to_ms(at.unwrap_or(Timestamp::MIN))
         };
         let keys = keep.keys.max(OKTA_KEEPS);
-        Self { by: to_ms(by), events: before(keep.events), runs: before(keep.runs), keys: before(keys) }
+        // Never by Okta's date: when Okta is silent, or behind, all that was just done would count as wrongly dated.
+        let tomorrow = to_ms(now.checked_add(A_DAY).unwrap_or(Timestamp::MAX));
+        Self { tomorrow, events: before(keep.events), runs: before(keep.runs), keys: before(keys) }
     }
 
     fn of(self, kind: Walked) -> i64 {
@@ -133,7 +137,7 @@ impl Store {
     pub async fn prune(&self, keep: Keep, now: Timestamp) -> Result<Pruned, StoreError> {
         let mut pruned = Pruned { by: self.prunes_by(now).await?, ..Pruned::default() };
         let Some(by) = pruned.by else { return Ok(pruned) };
-        let limits = Limits::new(keep, by);
+        let limits = Limits::new(keep, by, now);
         let side = Side::open(self)?;
         // In this order each kind sets the next one free.
         pruned.bodies = self.walk(&side, Walked::Bodies, limits, now).await?;
@@ -142,7 +146,7 @@ impl Store {
         pruned.quarantined = self.sweep(&side, Swept::Quarantined, limits, now).await?;
         pruned.keys = self.sweep(&side, Swept::Keys, limits, now).await?;
         pruned.journal = self.sweep(&side, Swept::Journal, limits, now).await?;
-        pruned.pages = self.vacuum().await?;
+        pruned.pages = self.vacuum(&side).await?;
         self.write(move |connection| {
             connection.execute("UPDATE retention SET pruned_at = ?1", [to_ms(now)])?;
             Ok(())
@@ -163,19 +167,20 @@ impl Store {
     }
 
     async fn walk(&self, side: &Side, kind: Walked, limits: Limits, now: Timestamp) -> Result<u64, StoreError> {
-        let (mut taken, mut after, mut step) = (0, Some(0), STEP);
+        let (mut taken, mut after, mut pace) = (0, Some(0), Pace::new(STEP));
         while let Some(from) = after {
             let (old, next) = side.read(move |connection| look(connection, kind, limits, from)).await?;
             let mut left = old.as_slice();
             while !left.is_empty() {
-                let (batch, rest) = left.split_at(step.min(left.len()));
+                let (batch, rest) = left.split_at(pace.step.min(left.len()));
                 let ids = Value::from(batch).to_string();
                 match self.write(move |connection| take_away(connection, kind, &ids, limits, now)).await {
                     Ok(rows) => {
                         taken += rows;
                         left = rest;
+                        pace.went_on();
                     }
-                    Err(error) => step = side.smaller_step(step, error).await?,
+                    Err(error) => side.make_room(&mut pace, error).await?,
                 }
             }
             after = next;
@@ -184,24 +189,29 @@ impl Store {
     }
 
     async fn sweep(&self, side: &Side, kind: Swept, limits: Limits, now: Timestamp) -> Result<u64, StoreError> {
-        let (mut taken, mut step) = (0, STEP);
+        let (mut taken, mut pace) = (0, Pace::new(STEP));
         loop {
+            let step = pace.step;
             match self.write(move |connection| sweep(connection, kind, limits, step, now)).await {
                 Ok(0) => return Ok(taken),
-                Ok(rows) => taken += rows,
-                Err(error) => step = side.smaller_step(step, error).await?,
+                Ok(rows) => {
+                    taken += rows;
+                    pace.went_on();
+                }
+                Err(error) => side.make_room(&mut pace, error).await?,
             }
         }
     }
 
     /// Gives free pages back until as many are left as will soon be written again.
-    async fn vacuum(&self) -> Result<u64, StoreError> {
-        let mut given = 0;
+    async fn vacuum(&self, side: &Side) -> Result<u64, StoreError> {
+        let (mut given, mut pace) = (0, Pace::new(VACUUM_STEP));
         for _ in 0..VACUUM_STEPS {
-            let step = self.write(|connection| {
+            let most = pace.step as u64;
+            let step = self.write(move |connection| {
                 let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, u64>(0));
                 let (free, all) = (number("PRAGMA freelist_count")?, number("PRAGMA page_count")?);
-                let spare = free.saturating_sub(FREE_PAGES.max(all / FREE_SHARE)).min(VACUUM_STEP);
+                let spare = free.saturating_sub(FREE_PAGES.max(all / FREE_SHARE)).min(most);
                 if spare > 0 {
                     // Each page is a row of its own.
                     let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({spare})"))?;
@@ -210,12 +220,42 @@ impl Store {
                 }
                 Ok(spare)
             });
-            match step.await? {
-                0 => break,
-                pages => given += pages,
+            match step.await {
+                Ok(0) => break,
+                Ok(pages) => {
+                    given += pages;
+                    pace.went_on();
+                }
+                Err(error) => side.make_room(&mut pace, error).await?,
             }
         }
         Ok(given)
+    }
+}
+
+/// How much is done in one transaction.
+struct Pace {
+    most: usize,
+    step: usize,
+    /// Whether anything was done since it slowed down.
+    moves: bool,
+}
+
+impl Pace {
+    fn new(most: usize) -> Self {
+        Self { most, step: most, moves: true }
+    }
+
+    fn went_on(&mut self) {
+        self.moves = true;
+        self.step = self.step.saturating_mul(2).min(self.most);
+    }
+
+    /// Returns whether there is any sense in trying again.
+    fn slows_down(&mut self) -> bool {
+        let sense = self.moves || self.step > 1;
+        (self.step, self.moves) = ((self.step / 8).max(1), false);
+        sense
     }
 }
 
@@ -242,13 +282,13 @@ impl Side {
             .map_err(|_| StoreError::Stopped)?
     }
 
-    /// The step to go on with after an error, if there is one: a full disk is met with less at once.
-    async fn smaller_step(&self, step: usize, error: StoreError) -> Result<usize, StoreError> {
-        if !matches!(error, StoreError::Full) || step <= SMALL_STEP {
+    /// Makes going on possible after an error, or gives it back: a full disk is met with less at once and with the room that
+    /// the log has taken, again and again as long as that leads any further.
+    async fn make_room(&self, pace: &mut Pace, error: StoreError) -> Result<(), StoreError> {
+        if !matches!(error, StoreError::Full) || !pace.slows_down() {
             return Err(error);
         }
-        self.truncate_log().await?;
-        Ok(SMALL_STEP)
+        self.truncate_log().await
     }
 
     /// Writes the log into the file and cuts it to nothing, if nobody is in the way.
@@ -274,11 +314,12 @@ const NOT_NEEDED: &str = "e.state IN ('decided', 'skipped', 'superseded')
          OR EXISTS (SELECT 1 FROM event n WHERE n.subject = e.subject AND n.risk IS NOT NULL
                                             AND (n.published, n.id) > (e.published, e.id)))";
 
-/// Whether every action of run `r` came to its end before `?2`.
+/// Whether every action of run `r` came to its end before `?2`, or at a moment after `?3`, which is tomorrow.
 const ALL_ENDED: &str = "NOT EXISTS (SELECT 1 FROM action a WHERE a.run = r.id
                              AND (a.finished_at IS NULL OR a.finished_at BETWEEN ?2 AND ?3))";
 
-/// Since when event `e` is there, by the later of both clocks, or by Okta's alone where ours cannot be right. `?3` is now.
+/// Since when event `e` is there, by the later of both clocks, or by Okta's alone where ours cannot have been right. `?3` is
+/// tomorrow.
 const AGE: &str = "iif(e.received_at > ?3, e.published, max(e.received_at, e.published))";
 
 /// The same for run `r` of event `e`.
@@ -307,7 +348,7 @@ fn look(
     };
     let rows: Vec<(i64, bool, bool)> = connection
         .prepare_cached(&sql)?
-        .query_map(params![from, limits.of(kind), limits.by, LOOK as i64], |row| {
+        .query_map(params![from, limits.of(kind), limits.tomorrow, LOOK as i64], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
         .collect::<Result<_, _>>()?;
@@ -335,7 +376,7 @@ fn take_away(
                 .prepare_cached(&format!(
                     "SELECT r.id FROM run r WHERE r.id IN (SELECT value FROM json_each(?1)) AND {ALL_ENDED}"
                 ))?
-                .query_map(params![ids, limits.runs, limits.by], |row| row.get(0))?
+                .query_map(params![ids, limits.runs, limits.tomorrow], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
             take_runs_away(connection, &Value::from(ids).to_string(), limits)?
         }
@@ -363,7 +404,7 @@ fn take_runs_away(connection: &Connection, ids: &str, limits: Limits) -> Result<
                AND EXISTS (SELECT 1 FROM attempt WHERE action = a.id)
              ON CONFLICT (key) DO NOTHING",
         )?
-        .execute(params![ids, limits.keys, limits.by])?;
+        .execute(params![ids, limits.keys, limits.tomorrow])?;
     for sql in [
         "DELETE FROM attempt WHERE action IN (
             SELECT id FROM action WHERE run IN (SELECT value FROM json_each(?1)))",
@@ -387,7 +428,7 @@ fn sweep(connection: &Connection, kind: Swept, limits: Limits, step: usize, now:
             let rows = connection.prepare_cached(sql)?.execute(params![limits.keys, step as i64])?;
             tell(connection, "keys", rows as u64, now)
         }
-        Swept::Journal => journal::take_front_away(connection, limits.runs, limits.by, step, now),
+        Swept::Journal => journal::take_front_away(connection, limits.runs, limits.tomorrow, step, now),
     }
 }
 

@@ -13,13 +13,13 @@ use okta_responder::model::action::{ActionState, Happening};
 use okta_responder::model::ids::{ActionId, EventId, IdempotencyKey, RunId, StreamId};
 use okta_responder::model::outcome::Receipt;
 use okta_responder::store::{
-    ActionFilter, ActionRow, AttemptEnd, Decision, EventFilter, EventVerdict, NewAction, NewEvent, NewStream,
+    ActionFilter, ActionRow, AttemptEnd, Decision, EventFilter, EventVerdict, Keep, NewAction, NewEvent, NewStream,
     PageCommit, PersonChange, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError, StreamKind,
 };
 use tempfile::TempDir;
 
-use crate::commands::{Command, End, KINDS, Pick, Prepare, Run, Step, Told, Verdict};
-use crate::ledger::{self, Attempt, Ledger, Stream, UNIVERSE};
+use crate::commands::{Command, DAY, End, KINDS, Kept, Pick, Prepare, Run, Step, Told, Verdict};
+use crate::ledger::{self, Attempt, Ledger, Stream, Taken, UNIVERSE};
 
 const FILE: &str = "state.db";
 const SOURCE: &str = "okta";
@@ -37,6 +37,8 @@ pub struct Bench {
     event_rows: Vec<(i64, usize)>,
     /// The greatest row of each table so far: a number is never given twice.
     greatest: [i64; 3],
+    /// By the key of what was sent: its row, and since when that was there.
+    sent: BTreeMap<String, (i64, i64)>,
 }
 
 impl Bench {
@@ -44,8 +46,8 @@ impl Bench {
         let dir = in_memory();
         let store = Store::open(&dir.path().join(FILE)).unwrap();
         let ledger = Ledger::default();
-        let mut bench =
-            Self { dir, store, ledger, now: 0, pages: 0, serial: 0, event_rows: Vec::new(), greatest: [0; 3] };
+        let (event_rows, greatest, sent) = (Vec::new(), [0; 3], BTreeMap::new());
+        let mut bench = Self { dir, store, ledger, now: 0, pages: 0, serial: 0, event_rows, greatest, sent };
         bench.begin(Stream::new(true, false)).await;
         bench
     }
@@ -68,7 +70,9 @@ impl Bench {
             Command::Prepare { pick, late, result } => self.prepare(*pick, *late, *result).await,
             Command::Claim { most } => self.claim(*most).await,
             Command::End { pick, end, pause } => self.end(*pick, *end, *pause).await,
-            Command::ReadBack { pick, late, told, pause } => self.read_back(*pick, *late, *told, *pause).await,
+            Command::ReadBack { pick, late, about, told, pause } => {
+                self.read_back(*pick, *late, *about, *told, *pause).await;
+            }
             Command::Person { pick, late, change } => self.person(*pick, *late, *change).await,
             Command::Pause(paused) => self.pause(*paused).await,
             Command::Guard(policy) => self.ledger.policy = *policy,
@@ -76,6 +80,8 @@ impl Bench {
             Command::LetGoOn(playbook) => self.let_go_on(playbook).await,
             Command::ExpireApprovals(wait) => self.expire_approvals(*wait).await,
             Command::Pass(seconds) => self.now += seconds,
+            Command::OktaAhead(seconds) => self.ledger.okta_ahead = *seconds,
+            Command::Prune { days, poll, kept } => self.prune(*days, *poll, *kept).await,
             Command::SetBack(seconds) => self.set_back(*seconds).await,
             Command::Reopen { killed } => self.reopen(*killed).await,
         }
@@ -135,7 +141,7 @@ impl Bench {
             events: events.iter().map(|event| new_event(*event)).collect(),
             unwanted: 0,
             quarantined: Vec::new(),
-            source_now: self.at(),
+            source_now: at(self.now + self.ledger.okta_ahead),
             last,
         };
         let counts = match self.store.commit_page(page, self.at()).await {
@@ -213,6 +219,13 @@ impl Bench {
             let action = self.ledger.action(claimed.id.0);
             assert_eq!(taken.call.key, key(action.event, action.playbook, &action.step));
             assert_eq!((claimed.attempt, claimed.retry_from), (action.attempts, at(action.retry_from)));
+            let this = (claimed.id.0, action.created);
+            let first = *self.sent.entry(claimed.key.as_str().to_owned()).or_insert(this);
+            if first.0 != this.0 {
+                // Less a day for clocks that were set back.
+                assert!(self.now - first.1 > 89 * DAY, "{claimed:?} was sent before, by {}", first.0);
+                self.sent.insert(claimed.key.as_str().to_owned(), this);
+            }
         }
     }
 
@@ -252,6 +265,19 @@ impl Bench {
         assert_eq!(expired, self.ledger.expire_approvals(before, self.now), "approvals that expired");
     }
 
+    async fn prune(&mut self, days: i64, poll: bool, kept: Kept) {
+        self.now += days * DAY;
+        if poll {
+            self.page(Pick::first(), &[], false, false).await;
+        }
+        let [events, runs, keys] =
+            [kept.events, kept.runs, kept.keys].map(|days| Duration::from_secs((days * DAY).unsigned_abs()));
+        let pruned = self.store.prune(Keep { events, runs, keys }, self.at()).await.unwrap();
+        assert_eq!(pruned.by, self.ledger.prunes_by(self.now).map(at));
+        let taken = Taken { bodies: pruned.bodies, runs: pruned.runs, events: pruned.events, keys: pruned.keys };
+        assert_eq!(taken, self.ledger.prune(kept, self.now), "what is taken away, as of {:?}", pruned.by);
+    }
+
     async fn set_back(&mut self, seconds: i64) {
         self.now -= seconds;
         let (longest, longest_wait) = (50, 60);
@@ -272,12 +298,15 @@ impl Bench {
         self.ledger.end(row, end, pause, self.now);
     }
 
-    async fn read_back(&mut self, pick: Pick, late: bool, told: Told, pause: i64) {
+    async fn read_back(&mut self, pick: Pick, late: bool, about: Option<u32>, told: Told, pause: i64) {
         let unknown = if late { self.ledger.rows() } else { self.ledger.in_state(ActionState::Unknown) };
         let Some(row) = pick.of(&unknown) else { return };
         let happening = ledger::of_told(told);
-        let recorded = self.store.record_outcome(self.attempt_end(row, happening, pause), self.at()).await;
-        let fits = self.ledger.read_back(row, told, pause, self.now);
+        let last = self.ledger.action(row).made.last().map_or(0, |attempt| attempt.number);
+        let attempt = about.map(|back| last.saturating_sub(back));
+        let verdict = AttemptEnd { attempt, ..self.attempt_end(row, happening, pause) };
+        let recorded = self.store.record_outcome(verdict, self.at()).await;
+        let fits = self.ledger.read_back(row, attempt, told, pause, self.now);
         match recorded {
             Ok(()) => assert!(fits || happening.is_none(), "a verdict that came too late was taken"),
             Err(StoreError::Illegal(_)) => assert!(!fits, "a verdict was refused"),
@@ -305,8 +334,13 @@ impl Bench {
         let changed = self.store.change_by_person(ActionId(row), change, self.at()).await;
         let done = self.ledger.person(row, change, self.now);
         match changed {
-            Ok(state) => assert!(done && state == self.ledger.action(row).state, "{change:?} was done: {state}"),
-            Err(PersonError::WrongState { state, .. }) => assert!(!done, "{change:?} was refused from {state}"),
+            Ok(state) => {
+                assert!(done.is_ok() && state == self.ledger.action(row).state, "{change:?} was done: {state}");
+            }
+            Err(PersonError::WrongState { state, .. }) => {
+                assert_eq!(done, Err(false), "{change:?} was refused from {state}");
+            }
+            Err(PersonError::RecordGone(_)) => assert_eq!(done, Err(true), "{change:?} was refused"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -402,6 +436,10 @@ impl Bench {
             (event.id, uuid, event.state.to_owned(), reason, stream_id(event.stream).0, at(event.received))
         });
         assert_eq!(shown, kept.collect::<Vec<_>>(), "events");
+        for event in &self.ledger.events {
+            let (row, body) = self.store.find_event(&ledger::uuid(event.event)).await.unwrap().expect("it was shown");
+            assert_eq!(body.is_some(), event.body, "the record of {row:?}");
+        }
     }
 
     /// No event has two runs of one playbook.

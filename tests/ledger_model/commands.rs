@@ -15,6 +15,10 @@ impl Pick {
         Self(0)
     }
 
+    pub fn second() -> Self {
+        Self(1)
+    }
+
     pub fn of<T: Clone>(self, from: &[T]) -> Option<T> {
         from.get(usize::from(self.0).checked_rem(from.len())?).cloned()
     }
@@ -55,10 +59,12 @@ pub enum Command {
         end: End,
         pause: i64,
     },
-    /// `late`: about any action, not only one that is unknown.
+    /// `late`: about any action, not only one that is unknown. `about`: so many attempts before the last one, where the
+    /// attempt is told at all.
     ReadBack {
         pick: Pick,
         late: bool,
+        about: Option<u32>,
         told: Told,
         pause: i64,
     },
@@ -76,12 +82,28 @@ pub enum Command {
     /// What has awaited approval for so long is refused.
     ExpireApprovals(i64),
     Pass(i64),
+    /// Okta's clock is so far ahead of ours from now on.
+    OktaAhead(i64),
+    /// What is old goes, after some days have passed and, with `poll`, after Okta's last page has told its date anew.
+    Prune {
+        days: i64,
+        poll: bool,
+        kept: Kept,
+    },
     /// The clock is set back, and what was put off too far is pulled back.
     SetBack(i64),
     /// The daemon starts again, after a clean end or (`killed`) from what a dead process left on the disk.
     Reopen {
         killed: bool,
     },
+}
+
+/// How many days things are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    pub events: i64,
+    pub runs: i64,
+    pub keys: i64,
 }
 
 /// What the guard is told to stop. The lists protect one of the users.
@@ -148,6 +170,8 @@ pub enum Told {
 
 /// The kinds of action that are planned: two services, and the first resets risk.
 pub const KINDS: [&str; 2] = ["okta.group.add_user", "slack.message.post"];
+/// In seconds.
+pub const DAY: i64 = 24 * 3600;
 pub const PLAYBOOKS: [&str; 2] = ["one", "two"];
 const LANES: [&str; 2] = ["group/a", "group/b"];
 
@@ -157,7 +181,7 @@ pub fn beginning() -> impl Strategy<Value = Vec<Vec<Run>>> {
 }
 
 pub fn command() -> impl Strategy<Value = Command> {
-    prop_oneof![3 => reading(), 12 => acting(), 5 => people(), 4 => time()]
+    prop_oneof![3 => reading(), 12 => acting(), 5 => people(), 6 => time()]
 }
 
 fn reading() -> impl Strategy<Value = Command> {
@@ -176,8 +200,8 @@ fn acting() -> impl Strategy<Value = Command> {
         3 => (pick(), late(), prepare()).prop_map(|(pick, late, result)| Command::Prepare { pick, late, result }),
         4 => (1usize..4).prop_map(|most| Command::Claim { most }),
         4 => (pick(), end(), seconds()).prop_map(|(pick, end, pause)| Command::End { pick, end, pause }),
-        3 => (pick(), late(), told(), seconds())
-            .prop_map(|(pick, late, told, pause)| Command::ReadBack { pick, late, told, pause }),
+        3 => (pick(), late(), about(), told(), seconds())
+            .prop_map(|(pick, late, about, told, pause)| Command::ReadBack { pick, late, about, told, pause }),
     ]
 }
 
@@ -199,7 +223,20 @@ fn time() -> impl Strategy<Value = Command> {
         1 => seconds().prop_map(Command::SetBack),
         1 => seconds().prop_map(Command::ExpireApprovals),
         2 => any::<bool>().prop_map(|killed| Command::Reopen { killed }),
+        1 => select(vec![0i64, -100, -3000, 3000, -2 * DAY]).prop_map(Command::OktaAhead),
+        5 => (select(vec![0i64, 3, 50, 100, 200]), prop::bool::weighted(0.7), kept())
+            .prop_map(|(days, poll, kept)| Command::Prune { days, poll, kept }),
     ]
+}
+
+/// The configuration lets nobody keep less than a day; keys are kept for ninety days whatever it says.
+fn kept() -> impl Strategy<Value = Kept> {
+    let days = || select(vec![1i64, 1, 40, 150]);
+    (days(), days(), select(vec![0i64, 150])).prop_map(|(events, runs, keys)| Kept { events, runs, keys })
+}
+
+fn about() -> impl Strategy<Value = Option<u32>> {
+    select(vec![None, Some(0), Some(0), Some(0), Some(1), Some(2)])
 }
 
 fn seconds() -> impl Strategy<Value = i64> {
@@ -230,7 +267,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
-    (select(PLAYBOOKS.to_vec()), prop::bool::weighted(0.2), vec(step(), 1..4))
+    (select(PLAYBOOKS.to_vec()), prop::bool::weighted(0.2), vec(step(), 0..4))
         .prop_map(|(playbook, observe, steps)| Run { playbook, observe, steps })
 }
 

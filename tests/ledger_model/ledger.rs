@@ -2,10 +2,12 @@
 //!
 //! It shares with the code only the pure function that says which state follows which. Seconds stand for moments.
 
+use std::collections::BTreeMap;
+
 use okta_responder::model::action::{ActionState, Happening};
 use okta_responder::store::PersonChange;
 
-use crate::commands::{End, KINDS, Policy, Prepare, Run as PlannedRun, Told, Verdict};
+use crate::commands::{DAY, End, KINDS, Kept, Policy, Prepare, Run as PlannedRun, Told, Verdict};
 
 /// Events that the log of the org can hold; a page names them by number.
 pub const UNIVERSE: usize = 7;
@@ -43,6 +45,27 @@ pub struct Ledger {
     /// Actions that the claim under way has let pass and that count.
     passed: Vec<i64>,
     pub paused: Option<i64>,
+    /// How far Okta's clock is ahead of ours.
+    pub okta_ahead: i64,
+    /// Of actions that were sent and are gone: by event, playbook and step, since when they were there.
+    pub spent: BTreeMap<(usize, &'static str, String), i64>,
+    /// Actions that are gone and may still count against the limits.
+    gone: Vec<Gone>,
+}
+
+#[derive(Debug)]
+struct Gone {
+    playbook: &'static str,
+    counted: Vec<i64>,
+}
+
+/// What was taken away.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub bodies: u64,
+    pub runs: u64,
+    pub events: u64,
+    pub keys: u64,
 }
 
 /// A playbook that was stopped, by a limit or a person.
@@ -63,6 +86,8 @@ pub struct Stream {
     pub query: String,
     pub cursor: Option<String>,
     pub newest: Option<i64>,
+    /// Okta's clock at the last page.
+    pub good: Option<i64>,
     pub pages: u64,
     pub stored: u64,
     pub duplicates: u64,
@@ -75,6 +100,7 @@ pub struct Event {
     pub id: Option<i64>,
     pub event: usize,
     pub stream: usize,
+    pub body: bool,
     pub state: &'static str,
     pub reason: Option<&'static str>,
     pub postponed: u32,
@@ -164,6 +190,7 @@ impl Stream {
             query: String::new(),
             cursor: None,
             newest: None,
+            good: None,
             pages: 0,
             stored: 0,
             duplicates: 0,
@@ -176,6 +203,10 @@ impl Event {
     /// Whether a playbook may have its say about it now.
     fn is_due(&self, now: i64) -> bool {
         self.state == "new" && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.state, "decided" | "skipped" | "superseded")
     }
 
     fn is_put_off(&self, now: i64) -> bool {
@@ -240,6 +271,7 @@ impl Ledger {
         let stream = &mut self.streams[reader];
         stream.cursor = Some(next.to_owned());
         stream.newest = stream.newest.max(events.iter().map(|event| published(*event)).max());
+        stream.good = Some(now + self.okta_ahead);
         stream.pages += 1;
         stream.stored += stored;
         stream.duplicates += duplicates;
@@ -265,6 +297,7 @@ impl Ledger {
             id: None,
             event,
             stream: reader,
+            body: true,
             state,
             reason: None,
             postponed: 0,
@@ -351,7 +384,12 @@ impl Ledger {
     }
 
     fn plan(&mut self, serial: usize, event: usize, run: &PlannedRun, now: i64) -> usize {
+        let mut written = 0;
         for (number, step) in run.steps.iter().enumerate() {
+            if self.spent.contains_key(&(event, run.playbook, step_name(number))) {
+                continue;
+            }
+            written += 1;
             let mut action = Action {
                 id: None,
                 run: serial,
@@ -382,7 +420,7 @@ impl Ledger {
             }
             self.actions.push(action);
         }
-        run.steps.len()
+        written
     }
 
     fn open_before(&self, action: &Action) -> usize {
@@ -510,15 +548,16 @@ impl Ledger {
 
     /// Whether one more change would be too many in the hour behind us, and if so, whether every change is.
     fn over(&self, row: i64, now: i64) -> Option<bool> {
-        let counts = |action: &&Action| {
-            let before = action.counted.iter().any(|began| *began > now - 3600);
-            before || action.id.is_some_and(|row| self.passed.contains(&row))
-        };
-        let spent: Vec<_> = self.actions.iter().filter(counts).collect();
+        let lately = |counted: &[i64]| counted.iter().any(|began| *began > now - 3600);
+        let counts =
+            |action: &&Action| lately(&action.counted) || action.id.is_some_and(|row| self.passed.contains(&row));
+        let there = self.actions.iter().filter(counts).map(|action| (action.id, action.playbook));
+        let gone = self.gone.iter().filter(|gone| lately(&gone.counted));
+        let spent: Vec<_> = there.chain(gone.map(|gone| (None, gone.playbook))).collect();
         // What counts already is none more, but does not pass where too many count anyway.
-        let one_more = usize::from(!spent.iter().any(|action| action.id == Some(row)));
+        let one_more = usize::from(spent.iter().all(|(spent, _)| *spent != Some(row)));
         let playbook = self.actions.iter().find(|action| action.id == Some(row))?.playbook;
-        let of_playbook = spent.iter().filter(|action| action.playbook == playbook).count();
+        let of_playbook = spent.iter().filter(|(_, other)| *other == playbook).count();
         let bounds = [(self.policy.overall, spent.len()), (self.policy.per_playbook, of_playbook)];
         let over = |(bound, spent): &(Option<u32>, usize)| bound.is_some_and(|most| *spent + one_more > most as usize);
         let always = bounds.iter().any(|(bound, _)| *bound == Some(0));
@@ -548,10 +587,11 @@ impl Ledger {
         assert!(action.goes_on(happening, now));
     }
 
-    /// Returns whether what reading back said was still about an unknown action.
-    pub fn read_back(&mut self, row: i64, told: Told, pause: i64, now: i64) -> bool {
+    /// Returns whether what reading back said was still about an unknown action, and about its last attempt.
+    pub fn read_back(&mut self, row: i64, attempt: Option<u32>, told: Told, pause: i64, now: i64) -> bool {
         let action = self.action(row);
-        if action.state != ActionState::Unknown {
+        let about_last = attempt.is_none_or(|number| action.made.last().is_some_and(|last| last.number == number));
+        if action.state != ActionState::Unknown || !about_last {
             return false;
         }
         action.due = now + pause;
@@ -579,12 +619,16 @@ impl Ledger {
         lost
     }
 
-    /// Returns whether it could be done.
-    pub fn person(&mut self, row: i64, change: PersonChange, now: i64) -> bool {
+    /// Returns whether it could be done, or else whether that is for want of the event's record.
+    pub fn person(&mut self, row: i64, change: PersonChange, now: i64) -> Result<(), bool> {
+        let event = self.action(row).event;
+        let recorded = self.events.iter().any(|known| known.event == event && known.body);
         let action = self.action(row);
         let happening = action.wish(change);
-        if !action.goes_on(happening, now) {
-            return false;
+        let possible = action.state.after(happening).is_ok();
+        let lacks_record = possible && change == PersonChange::Retry && !recorded;
+        if lacks_record || !action.goes_on(happening, now) {
+            return Err(lacks_record);
         }
         action.due = now;
         action.error = false;
@@ -602,7 +646,73 @@ impl Ledger {
             Happening::PlannedAnewByPerson => action.approved = false,
             _ => {}
         }
-        true
+        Ok(())
+    }
+}
+
+/// Pruning.
+impl Ledger {
+    /// The moment that counts as now: Okta's, as far as ours has come there.
+    pub fn prunes_by(&self, now: i64) -> Option<i64> {
+        self.streams.iter().filter_map(|stream| stream.good).max().map(|okta| okta.min(now))
+    }
+
+    pub fn prune(&mut self, kept: Kept, now: i64) -> Taken {
+        let Some(by) = self.prunes_by(now) else { return Taken::default() };
+        // What is dated later than tomorrow was dated by a clock that was wrong.
+        let tomorrow = now + DAY;
+        let since = |ours: i64, event: usize| {
+            if ours > tomorrow { published(event) } else { ours.max(published(event)) }
+        };
+        let before = |days: i64| by - days * DAY;
+        let mut taken = Taken::default();
+
+        for event in &mut self.events {
+            let open = self.actions.iter().any(|action| action.event == event.event && action.is_open());
+            let goes = since(event.received, event.event) < before(kept.events) && event.is_closed() && !open;
+            taken.bodies += u64::from(goes && event.body);
+            event.body &= !goes;
+        }
+
+        let goes = |run: &Run| {
+            let ended = |at: Option<i64>| at.is_some_and(|at| at < before(kept.runs) || at > tomorrow);
+            let mut actions = self.actions.iter().filter(|action| action.run == run.serial);
+            since(run.created, run.event) < before(kept.runs) && actions.all(|action| ended(action.finished))
+        };
+        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.runs).into_iter().partition(goes);
+        self.runs = stay;
+        taken.runs = gone.len() as u64;
+        let known_since = before(kept.keys.max(90));
+        let is_gone = |action: &Action| gone.iter().any(|run| run.serial == action.run);
+        for action in self.actions.extract_if(.., |action| is_gone(action)) {
+            let sent = since(action.created, action.event);
+            if sent >= known_since && !action.made.is_empty() {
+                self.spent.entry((action.event, action.playbook, action.step)).or_insert(sent);
+            }
+            self.gone.push(Gone { playbook: action.playbook, counted: action.counted });
+        }
+
+        let tells_risk = |event: &Event| {
+            let newest = |user: &&str| {
+                let of_user = self.events.iter().filter(|other| subject(other.event) == Some(user));
+                let newest =
+                    of_user.filter(|other| risk(other.event).is_some()).max_by_key(|other| published(other.event));
+                newest.is_some_and(|newest| newest.event == event.event)
+            };
+            subject(event.event).as_ref().is_some_and(newest)
+        };
+        let needed =
+            |event: &Event| event.body || self.runs.iter().any(|run| run.event == event.event) || tells_risk(event);
+        let old = |event: &Event| since(event.received, event.event) < known_since;
+        let goes: Vec<_> = self.events.iter().map(|event| old(event) && event.is_closed() && !needed(event)).collect();
+        taken.events = goes.iter().filter(|goes| **goes).count() as u64;
+        let mut goes = goes.into_iter();
+        self.events.retain(|_| !goes.next().unwrap_or_default());
+
+        let keys = self.spent.len();
+        self.spent.retain(|_, sent| *sent >= known_since);
+        taken.keys = (keys - self.spent.len()) as u64;
+        taken
     }
 }
 
@@ -622,6 +732,9 @@ impl Ledger {
         let trip = self.trips.iter_mut().find(|trip| trip.playbook == playbook && trip.ended.is_none())?;
         trip.ended = Some(now);
         let mut let_go = 0;
+        for gone in self.gone.iter_mut().filter(|gone| gone.playbook == playbook) {
+            gone.counted.clear();
+        }
         for action in &mut self.actions {
             if action.playbook == playbook {
                 action.counted.clear();
@@ -713,32 +826,29 @@ impl Ledger {
         let mut found: Vec<_> = self
             .events
             .iter()
-            .filter(|event| event.is_due(now))
+            .filter(|event| event.is_due(now) && !self.waits_for_newer(event))
             .filter(|event| {
                 let waits_for = |other: &&Event| other.id < event.id && subject(other.event) == subject(event.event);
                 let mut before = self.events.iter().filter(waits_for);
                 subject(event.event).is_none() || !before.any(|other| other.is_put_off(now))
             })
-            .filter(|event| !self.waits_for_a_newer_one(event))
             .map(|event| (!self.streams[event.stream].live, event.id, self.is_superseded(event)))
             .collect();
         found.sort_unstable();
         found.into_iter().filter_map(|(_, row, superseded)| Some((row?, superseded))).collect()
     }
 
-    /// Whether a risk event that happened later, and had arrived before, is still to be decided: it may be an echo.
-    fn waits_for_a_newer_one(&self, event: &Event) -> bool {
-        let counts = |stream: usize| self.streams[stream].live || self.streams[stream].execute;
+    /// Whether a live event tells the risk of a user of whom a newer one that arrived before is not decided.
+    fn waits_for_newer(&self, event: &Event) -> bool {
         let newer = |other: &Event| {
-            other.id < event.id
-                && other.state == "new"
-                && subject(other.event) == subject(event.event)
+            let owner = &self.streams[other.stream];
+            subject(other.event) == subject(event.event)
                 && risk(other.event).is_some()
                 && published(other.event) > published(event.event)
-                && counts(other.stream)
+                && (other.state == "new" && other.id < event.id && (owner.live || owner.execute))
         };
-        let is_asked = self.streams[event.stream].live && subject(event.event).is_some() && risk(event.event).is_some();
-        is_asked && self.events.iter().any(newer)
+        let live = self.streams[event.stream].live;
+        live && risk(event.event).is_some() && subject(event.event).is_some() && self.events.iter().any(newer)
     }
 
     /// By any event of a user's that happened later, for a backfill that acts; for a live event only by one that had

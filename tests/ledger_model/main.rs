@@ -6,7 +6,7 @@ mod commands;
 mod ledger;
 
 use bench::Bench;
-use commands::{Command, Pick, Policy, Prepare, Run, Step, Told};
+use commands::{Command, End, Pick, Policy, Prepare, Run, Step, Told, Verdict};
 use okta_responder::model::action::{Happening, InDoubt};
 use okta_responder::store::PersonChange;
 use proptest::collection::vec;
@@ -47,24 +47,58 @@ proptest! {
     }
 }
 
+/// A step that is ready as soon as it is planned.
+fn ready(lane: Option<&'static str>) -> Step {
+    let (kind, in_doubt, begins) = (commands::KINDS[0], InDoubt::Ask, Some(Happening::Prepared));
+    Step { kind, lane, in_doubt, after: 0, wait: None, begins }
+}
+
+fn run(steps: Vec<Step>) -> Run {
+    Run { playbook: commands::PLAYBOOKS[0], observe: false, steps }
+}
+
+#[test]
+fn an_earlier_action_that_a_person_wants_waits_for_the_later_one_that_is_under_way_on_its_lane() {
+    let (pick, late, pause) = (Pick::first(), false, 0);
+    let sequence = [
+        Command::Claim { most: 1 },
+        Command::End { pick, end: End::Permanent, pause },
+        Command::Claim { most: 1 },
+        Command::Person { pick, late, change: PersonChange::Retry },
+        Command::Claim { most: 2 },
+        Command::End { pick, end: End::Done, pause },
+        Command::Claim { most: 2 },
+    ];
+    check(&[vec![run(vec![ready(Some("one")), ready(Some("one"))])]], &sequence);
+}
+
+#[test]
+fn an_event_that_a_backfill_observed_stays_its_own_while_or_after_something_is_done_for_it() {
+    let (pick, late, events) = (Pick::first(), false, || vec![0]);
+    let page = |stream| Command::Page { stream, events: events(), stale: false, last: false };
+    let sequence = [
+        Command::BeginBackfill { execute: false },
+        page(Pick::second()),
+        Command::Decide { pick, late, verdict: Verdict::Decided(vec![run(vec![ready(None)])]) },
+        page(Pick::first()),
+        Command::Claim { most: 1 },
+        page(Pick::first()),
+        Command::End { pick, end: End::Done, pause: 0 },
+        page(Pick::first()),
+    ];
+    check(&[], &sequence);
+}
+
 /// Its attempts were numbered from the beginning again, which no claim survived: the daemon could not start any more.
 #[test]
 fn an_action_that_the_guard_refused_between_two_attempts_and_a_person_wants_is_attempted_again() {
-    let step = Step {
-        kind: commands::KINDS[0],
-        lane: None,
-        in_doubt: InDoubt::Ask,
-        after: 0,
-        wait: None,
-        begins: Some(Happening::Prepared),
-    };
-    let run = Run { playbook: commands::PLAYBOOKS[0], observe: false, steps: vec![step] };
+    let run = run(vec![ready(None)]);
     let (pick, late) = (Pick::first(), false);
     let claim = || Command::Claim { most: 1 };
     let sequence = [
         claim(),
         Command::Reopen { killed: true },
-        Command::ReadBack { pick, late, told: Told::NotDone, pause: 0 },
+        Command::ReadBack { pick, late, about: None, told: Told::NotDone, pause: 0 },
         Command::Guard(Policy { protect: true, ..Policy::default() }),
         claim(),
         Command::Person { pick, late, change: PersonChange::Retry },
