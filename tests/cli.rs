@@ -248,6 +248,22 @@ on = ["application.user_membership.add"]
     scene.configure("", &format!("{}{apps}", PLAYBOOK.replace("High Risk", "Hihg Risk")));
     check(&scene, "online_unknown_names", &["check", "--online"]);
 
+    // What is protected has to be there, or it protects nobody.
+    let guard = r#"
+[guard]
+protected_users = ["nobody@example.com"]
+protected_groups = ["Super Admnis"]
+protected_members_of = ["Brake Glass"]
+protected_roles = ["super_admin", "SUPER_ADMN"]
+"#;
+    scene.configure(guard, PLAYBOOK);
+    let text = told(&scene.command(&["check", "--online"]));
+    for part in
+        ["`nobody@example.com`, so this protects nobody", "Super Admnis", "Brake Glass", "of that name: `SUPER_ADMN`"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
     scene.configure("", PLAYBOOK);
     std::fs::write(scene.dir.path().join("okta-token"), "00anotherTokenThatIsRefused0000000000000").unwrap();
     std::fs::write(scene.dir.path().join("slack-token"), "xoxb-refused").unwrap();

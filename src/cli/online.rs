@@ -67,16 +67,22 @@ pub(super) async fn check(
     };
 
     let me = okta.me().await.map_err(|error| error.to_failure());
-    let reached = me.is_ok();
+    let own_id = me.as_ref().ok().map(|me| me.id.clone());
     add(Row::new("Okta token", me.map(|me| format!("belongs to {}", me.login.unwrap_or(me.id)))))?;
     // Without a token every further question to Okta has the same answer.
-    if reached {
+    if let Some(own_id) = own_id {
         add(Row::new("Okta log", read_log(loaded, &okta).await))?;
         for (place, name) in groups_changed(loaded) {
             add(Row::new(format!("group of {place}"), told_group(okta.resolve_group(&name).await)))?;
         }
         for (place, name) in groups_read(loaded) {
             add(Row::new(format!("group of {place}"), told_group(okta.find_group(&name).await)))?;
+        }
+        for user in &loaded.config.guard.protected_users {
+            add(Row::new("user of [guard] protected_users", told_user(&okta, user).await))?;
+        }
+        if !loaded.config.guard.protected_roles.is_empty() {
+            add(Row::new("roles of [guard] protected_roles", told_roles(loaded, &okta, &own_id).await))?;
         }
         for (place, id) in apps(loaded) {
             let found = okta.app_label(&id).await.map_err(|error| error.to_failure()).and_then(|label| match label {
@@ -124,19 +130,59 @@ fn told_group(found: Result<GroupRef, GroupError>) -> Result<String, Failure> {
     }
 }
 
+async fn told_user(okta: &OktaClient, name: &str) -> Result<String, Failure> {
+    match okta.user_id(name).await.map_err(|error| error.to_failure())? {
+        Some(id) => Ok(format!("`{name}` is {id}")),
+        None => Err(Failure::new(Reason::NotFound, format!("there is no user `{name}`, so this protects nobody"))),
+    }
+}
+
+/// Whether admin roles can be read, and which of the protected ones can only be custom roles.
+async fn told_roles(loaded: &Loaded, okta: &OktaClient, own_id: &str) -> Result<String, Failure> {
+    okta.user_roles(own_id).await.map_err(|error| error.to_failure())?;
+    let is_standard = |role: &&String| STANDARD_ROLES.iter().any(|known| known.eq_ignore_ascii_case(role.trim()));
+    let (_, other): (Vec<_>, Vec<_>) = loaded.config.guard.protected_roles.iter().partition(is_standard);
+    Ok(match other.as_slice() {
+        [] => "can be read".to_owned(),
+        other => {
+            let names: Vec<_> = other.iter().map(|name| format!("`{name}`")).collect();
+            format!("can be read; no standard role of Okta's, so only a custom role of that name: {}", names.join(", "))
+        }
+    })
+}
+
+/// The types of Okta's standard admin roles (Okta API reference, role assignments), and our word for all of them.
+const STANDARD_ROLES: [&str; 14] = [
+    "any",
+    "ACCESS_CERTIFICATIONS_ADMIN",
+    "ACCESS_REQUESTS_ADMIN",
+    "API_ACCESS_MANAGEMENT_ADMIN",
+    "APP_ADMIN",
+    "GROUP_MEMBERSHIP_ADMIN",
+    "HELP_DESK_ADMIN",
+    "MOBILE_ADMIN",
+    "ORG_ADMIN",
+    "READ_ONLY_ADMIN",
+    "REPORT_ADMIN",
+    "SUPER_ADMIN",
+    "USER_ADMIN",
+    "WORKFLOWS_ADMIN",
+];
+
 /// Groups whose members playbooks change. Names that a template makes are known only when an event comes.
 fn groups_changed(loaded: &Loaded) -> BTreeSet<(String, String)> {
     parameters(loaded, "okta.group.", "group")
 }
 
-/// Groups whose members are only read.
+/// Groups whose members are only read, or never changed. One that is not there protects nobody.
 fn groups_read(loaded: &Loaded) -> Vec<(String, String)> {
-    let risk = &loaded.config.risk;
-    if risk.source != RiskSource::Groups {
-        return Vec::new();
-    }
-    let named = [("[risk] high_group", &risk.high_group), ("[risk] medium_group", &risk.medium_group)];
-    named.into_iter().filter_map(|(place, name)| Some((place.to_owned(), name.clone()?))).collect()
+    let (risk, guard) = (&loaded.config.risk, &loaded.config.guard);
+    let of_risk = [("[risk] high_group", &risk.high_group), ("[risk] medium_group", &risk.medium_group)];
+    let of_risk = of_risk.into_iter().filter(|_| risk.source == RiskSource::Groups);
+    let of_risk = of_risk.filter_map(|(place, name)| Some((place, name.as_ref()?)));
+    let of_members = guard.protected_members_of.iter().map(|name| ("[guard] protected_members_of", name));
+    let of_groups = guard.protected_groups.iter().map(|name| ("[guard] protected_groups", name));
+    of_risk.chain(of_members).chain(of_groups).map(|(place, name)| (place.to_owned(), name.clone())).collect()
 }
 
 fn apps(loaded: &Loaded) -> BTreeSet<(String, String)> {
