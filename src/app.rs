@@ -326,12 +326,12 @@ async fn own_id(okta: &OktaClient) -> String {
             Err(error) => {
                 attempt += 1;
                 let gist = error.gist();
+                let words = error.to_failure().detail;
                 if gist != told {
-                    let words = error.to_failure().detail;
                     warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {words}");
                     told = gist;
                 }
-                systemd::waiting(&told);
+                systemd::waiting(&format!("waiting for Okta: {words}"));
                 tokio::time::sleep(schedule.pause(attempt, "own id")).await;
             }
         }

@@ -606,7 +606,9 @@ async fn a_state_directory_that_is_not_there_and_a_wrong_filter_are_configuratio
 async fn only_what_starts_something_says_that_nothing_was_started() {
     let scene = scene(QUARANTINE).await;
     scene.edit("rate_share = 1.0", "rate_share = 7.0");
-    for (arguments, starts) in [(&["run"][..], true), (&["status"], false), (&["actions", "list"], false)] {
+    for (arguments, starts) in
+        [(&["run"][..], true), (&["cursor", "show"], false), (&["pause", "--playbook", "x"], false)]
+    {
         let output = scene.command(arguments);
         check_refused(&output, 78, &["the configuration has 1 problem"]);
         assert_eq!(told(&output).contains("nothing was started"), starts, "{}", told(&output));
@@ -801,6 +803,23 @@ async fn a_state_file_that_cannot_be_used_is_told_for_what_it_is() {
         .unwrap();
     check_refused(&scene.command(&["status"]), 78, &["is no state file of okta-responder"]);
     check_refused(&scene.command(&["run"]), 78, &["is no state file of okta-responder"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_needs_the_state_file_works_while_the_configuration_is_wrong() {
+    let scene = scene(QUARANTINE).await;
+    let daemon = scene.daemon();
+    daemon.wait_for_log("ready");
+    scene.edit("okta.group.add_user", "okta.group.ad_user");
+    for command in [&["pause"][..], &["status"], &["resume"], &["actions", "list"], &["backup", "/dev/null/x"]] {
+        let output = scene.command(command);
+        assert!(told(&output).contains("the configuration has 1 problem"), "{}", told(&output));
+        assert_eq!(output.status.success(), command[0] != "backup", "{}", told(&output));
+    }
+    // Which state file is meant has to be certain.
+    scene.edit("[state]\npath", "[state]\npaht");
+    check_refused(&scene.command(&["pause"]), 78, &["paht"]);
+    assert!(daemon.stop().success());
 }
 
 fn remove_state(state: &Path) {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::moment::Moment;
 use super::table::{self, Format, ListFormat, plural};
-use super::{Exit, load_config, now, open_store, runtime, terminal};
+use super::{Exit, load_for_state, now, open_store, runtime, terminal};
 use crate::model::action::ActionState;
 use crate::model::ids::ActionId;
 use crate::store::{ActionFilter, ActionRow, AttemptRow, PersonChange, PersonError, Store};
@@ -134,8 +134,7 @@ fn states() -> PossibleValuesParser {
 }
 
 pub(super) fn run(file: &Path, arguments: Arguments) -> anyhow::Result<Exit> {
-    let loaded = load_config(file)?;
-    let store = open_store(&loaded)?;
+    let store = open_store(&load_for_state(file)?)?;
     runtime()?.block_on(async {
         match arguments.command {
             Command::List(arguments) => list(&store, arguments).await,

@@ -122,7 +122,7 @@ pub(super) fn in_words(stream: &StreamRow) -> String {
 }
 
 fn list(loaded: &Loaded, format: Format) -> anyhow::Result<Exit> {
-    let store = open_store(loaded)?;
+    let store = open_store(&loaded.config)?;
     let mut streams = runtime()?.block_on(store.list_streams())?;
     streams.retain(|stream| stream.kind == "backfill");
     table::list(
@@ -147,7 +147,7 @@ fn list(loaded: &Loaded, format: Format) -> anyhow::Result<Exit> {
 }
 
 fn cancel(loaded: &Loaded, id: StreamId) -> anyhow::Result<Exit> {
-    let store = open_store(loaded)?;
+    let store = open_store(&loaded.config)?;
     if runtime()?.block_on(store.cancel_backfill(id, now()))? {
         terminal::line(format!("Backfill {} is cancelled; what it has stored stays.", id.0))?;
         return Ok(Exit::Done);
@@ -156,7 +156,7 @@ fn cancel(loaded: &Loaded, id: StreamId) -> anyhow::Result<Exit> {
 }
 
 fn detach(loaded: &Loaded, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let store = open_store(loaded)?;
+    let store = open_store(&loaded.config)?;
     let stream = runtime()?.block_on(begin(&store, query(loaded), arguments))?;
     terminal::line(format!(
         "Backfill {} is the daemon's: the one that runs, or the next one. `okta-responder backfill --list` shows how far it is.",

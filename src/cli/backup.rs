@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Exit, load_config, now, terminal};
+use super::{Exit, load_for_state, now, terminal};
 use crate::app;
 use crate::store::{self, Copying};
 
@@ -34,8 +34,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(config: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let loaded = load_config(config)?;
-    let state = app::state_path(&loaded.config);
+    let state = app::state_path(&load_for_state(config)?);
     let bar = std::io::stderr().is_terminal().then(bar);
     let tell = |progress| {
         let Some(bar) = &bar else { return };

@@ -64,7 +64,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
 }
 
 fn show(loaded: &Loaded, format: Format) -> anyhow::Result<Exit> {
-    let store = open_store(loaded)?;
+    let store = open_store(&loaded.config)?;
     let streams = runtime()?.block_on(store.list_streams())?;
     if format == Format::Json {
         streams.iter().try_for_each(table::json)?;
@@ -104,7 +104,7 @@ fn tell(stream: &StreamRow) -> std::io::Result<()> {
 
 fn reset(loaded: &Loaded, since: Moment) -> anyhow::Result<Exit> {
     // Without a state file there is nothing to lock; opening it tells so.
-    let store = open_store(loaded)?;
+    let store = open_store(&loaded.config)?;
     let _lock = InstanceLock::take(&app::state_path(&loaded.config), "cursor reset")?;
     let now = now();
     let wanted = since.at(now);

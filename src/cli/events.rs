@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::moment::Moment;
 use super::table::{self, Format, ListFormat};
-use super::{Exit, load_config, now, open_store, runtime, terminal};
+use super::{Exit, load_for_state, now, open_store, runtime, terminal};
 use crate::playbook::facts;
 use crate::store::{EventFilter, EventRow, RunFilter, RunRow, Store};
 
@@ -88,8 +88,7 @@ struct Quarantine {
 }
 
 pub(super) fn run(file: &Path, arguments: Arguments) -> anyhow::Result<Exit> {
-    let loaded = load_config(file)?;
-    let store = open_store(&loaded)?;
+    let store = open_store(&load_for_state(file)?)?;
     runtime()?.block_on(async {
         match arguments.command {
             Command::List(arguments) => list(&store, arguments).await,

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::moment::Moment;
 use super::table::plural;
-use super::{Exit, load_config, now, open_store, runtime, terminal};
+use super::{Exit, load_config, load_for_state, now, open_store, runtime, terminal};
 use crate::config::load::Loaded;
 use crate::store::chain::{Broken, Chain, Exporter, MAX_LINE, Verified, Verifier};
 use crate::store::{Store, hex};
@@ -74,7 +74,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         // An auditor has neither configuration nor state file.
         Some(Some(export)) => told(verify_file(export, arguments.expect.clone())?),
         Some(None) => {
-            let store = open_store(&load_config(file)?)?;
+            let store = open_store(&load_for_state(file)?)?;
             told(runtime()?.block_on(verify_state(&store, arguments.expect.as_deref()))?)
         }
         None => {
@@ -155,7 +155,7 @@ async fn verify_state(store: &Store, expected: Option<&str>) -> anyhow::Result<R
 }
 
 async fn export(loaded: &Loaded, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let store = open_store(loaded)?;
+    let store = open_store(&loaded.config)?;
     let now = now();
     let (since, until) = (arguments.since.map(|since| since.at(now)), arguments.until.map(|until| until.at(now)));
     if let (Some(since), Some(until)) = (since, until)

@@ -34,6 +34,7 @@ use jiff::Timestamp;
 use signal_hook::consts::SIGXFSZ;
 
 use crate::app;
+use crate::config::Config;
 use crate::config::load::{self, Loaded};
 use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
@@ -138,6 +139,19 @@ fn load_config(file: &Path) -> anyhow::Result<Loaded> {
     load::load(file).map_err(|problems| wrong(&problems, ""))
 }
 
+/// Reads of the configuration what a command needs that only works with the state file. What else is wrong in it is left to
+/// `check`.
+fn load_for_state(file: &Path) -> anyhow::Result<Config> {
+    let (config, problems) = load::load_for_state(file).map_err(|problems| wrong(&problems, ""))?;
+    if problems > 0 {
+        let problems = table::plural(problems as u64, "problem");
+        terminal::note(format!(
+            "the configuration has {problems}, which `okta-responder check` tells; this goes on without it"
+        ));
+    }
+    Ok(config)
+}
+
 /// The same for the daemon, which works with the services.
 fn load_config_with_secrets(file: &Path) -> anyhow::Result<Loaded> {
     load::load_with_secrets(file, &SecretEnv::of_process())
@@ -157,8 +171,8 @@ fn tell_problems(problems: &[Problem]) {
 }
 
 /// The state file of an existing installation, for a command that runs beside the daemon.
-fn open_store(loaded: &Loaded) -> anyhow::Result<Store> {
-    let path = app::state_path(&loaded.config);
+fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let path = app::state_path(config);
     let directory = values::directory_of(&path);
     match Store::open_existing(&path) {
         Err(StoreError::Missing(_)) if !directory.is_dir() => Err(Exit::Configuration.because(format!(

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::table::plural;
-use super::{Exit, load_config, now, open_store, person, runtime, terminal};
+use super::{Exit, load_config, load_for_state, now, open_store, person, runtime, terminal};
 use crate::store::LetGo;
 
 /// Stop dispatching; polling and deciding go on
@@ -51,8 +51,7 @@ pub(super) fn resume(file: &Path, arguments: &ResumeArguments) -> anyhow::Result
 }
 
 fn set(file: &Path, paused: bool) -> anyhow::Result<Exit> {
-    let loaded = load_config(file)?;
-    let store = open_store(&loaded)?;
+    let store = open_store(&load_for_state(file)?)?;
     let (changed, stopped) = runtime()?.block_on(async {
         let changed = store.set_paused(paused, now()).await?;
         anyhow::Ok((changed, store.trips().await?))
@@ -76,7 +75,7 @@ fn stop(file: &Path, playbook: &str) -> anyhow::Result<Exit> {
     if !loaded.playbooks.iter().any(|known| known.name == playbook) {
         return Err(anyhow!("there is no playbook `{playbook}` in the configuration"));
     }
-    let store = open_store(&loaded)?;
+    let store = open_store(&loaded.config)?;
     let changed = runtime()?.block_on(store.stop_playbook(playbook, &person(), now()))?;
     terminal::line(if changed {
         format!(
@@ -89,7 +88,7 @@ fn stop(file: &Path, playbook: &str) -> anyhow::Result<Exit> {
 }
 
 fn let_go_on(file: &Path, playbook: &str) -> anyhow::Result<Exit> {
-    let store = open_store(&load_config(file)?)?;
+    let store = open_store(&load_for_state(file)?)?;
     let LetGo { was_stopped, actions } = runtime()?.block_on(store.let_go_on(playbook, &person(), now()))?;
     terminal::line(if was_stopped {
         let actions = plural(actions as u64, "action");

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::moment::{ago, span};
 use super::table::{self, Format};
-use super::{Exit, load_config, now, open_store, runtime, terminal};
+use super::{Exit, load_for_state, now, open_store, runtime, terminal};
 use crate::app;
 use crate::config::values::Interval;
 use crate::model::action::ActionState;
@@ -76,13 +76,13 @@ struct Task {
 }
 
 pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let loaded = load_config(file)?;
-    let store = open_store(&loaded)?;
-    let daemon = InstanceLock::holder(&app::state_path(&loaded.config))?;
+    let config = load_for_state(file)?;
+    let store = open_store(&config)?;
+    let daemon = InstanceLock::holder(&app::state_path(&config))?;
     // As exact as every other time that is told.
     let now = Timestamp::from_millisecond(now().as_millisecond())?;
     let snapshot = runtime()?.block_on(store.status(now))?;
-    let told = Told::new(daemon, now, snapshot, patience(&loaded.config.poll.interval));
+    let told = Told::new(daemon, now, snapshot, patience(&config.poll.interval));
     match arguments.format {
         Format::Json => table::json(&told)?,
         Format::Text => tell(&told)?,

@@ -76,6 +76,27 @@ pub fn load_with_secrets_at_hand(file: &Path, env: &SecretEnv) -> Result<Loaded,
     load_and(file, |config, reading| surroundings(config, reading, env, credentials))
 }
 
+/// The configuration as far as it can be read, for a command that needs no more of it than the state file's place: what a
+/// daemon that is at work does has to be seen and stopped also while somebody edits its configuration. With it the number
+/// of problems there are.
+///
+/// # Errors
+/// Every problem, when no configuration can be made of the file, or one lies in `[state]` itself.
+pub fn load_for_state(file: &Path) -> Result<(Config, usize), Vec<Problem>> {
+    match load(file) {
+        Ok(loaded) => Ok((loaded.config, 0)),
+        Err(problems) if problems.iter().any(|problem| problem.place.starts_with("[state]")) => Err(problems),
+        Err(problems) => {
+            let mut reading =
+                Reading { sources: Sources::new(file), repairs: Repairs::default(), digest: Sha256::new() };
+            match reading.take::<Config>(file, 0, &mut Vec::new()) {
+                Some(config) => Ok((config, problems.len())),
+                None => Err(problems),
+            }
+        }
+    }
+}
+
 fn surroundings(config: &Config, reading: &Reading, env: &SecretEnv, credentials: bool) -> Vec<Problem> {
     let mut problems = check::secrets(config, &reading.sources, &reading.repairs, env, credentials);
     problems.extend(check::state_directory(config, &reading.sources));
