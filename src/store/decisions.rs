@@ -114,7 +114,8 @@ pub struct NewAction {
 impl Store {
     /// Events that wait for a decision, live ones first, each user's in the order in which they were stored. An event
     /// whose user has an earlier event that was put off is not among them, nor are those of users to be passed over.
-    /// `resetting` are the kinds of action that reset a user's risk.
+    /// `resetting` are the kinds of action that reset a user's risk. An event that claims to lie more than a day ahead of us
+    /// supersedes nothing, or it would do so until then.
     pub async fn undecided(
         &self,
         now: Timestamp,
@@ -129,7 +130,7 @@ impl Store {
                     "SELECT e.id, e.source, b.body, e.subject, e.backfill, s.execute, e.postponed,
                             e.risk IS NOT NULL AND (NOT e.backfill OR s.execute) AND EXISTS (
                                 SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
-                                   AND n.risk <> 'UNKNOWN'
+                                   AND n.risk <> 'UNKNOWN' AND n.published <= n.received_at + 86400000
                                    AND (e.backfill OR (n.id < e.id AND n.state NOT IN ('held', 'skipped')
                                         AND n.stream IN (SELECT id FROM stream WHERE kind = 'live' OR execute)))),
                             (SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
@@ -142,7 +143,8 @@ impl Store {
                        -- Whether a newer one that came before it counts, or is an echo, is known when that is decided.
                        AND NOT (e.risk IS NOT NULL AND NOT e.backfill AND EXISTS (
                                 SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
-                                   AND n.risk <> 'UNKNOWN' AND n.state = 'new' AND n.id < e.id
+                                   AND n.risk <> 'UNKNOWN' AND n.published <= n.received_at + 86400000
+                                   AND n.state = 'new' AND n.id < e.id
                                    AND n.stream IN (SELECT id FROM stream WHERE kind = 'live' OR execute)))
                        AND (e.subject IS NULL OR e.subject NOT IN (SELECT value FROM json_each(?4)))
                      ORDER BY e.backfill, e.id LIMIT ?2",

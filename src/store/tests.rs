@@ -824,6 +824,17 @@ async fn an_event_that_turns_out_to_be_an_echo_supersedes_nothing() {
 }
 
 #[tokio::test]
+async fn an_event_from_far_ahead_supersedes_nothing() {
+    let inbox = Inbox::open().await;
+    for (user, ahead, superseded) in [("ann", 24 * 3600 + 1, true), ("bob", 24 * 3600 + 2, false)] {
+        inbox.receive(vec![event(&format!("far-{user}"), user, ahead)]).await;
+        inbox.close(&format!("far-{user}"), EventVerdict::Decided).await;
+        inbox.receive(vec![event(&format!("now-{user}"), user, 1)]).await;
+        assert_eq!(inbox.pending(&format!("now-{user}")).await.superseded, superseded, "{user}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_only_looked_at_supersedes_nothing_that_acts() {
     let inbox = Inbox::open().await;
     let looking = inbox.store.create_stream(stream(StreamKind::Backfill, false), at(1)).await.unwrap();
