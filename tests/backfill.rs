@@ -44,8 +44,9 @@ async fn backfill(store: &Store) -> StreamRow {
 /// Waits until the backfill has read to its end and all it found is decided and done.
 async fn through(store: &Store) -> StreamRow {
     eventually(async || {
-        let status = store.status(Timestamp::UNIX_EPOCH).await.unwrap();
+        // In this order: what the stream has brought by its end is in the status that is read after it.
         let stream = backfill(store).await;
+        let status = store.status(Timestamp::UNIX_EPOCH).await.unwrap();
         let undecided = status.events.iter().any(|(state, _)| matches!(state.as_str(), "held" | "new"));
         if stream.state == "done" && !undecided && status.oldest_open_action.is_none() {
             Ok(stream)
