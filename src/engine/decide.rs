@@ -164,6 +164,11 @@ impl Decider {
                 left |= user.is_some_and(|user| decided_for.contains(user));
                 continue;
             }
+            if event.too_early {
+                left = true;
+                busy.extend(event.subject);
+                continue;
+            }
             let may_fetch = self.fetching.len() < FETCHING;
             if !may_fetch && self.waiting.contains(&event.id) {
                 busy.extend(event.subject);

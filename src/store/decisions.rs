@@ -27,6 +27,9 @@ pub struct PendingEvent {
     /// Whether a risk event of the same user that happened later is known: for a backfill that acts at all, for a live
     /// event if that one had arrived before.
     pub superseded: bool,
+    /// Whether that is not known yet: the later one, which stands before it, is still to be decided, and may be an echo.
+    /// Until then neither this event nor what stands behind it of its user is decided.
+    pub too_early: bool,
     /// When an action that resets risk was last attempted on the affected user, whatever became of it.
     pub last_reset: Option<Timestamp>,
     /// How often it was put off.
@@ -135,17 +138,15 @@ impl Store {
                                         AND n.stream IN (SELECT id FROM stream WHERE kind = 'live' OR execute)))),
                             (SELECT max(t.started_at) FROM action a JOIN attempt t ON t.action = a.id
                              WHERE a.subject = e.subject AND a.kind IN (SELECT value FROM json_each(?3))),
-                            e.reason, e.received_at
+                            e.reason, e.received_at,
+                            e.risk IS NOT NULL AND NOT e.backfill AND EXISTS (
+                                SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
+                                   AND n.risk <> 'UNKNOWN' AND n.published <= n.received_at + 86400000
+                                   AND n.state = 'new' AND n.id < e.id AND NOT n.backfill)
                      FROM event e JOIN event_body b ON b.event = e.id JOIN stream s ON s.id = e.stream
                      WHERE e.state = 'new' AND coalesce(e.retry_at, 0) <= ?1
                        AND NOT EXISTS (SELECT 1 FROM event p WHERE p.state = 'new' AND p.retry_at > ?1
                                                                AND p.subject = e.subject AND p.id < e.id)
-                       -- Whether a newer one that came before it counts, or is an echo, is known when that is decided.
-                       AND NOT (e.risk IS NOT NULL AND NOT e.backfill AND EXISTS (
-                                SELECT 1 FROM event n WHERE n.subject = e.subject AND n.published > e.published
-                                   AND n.risk <> 'UNKNOWN' AND n.published <= n.received_at + 86400000
-                                   AND n.state = 'new' AND n.id < e.id
-                                   AND n.stream IN (SELECT id FROM stream WHERE kind = 'live' OR execute)))
                        AND (e.subject IS NULL OR e.subject NOT IN (SELECT value FROM json_each(?4)))
                      ORDER BY e.backfill, e.id LIMIT ?2",
                 )?
@@ -232,6 +233,7 @@ fn pending_event(row: &Row<'_>) -> Result<PendingEvent, StoreError> {
         last_reset: from_optional_ms(row.get(8)?)?,
         put_off_because: row.get(9)?,
         received: from_ms(row.get(10)?)?,
+        too_early: row.get(11)?,
     })
 }
 

@@ -826,7 +826,7 @@ impl Ledger {
         let mut found: Vec<_> = self
             .events
             .iter()
-            .filter(|event| event.is_due(now) && !self.waits_for_newer(event))
+            .filter(|event| event.is_due(now))
             .filter(|event| {
                 let waits_for = |other: &&Event| other.id < event.id && subject(other.event) == subject(event.event);
                 let mut before = self.events.iter().filter(waits_for);
@@ -836,19 +836,6 @@ impl Ledger {
             .collect();
         found.sort_unstable();
         found.into_iter().filter_map(|(_, row, superseded)| Some((row?, superseded))).collect()
-    }
-
-    /// Whether a live event tells the risk of a user of whom a newer one that arrived before is not decided.
-    fn waits_for_newer(&self, event: &Event) -> bool {
-        let newer = |other: &Event| {
-            let owner = &self.streams[other.stream];
-            subject(other.event) == subject(event.event)
-                && risk(other.event).is_some()
-                && published(other.event) > published(event.event)
-                && (other.state == "new" && other.id < event.id && (owner.live || owner.execute))
-        };
-        let live = self.streams[event.stream].live;
-        live && risk(event.event).is_some() && subject(event.event).is_some() && self.events.iter().any(newer)
     }
 
     /// By any event of a user's that happened later, for a backfill that acts; for a live event only by one that had
