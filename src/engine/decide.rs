@@ -473,11 +473,11 @@ fn with_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{POISON, engine, receive};
+    use super::super::testing::{POISON, engine, receive, receive_page};
     use super::*;
     use crate::config::PlaybookConfig;
     use crate::connectors::Registry;
-    use crate::store::EventFilter;
+    use crate::store::{EventFilter, NewEvent};
 
     #[tokio::test]
     async fn an_event_over_which_the_program_fails_ends_visibly_and_those_behind_it_go_on() {
@@ -502,5 +502,29 @@ mod tests {
         assert_eq!(states, ["decided", "skipped", "decided"]);
         let why = events[1].reason.as_deref().unwrap();
         assert!(why.starts_with("poisoned: ") && why.contains("report"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_stands_behind_an_event_that_waits_for_a_newer_one_waits_with_it() {
+        let (engine, _dir) = engine(Vec::new(), Registry::of([])).await;
+        let told = |uuid: &str, minutes: i64| {
+            let published = engine.clock.now() - SignedDuration::from_mins(minutes);
+            let body = format!(r#"{{"uuid":"{uuid}","eventType":"user.risk.detect","published":"{published:.3}"}}"#);
+            let (event_type, subject) = ("user.risk.detect".to_owned(), Some("ann".to_owned()));
+            NewEvent { uuid: uuid.to_owned(), event_type, published, subject, risk: Some("HIGH"), body }
+        };
+        receive_page(&engine, vec![told("newer", 5), told("late", 9), told("newest", 1)]).await;
+        let mut decider = Decider::new(Arc::clone(&engine), CancellationToken::new());
+        let open = async || {
+            let events = engine.store.list_events(EventFilter::default()).await.unwrap();
+            let mut open: Vec<_> = events.into_iter().filter(|event| event.state == "new").collect();
+            open.sort_by_key(|event| event.id);
+            open.into_iter().map(|event| event.uuid).collect::<Vec<_>>()
+        };
+        assert!(decider.round().await.unwrap(), "there is more right away");
+        assert_eq!(open().await, ["late", "newest"]);
+        decider.round().await.unwrap();
+        assert!(open().await.is_empty());
+        assert_eq!(engine.store.find_event("late").await.unwrap().unwrap().0.state, "superseded");
     }
 }

@@ -89,6 +89,19 @@ pub(super) async fn engine(playbooks: Vec<Playbook>, connectors: Registry) -> (A
 
 /// Stores plain events of this type, each of a user of its own.
 pub(super) async fn receive(engine: &Engine, event_type: &str, uuids: &[&str]) {
+    let event = |uuid: &&str| NewEvent {
+        uuid: (*uuid).to_owned(),
+        event_type: event_type.to_owned(),
+        published: now(),
+        subject: Some(format!("user-{uuid}")),
+        risk: None,
+        body: format!(r#"{{"uuid":"{uuid}","eventType":"{event_type}","published":"{:.3}"}}"#, now()),
+    };
+    receive_page(engine, uuids.iter().map(event).collect()).await;
+}
+
+/// Stores these events of the live stream.
+pub(super) async fn receive_page(engine: &Engine, events: Vec<NewEvent>) {
     let new = NewStream {
         source: "okta".to_owned(),
         kind: StreamKind::Live,
@@ -98,19 +111,11 @@ pub(super) async fn receive(engine: &Engine, event_type: &str, uuids: &[&str]) {
         execute: false,
     };
     let stream: StreamId = engine.store.create_stream(new, now()).await.unwrap();
-    let event = |uuid: &&str| NewEvent {
-        uuid: (*uuid).to_owned(),
-        event_type: event_type.to_owned(),
-        published: now(),
-        subject: Some(format!("user-{uuid}")),
-        risk: None,
-        body: format!(r#"{{"uuid":"{uuid}","eventType":"{event_type}","published":"{:.3}"}}"#, now()),
-    };
     let page = PageCommit {
         stream,
         asked: None,
         next_url: "next".to_owned(),
-        events: uuids.iter().map(event).collect(),
+        events,
         unwanted: 0,
         quarantined: Vec::new(),
         source_now: now(),
