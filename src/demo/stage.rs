@@ -88,6 +88,7 @@ retry_max = "2s"
 url = {servicenow}
 username = {user}
 password = {{ file = {password} }}
+timeout = "2s"
 
 [slack]
 token = {{ file = {slack_token} }}
