@@ -94,8 +94,8 @@ struct OfBare {
 
 /// The least that any program would have to do with this log.
 async fn bare(scene: &Scene) -> OfBare {
-    let config = load::load(&scene.config()).unwrap().config;
-    let okta = app::okta_client(&config, &SecretEnv::of_process()).unwrap();
+    let loaded = load::load(&scene.config()).unwrap();
+    let okta = app::okta_client(&loaded, &SecretEnv::of_process()).unwrap();
     let mut sqlite = support::bare_sqlite(&support::beside(scene, "bare.db"));
     sqlite
         .execute_batch(

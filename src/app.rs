@@ -1,6 +1,7 @@
 //! Puts the daemon together, starts its tasks by name, and stops them in order.
 
 mod keeper;
+pub mod rights;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::engine::pulse::Beat;
 use crate::engine::retry::Schedule;
 use crate::engine::{Decider, Dispatcher, Engine, Housekeeper, Parts, Poller, Settings, TaskError};
 use crate::guard::Guard;
+use crate::http::Network;
 use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
 use crate::okta::auth::AuthError;
@@ -228,7 +230,7 @@ impl Ground {
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
     ) -> Result<Result<Assembled, Ended>, AppError> {
-        let okta = Arc::new(okta_client(&loaded.config, &self.env)?);
+        let okta = Arc::new(okta_client(&loaded, &self.env)?);
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
@@ -240,8 +242,8 @@ impl Ground {
     /// Builds the engine that takes over after a reload; the old one works on meanwhile, and goes on if this fails. Where org
     /// and token stay the same it is known who we are, so that a reload gets through while Okta does not.
     async fn succeed(self, loaded: Loaded, known: Identity) -> Result<Assembled, AppError> {
+        let okta = Arc::new(okta_client(&loaded, &self.env)?);
         let config = &loaded.config;
-        let okta = Arc::new(okta_client(config, &self.env)?);
         let token = secret(TOKEN, &config.okta.token, &self.env)?;
         let same = token.expose_secret() == known.token.expose_secret() && config.org_url()?.as_str() == known.org_url;
         let own_id = if same { known.own_id } else { own_id_soon(&okta).await? };
@@ -250,7 +252,8 @@ impl Ground {
 
     fn put_together(&self, mut loaded: Loaded, okta: Arc<OktaClient>, own_id: String) -> Result<Assembled, AppError> {
         let config = &loaded.config;
-        let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?)?;
+        let network = network(config);
+        let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?, &network)?;
         let identity = Identity {
             org_url: config.org_url()?.into(),
             token: secret(TOKEN, &config.okta.token, &self.env)?,
@@ -274,11 +277,18 @@ impl Ground {
 /// The key of Okta's token.
 const TOKEN: &str = "okta.token";
 
+/// The way out of this host that a configuration names.
+pub fn network(_config: &Config) -> Network {
+    Network::default()
+}
+
 /// The client of the org that a configuration names.
-pub fn okta_client(config: &Config, env: &SecretEnv) -> Result<OktaClient, AppError> {
+pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppError> {
+    let config = &loaded.config;
     let token = secret(TOKEN, &config.okta.token, env)?;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
-    Ok(OktaClient::new(&OktaSettings { org_url, admin_url, timeout: config.okta.timeout }, Auth::ssws(&token)?)?)
+    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config) };
+    Ok(OktaClient::new(&settings, Auth::ssws(&token)?)?)
 }
 
 /// Where the links in messages lead.

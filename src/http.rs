@@ -21,11 +21,15 @@ const MAX_PAUSE: Duration = Duration::from_secs(3600);
 ///
 /// Redirects are never followed: a token must not travel to where an answer points. The proxies of the environment are
 /// used, except to loopback.
-pub fn client(base: &Url, timeout: Duration) -> Result<Client, ClientError> {
-    builder(base, timeout).build().map_err(ClientError)
+pub fn client(base: &Url, timeout: Duration, network: &Network) -> Result<Client, ClientError> {
+    builder(base, timeout, network).build().map_err(ClientError)
 }
 
-fn builder(base: &Url, timeout: Duration) -> ClientBuilder {
+/// The way out of this host, as one service is reached by it.
+#[derive(Debug, Clone, Default)]
+pub struct Network {}
+
+fn builder(base: &Url, timeout: Duration, _network: &Network) -> ClientBuilder {
     let builder = Client::builder()
         .user_agent(concat!("okta-responder/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
@@ -207,7 +211,7 @@ mod tests {
 
     async fn fetch(server: &mockito::Server) -> Response {
         let base = url(&server.url());
-        client(&base, 5 * S).unwrap().get(base).send().await.unwrap()
+        client(&base, 5 * S, &Network::default()).unwrap().get(base).send().await.unwrap()
     }
 
     #[tokio::test]
@@ -255,7 +259,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = url(&format!("http://{}", listener.local_addr().unwrap()));
         let send = |timeout| {
-            let client = client(&base, timeout).unwrap();
+            let client = client(&base, timeout, &Network::default()).unwrap();
             let base = base.clone();
             async move { classify_send_error(&client.get(base).send().await.unwrap_err()) }
         };
@@ -296,7 +300,8 @@ mod tests {
         let mock = server.mock("GET", "/").expect(1).create_async().await;
         let names = Names { silent: AtomicUsize::new(2), address: server.socket_address() };
         let base = url(&format!("http://org.invalid:{}", server.socket_address().port()));
-        let client = builder(&base, 5 * S).no_proxy().dns_resolver(Arc::new(names)).build().unwrap();
+        let client =
+            builder(&base, 5 * S, &Network::default()).no_proxy().dns_resolver(Arc::new(names)).build().unwrap();
         for _ in 0..2 {
             let error = client.get(base.clone()).send().await.unwrap_err();
             assert_eq!(classify_send_error(&error), Reason::Connect);
@@ -319,7 +324,8 @@ mod tests {
                 sent = stream.write_all(b" ").await;
             }
         });
-        let response = client(&base, Duration::from_millis(500)).unwrap().get(base).send().await.unwrap();
+        let response =
+            client(&base, Duration::from_millis(500), &Network::default()).unwrap().get(base).send().await.unwrap();
         let read = tokio::time::timeout(30 * S, read_bounded(response, 1000)).await.expect("it reads for ever");
         assert!(matches!(read, Err(BodyError::Timeout)), "{read:?}");
     }

@@ -57,8 +57,13 @@ pub(super) async fn check(
     env: &SecretEnv,
     mut tell: impl FnMut(&Row) -> std::io::Result<()>,
 ) -> anyhow::Result<Vec<Row>> {
-    let okta = Arc::new(app::okta_client(&loaded.config, env)?);
-    let services = Services::new(&loaded.config, Arc::clone(&okta), app::service_secrets(&loaded.config, env)?)?;
+    let okta = Arc::new(app::okta_client(loaded, env)?);
+    let services = Services::new(
+        &loaded.config,
+        Arc::clone(&okta),
+        app::service_secrets(&loaded.config, env)?,
+        &app::network(&loaded.config),
+    )?;
     let mut rows = Vec::new();
     let mut add = |row: Row| {
         let told = tell(&row);

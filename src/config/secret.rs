@@ -5,9 +5,9 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -219,6 +219,62 @@ impl SecretSource {
     }
 }
 
+/// A secret and where it came from, so that it can be read again when its owner has replaced it. `Debug` shows its source.
+pub struct LiveSecret {
+    current: Mutex<SecretString>,
+    origin: Option<(SecretSource, SecretEnv)>,
+}
+
+impl LiveSecret {
+    /// Reads the secret for the first time.
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve`].
+    pub fn read(source: &SecretSource, env: &SecretEnv) -> Result<Self, SecretError> {
+        let current = Mutex::new(source.resolve(env)?);
+        Ok(Self { current, origin: Some((source.clone(), env.clone())) })
+    }
+
+    /// The secret as it was read last.
+    pub fn current(&self) -> SecretString {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads it again where it came from; true when it is another one now.
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve`]; the old one stays then.
+    pub fn reread(&self) -> Result<bool, SecretError> {
+        let Some((source, env)) = &self.origin else { return Ok(false) };
+        let new = source.resolve(env)?;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = current.expose_secret() != new.expose_secret();
+        *current = new;
+        Ok(changed)
+    }
+}
+
+impl From<SecretString> for LiveSecret {
+    /// A secret that comes from nowhere and stays as it is.
+    fn from(secret: SecretString) -> Self {
+        Self { current: Mutex::new(secret), origin: None }
+    }
+}
+
+impl From<&str> for LiveSecret {
+    fn from(secret: &str) -> Self {
+        Self::from(SecretString::from(secret))
+    }
+}
+
+impl std::fmt::Debug for LiveSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveSecret")
+            .field("source", &self.origin.as_ref().map(|(source, _)| source))
+            .finish_non_exhaustive()
+    }
+}
+
 fn read(path: &Path, custody: Custody) -> Result<SecretString, SecretError> {
     let failed = |source| SecretError::Read { path: path.to_owned(), source };
     // Opening a pipe would wait for its writer, so the kind is looked at first; the rest is judged on the open file.
@@ -263,8 +319,6 @@ fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
-
-    use secrecy::ExposeSecret;
 
     use super::*;
 

@@ -58,7 +58,7 @@ fn plugs() -> Vec<Plug> {
         name: "servicenow, basic",
         build: |base, timeout| {
             let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base, timeout) };
-            let service = ServiceNow::new(&config, Some("pass_word_1".into()), None).unwrap();
+            let service = ServiceNow::new(&config, Some("pass_word_1".into()), None, &Network::default()).unwrap();
             let debug = format!("{service:?}");
             (Arc::new(service), debug)
         },
@@ -79,7 +79,7 @@ fn plugs() -> Vec<Plug> {
         name: "servicenow, oauth",
         build: |base, timeout| {
             let config = ServiceNowConfig { client_id: Some("client".to_owned()), ..servicenow_config(base, timeout) };
-            let service = ServiceNow::new(&config, None, Some("client_secret_1".into())).unwrap();
+            let service = ServiceNow::new(&config, None, Some("client_secret_1".into()), &Network::default()).unwrap();
             let debug = format!("{service:?}");
             (Arc::new(service), debug)
         },
@@ -94,7 +94,7 @@ fn plugs() -> Vec<Plug> {
         name: "slack, bot",
         build: |base, timeout| {
             let config = slack_config(base, timeout);
-            let service = Slack::new(&config, Some("xoxb_1".into()), None).unwrap();
+            let service = Slack::new(&config, Some("xoxb_1".into()), None, &Network::default()).unwrap();
             let debug = format!("{service:?}");
             (Arc::new(service), debug)
         },
@@ -113,7 +113,7 @@ fn plugs() -> Vec<Plug> {
         build: |base, timeout| {
             let config = slack_config(base, timeout);
             let url = format!("{base}/services/hook_1");
-            let service = Slack::new(&config, None, Some(url.into())).unwrap();
+            let service = Slack::new(&config, None, Some(url.into()), &Network::default()).unwrap();
             let debug = format!("{service:?}");
             (Arc::new(service), debug)
         },
@@ -128,7 +128,7 @@ fn plugs() -> Vec<Plug> {
         build: |base, timeout| {
             let config = TeamsConfig { webhook_url: SecretSource::Env("T".to_owned()), timeout };
             let url = format!("{base}/workflows/flow_1/invoke?api-version=1&sig=signature_1");
-            let service = Teams::new(&config, url.into()).unwrap();
+            let service = Teams::new(&config, url.into(), &Network::default()).unwrap();
             let debug = format!("{service:?}");
             (Arc::new(service), debug)
         },
@@ -223,7 +223,7 @@ const GROUP: &str = "00gaaaaaaaaaaaaaaaa1";
 
 fn okta(base: &str, timeout: Duration) -> Arc<OktaClient> {
     let url: Url = base.parse().unwrap();
-    let settings = OktaSettings { org_url: url.clone(), admin_url: url, timeout };
+    let settings = OktaSettings { org_url: url.clone(), admin_url: url, timeout, network: Network::default() };
     Arc::new(OktaClient::new(&settings, Auth::ssws(&"okta_token_1".into()).unwrap()).unwrap())
 }
 

@@ -25,7 +25,7 @@ use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::{EmailConfig, MailTls};
 use crate::guard::Cleared;
-use crate::http;
+use crate::http::{self, Network};
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -83,7 +83,7 @@ impl Mailer {
     ///
     /// # Errors
     /// When `from` is no address, `username` and `password` are not both there, or `tls = "none"` would leave this machine.
-    pub fn new(config: &EmailConfig, password: Option<SecretString>) -> Result<Self, SetupError> {
+    pub fn new(config: &EmailConfig, password: Option<SecretString>, _network: &Network) -> Result<Self, SetupError> {
         let section = Service::Email.section();
         let invalid = |problem: &str| SetupError::invalid(section, problem);
         let from: Mailbox =
@@ -498,7 +498,9 @@ mod tests {
     async fn attempt(at: &'static str, fault: Fault) -> Outcome {
         let timeout = Duration::from_millis(if matches!(fault, Fault::Silence) { 300 } else { 20_000 });
         let server = Server::open(at, Some(fault)).await;
-        let mailer = Mailer::new(&EmailConfig { timeout, ..config(server.port) }, Some(PASSWORD.into())).unwrap();
+        let mailer =
+            Mailer::new(&EmailConfig { timeout, ..config(server.port) }, Some(PASSWORD.into()), &Network::default())
+                .unwrap();
         let outcome = mailer.perform(&mail()).await;
         assert!(!format!("{outcome:?} {mailer:?}").contains(PASSWORD), "{outcome:?}");
         outcome
@@ -516,7 +518,7 @@ mod tests {
     #[tokio::test]
     async fn a_mail_carries_the_key_and_says_that_it_is_automatic() {
         let server = Server::open("", None).await;
-        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into())).unwrap();
+        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into()), &Network::default()).unwrap();
         let params = json!({
             "to": ["Ada <ada@example.com>", "grace@example.com"], "cc": "soc@example.com",
             "subject": "Risk\r\nBcc: eve@example.com", "text": "plain part", "html": "<p>rich part</p>",
@@ -584,7 +586,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_not_there_is_tried_again() {
         let port = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port();
-        let mailer = Mailer::new(&config(port), Some(PASSWORD.into())).unwrap();
+        let mailer = Mailer::new(&config(port), Some(PASSWORD.into()), &Network::default()).unwrap();
         let outcome = mailer.perform(&mail()).await;
         assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Connect), "{outcome:?}");
     }
@@ -593,7 +595,7 @@ mod tests {
     async fn a_server_without_starttls_gets_neither_password_nor_mail() {
         let server = Server::open("", None).await;
         let section = EmailConfig { tls: MailTls::Starttls, ..config(server.port) };
-        let mailer = Mailer::new(&section, Some(PASSWORD.into())).unwrap();
+        let mailer = Mailer::new(&section, Some(PASSWORD.into()), &Network::default()).unwrap();
         let outcome = mailer.perform(&mail()).await;
         assert!(matches!(outcome, Outcome::Transient(_)), "{outcome:?}");
         assert!(!server.text().contains("AUTH") && !server.text().contains("MAIL"), "{}", server.text());
@@ -602,7 +604,7 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_that_is_dropped_sends_no_more() {
         let silent = Server::open("EHLO", Some(Fault::Silence)).await;
-        let mailer = Mailer::new(&config(silent.port), Some(PASSWORD.into())).unwrap();
+        let mailer = Mailer::new(&config(silent.port), Some(PASSWORD.into()), &Network::default()).unwrap();
         let dropped = timeout(Duration::from_millis(50), mailer.perform(&mail())).await;
         assert!(dropped.is_err());
         assert!(!silent.text().contains("MAIL"));
@@ -611,7 +613,7 @@ mod tests {
     #[tokio::test]
     async fn a_bad_address_is_a_bad_parameter() {
         let server = Server::open("", None).await;
-        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into())).unwrap();
+        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into()), &Network::default()).unwrap();
         for to in [
             json!("no address"),
             json!(["ada@example.com", "a@b@c"]),
@@ -711,9 +713,19 @@ mod tests {
     #[test]
     fn a_section_that_cannot_work_is_refused() {
         let secret = || Some(SecretString::from(PASSWORD));
-        assert!(Mailer::new(&config(25), secret()).is_ok());
-        assert!(Mailer::new(&config(25), None).is_err());
-        assert!(Mailer::new(&EmailConfig { host: "mail.example.com".to_owned(), ..config(25) }, secret()).is_err());
-        assert!(Mailer::new(&EmailConfig { from: "nobody".to_owned(), ..config(25) }, secret()).is_err());
+        assert!(Mailer::new(&config(25), secret(), &Network::default()).is_ok());
+        assert!(Mailer::new(&config(25), None, &Network::default()).is_err());
+        assert!(
+            Mailer::new(
+                &EmailConfig { host: "mail.example.com".to_owned(), ..config(25) },
+                secret(),
+                &Network::default()
+            )
+            .is_err()
+        );
+        assert!(
+            Mailer::new(&EmailConfig { from: "nobody".to_owned(), ..config(25) }, secret(), &Network::default())
+                .is_err()
+        );
     }
 }

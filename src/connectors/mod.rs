@@ -30,7 +30,7 @@ use url::Url;
 
 use crate::config::Config;
 use crate::guard::Cleared;
-use crate::http;
+use crate::http::{self, Network};
 use crate::model::action::InDoubt;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
@@ -145,7 +145,12 @@ impl Services {
     ///
     /// # Errors
     /// The first section that cannot work as it is written.
-    pub fn new(config: &Config, okta: Arc<OktaClient>, secrets: ServiceSecrets) -> Result<Self, SetupError> {
+    pub fn new(
+        config: &Config,
+        okta: Arc<OktaClient>,
+        secrets: ServiceSecrets,
+        network: &Network,
+    ) -> Result<Self, SetupError> {
         let ServiceSecrets {
             servicenow_password,
             servicenow_client_secret,
@@ -161,12 +166,15 @@ impl Services {
         Ok(Self {
             okta,
             servicenow: servicenow
-                .map(|section| ServiceNow::new(section, servicenow_password, servicenow_client_secret))
+                .map(|section| ServiceNow::new(section, servicenow_password, servicenow_client_secret, network))
                 .transpose()?
                 .map(Arc::new),
-            slack: slack.map(|section| Slack::new(section, slack_token, slack_webhook_url)).transpose()?.map(Arc::new),
-            teams: teams.map(|(section, url)| Teams::new(section, url)).transpose()?.map(Arc::new),
-            email: email.map(|section| Mailer::new(section, email_password)).transpose()?.map(Arc::new),
+            slack: slack
+                .map(|section| Slack::new(section, slack_token, slack_webhook_url, network))
+                .transpose()?
+                .map(Arc::new),
+            teams: teams.map(|(section, url)| Teams::new(section, url, network)).transpose()?.map(Arc::new),
+            email: email.map(|section| Mailer::new(section, email_password, network)).transpose()?.map(Arc::new),
         })
     }
 }
@@ -397,13 +405,14 @@ mod tests {
             org_url: url.clone(),
             admin_url: url,
             timeout: std::time::Duration::from_secs(1),
+            network: Network::default(),
         };
         let okta = OktaClient::new(&settings, crate::okta::Auth::ssws(&"t".into()).unwrap()).unwrap();
         let secrets = ServiceSecrets {
             slack_webhook_url: Some("https://hooks.slack.com/services/T/B/X".into()),
             ..ServiceSecrets::default()
         };
-        let services = Services::new(&config, Arc::new(okta), secrets).unwrap();
+        let services = Services::new(&config, Arc::new(okta), secrets, &Network::default()).unwrap();
         assert!(!format!("{services:?}").contains("T/B/X"));
         let registry = Registry::new(&services);
         assert!(registry.get("okta.group.add_user").is_some());

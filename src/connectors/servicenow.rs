@@ -24,7 +24,7 @@ use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url};
 use crate::config::ServiceNowConfig;
 use crate::guard::Cleared;
-use crate::http;
+use crate::http::{self, Network};
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 
@@ -93,6 +93,7 @@ impl ServiceNow {
         config: &ServiceNowConfig,
         password: Option<SecretString>,
         client_secret: Option<SecretString>,
+        network: &Network,
     ) -> Result<Self, SetupError> {
         let section = Service::ServiceNow.section();
         let base = service_url(section, "url", &config.url)?;
@@ -118,7 +119,8 @@ impl ServiceNow {
                 ));
             }
         };
-        let http = http::client(&base, config.timeout).map_err(|source| SetupError::Client { section, source })?;
+        let http =
+            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
         Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
     }
@@ -440,7 +442,7 @@ mod tests {
     }
 
     fn basic(stage: &Stage) -> ServiceNow {
-        ServiceNow::new(&config(&stage.base), Some("secret".into()), None).unwrap()
+        ServiceNow::new(&config(&stage.base), Some("secret".into()), None, &Network::default()).unwrap()
     }
 
     fn call(params: Value) -> Cleared<Call> {
@@ -624,7 +626,7 @@ mod tests {
             username: user.then(|| "daemon".to_owned()),
             ..config(&stage.base)
         };
-        ServiceNow::new(&config, user.then(|| "secret".into()), Some("hush".into())).unwrap()
+        ServiceNow::new(&config, user.then(|| "secret".into()), Some("hush".into()), &Network::default()).unwrap()
     }
 
     #[tokio::test]
@@ -708,11 +710,24 @@ mod tests {
     fn a_section_that_cannot_work_is_refused() {
         let secret = || Some(SecretString::from("secret"));
         let good = || config("https://example.service-now.com");
-        assert!(ServiceNow::new(&good(), secret(), None).is_ok());
-        assert!(ServiceNow::new(&config("http://example.service-now.com"), secret(), None).is_err());
-        assert!(ServiceNow::new(&config("https://user@example.service-now.com"), secret(), None).is_err());
-        assert!(ServiceNow::new(&good(), None, None).is_err());
-        assert!(ServiceNow::new(&good(), None, secret()).is_err());
-        assert!(ServiceNow::new(&ServiceNowConfig { table: "../x".to_owned(), ..good() }, secret(), None).is_err());
+        assert!(ServiceNow::new(&good(), secret(), None, &Network::default()).is_ok());
+        assert!(
+            ServiceNow::new(&config("http://example.service-now.com"), secret(), None, &Network::default()).is_err()
+        );
+        assert!(
+            ServiceNow::new(&config("https://user@example.service-now.com"), secret(), None, &Network::default())
+                .is_err()
+        );
+        assert!(ServiceNow::new(&good(), None, None, &Network::default()).is_err());
+        assert!(ServiceNow::new(&good(), None, secret(), &Network::default()).is_err());
+        assert!(
+            ServiceNow::new(
+                &ServiceNowConfig { table: "../x".to_owned(), ..good() },
+                secret(),
+                None,
+                &Network::default()
+            )
+            .is_err()
+        );
     }
 }

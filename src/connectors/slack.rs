@@ -15,7 +15,7 @@ use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url};
 use crate::config::SlackConfig;
 use crate::guard::Cleared;
-use crate::http;
+use crate::http::{self, Network};
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -76,6 +76,7 @@ impl Slack {
         config: &SlackConfig,
         token: Option<SecretString>,
         webhook_url: Option<SecretString>,
+        network: &Network,
     ) -> Result<Self, SetupError> {
         let section = Service::Slack.section();
         let invalid = |problem| SetupError::invalid(section, problem);
@@ -92,7 +93,8 @@ impl Slack {
             }
             _ => return Err(invalid("give either `token` or `webhook_url`")),
         };
-        let http = http::client(&base, config.timeout).map_err(|source| SetupError::Client { section, source })?;
+        let http =
+            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
         Ok(Self { http, way })
     }
 
@@ -374,14 +376,14 @@ mod tests {
 
     async fn outcome_of(answer: Value) -> Outcome {
         let stage = Stage::open(move |_| Reply::json(200, &answer)).await;
-        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None).unwrap();
+        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None, &Network::default()).unwrap();
         slack.perform(&call(json!({"channel": "C1", "text": "hello"}))).await
     }
 
     #[tokio::test]
     async fn a_bot_names_channel_and_key_and_lets_nothing_unfurl() {
         let stage = Stage::open(|_| Reply::json(200, &json!({"ok": true, "channel": "C1", "ts": "17.01"}))).await;
-        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None).unwrap();
+        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None, &Network::default()).unwrap();
         let outcome = slack.perform(&call(json!({"channel": "#security", "text": "hello", "thread_ts": "16.5"}))).await;
         let Outcome::Done(receipt) = &outcome else { panic!("{outcome:?}") };
         assert_eq!((receipt.id.as_deref(), receipt.note.as_deref()), (Some("17.01"), Some("posted to C1")));
@@ -404,7 +406,7 @@ mod tests {
     async fn a_webhook_needs_no_channel_and_sends_none() {
         let stage = Stage::open(|_| Reply::text(200, "text/html", "ok")).await;
         let url = format!("{}/services/T/B/X", stage.base);
-        let slack = Slack::new(&config(&stage.base), None, Some(url.into())).unwrap();
+        let slack = Slack::new(&config(&stage.base), None, Some(url.into()), &Network::default()).unwrap();
         assert!(!slack.needs_channel());
         let outcome = slack.perform(&call(json!({"channel": "#elsewhere", "text": "hello"}))).await;
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
@@ -419,7 +421,7 @@ mod tests {
     #[tokio::test]
     async fn a_bot_without_a_channel_sends_nothing() {
         let stage = Stage::open(|_| Reply::Close).await;
-        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None).unwrap();
+        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None, &Network::default()).unwrap();
         let outcome = slack.perform(&call(json!({"text": "hello"}))).await;
         assert!(matches!(&outcome, Outcome::Permanent(failure) if failure.reason == Reason::BadParameters));
         assert_eq!(stage.seen().len(), 0);
@@ -501,9 +503,19 @@ mod tests {
     #[test]
     fn exactly_one_of_token_and_webhook_is_taken() {
         let config = config("https://slack.com");
-        assert!(Slack::new(&config, None, None).is_err());
-        assert!(Slack::new(&config, Some("t".into()), Some("https://hooks.slack.com/services/T/B/X".into())).is_err());
-        let error = Slack::new(&config, None, Some("http://hooks.slack.com/services/T/B/X".into())).unwrap_err();
+        assert!(Slack::new(&config, None, None, &Network::default()).is_err());
+        assert!(
+            Slack::new(
+                &config,
+                Some("t".into()),
+                Some("https://hooks.slack.com/services/T/B/X".into()),
+                &Network::default()
+            )
+            .is_err()
+        );
+        let error =
+            Slack::new(&config, None, Some("http://hooks.slack.com/services/T/B/X".into()), &Network::default())
+                .unwrap_err();
         assert!(!format!("{error} {error:?}").contains("T/B/X"));
     }
 }

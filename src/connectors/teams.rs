@@ -19,7 +19,7 @@ use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::TeamsConfig;
 use crate::guard::Cleared;
-use crate::http;
+use crate::http::{self, Network};
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 
@@ -69,11 +69,12 @@ impl Teams {
     ///
     /// # Errors
     /// When the secret is not an https URL (http only to loopback).
-    pub fn new(config: &TeamsConfig, webhook_url: SecretString) -> Result<Self, SetupError> {
+    pub fn new(config: &TeamsConfig, webhook_url: SecretString, network: &Network) -> Result<Self, SetupError> {
         let section = Service::Teams.section();
         let base = webhook(webhook_url.expose_secret())
             .map_err(|problem| SetupError::invalid(section, format!("`webhook_url` {problem}")))?;
-        let http = http::client(&base, config.timeout).map_err(|source| SetupError::Client { section, source })?;
+        let http =
+            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
         Ok(Self { http, url: webhook_url })
     }
 }
@@ -304,7 +305,8 @@ mod tests {
 
     async fn outcome_of(reply: Reply) -> Outcome {
         let stage = Stage::open(move |_| reply.clone()).await;
-        let teams = Teams::new(&config(), format!("{}/workflows/w?sig=sig_1", stage.base).into()).unwrap();
+        let teams =
+            Teams::new(&config(), format!("{}/workflows/w?sig=sig_1", stage.base).into(), &Network::default()).unwrap();
         let call =
             Call { key: IdempotencyKey::from_stored("k".repeat(40)), params: json!({"text": "hello"}), attempt: 1 };
         teams.perform(&Cleared::unguarded(call)).await
@@ -427,10 +429,11 @@ mod tests {
     fn the_webhook_has_to_be_https_and_never_shows() {
         for url in ["http://example.com/w?sig=sig_1", "https://u:p@example.com/?sig=sig_1", "sig_1", "https://e/#sig_1"]
         {
-            let error = Teams::new(&config(), url.into()).unwrap_err();
+            let error = Teams::new(&config(), url.into(), &Network::default()).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("sig_1"), "{url}");
         }
-        let teams = Teams::new(&config(), "https://x.logic.azure.com/w?sp=%2Ft&sig=sig_1".into()).unwrap();
+        let teams =
+            Teams::new(&config(), "https://x.logic.azure.com/w?sp=%2Ft&sig=sig_1".into(), &Network::default()).unwrap();
         assert!(!format!("{teams:?}").contains("sig_1"));
     }
 

@@ -16,7 +16,7 @@ use super::groups::GroupCache;
 use super::page::{check_origin, next_link};
 use super::path::ApiPath;
 use super::rate::RateHeaders;
-use crate::http;
+use crate::http::{self, Network};
 use crate::model::lenient;
 
 /// The most bytes of an object or of a page of objects: some 3,000 groups. Read into memory as values, a body can take
@@ -35,6 +35,8 @@ pub struct OktaSettings {
     pub admin_url: Url,
     /// The bound on one request, from its start to the end of its body.
     pub timeout: Duration,
+    /// The way out of this host.
+    pub network: Network,
 }
 
 /// Speaks to one org.
@@ -84,7 +86,7 @@ impl OktaClient {
         if !secure || !bare || org.host_str().is_none() {
             return Err(OktaSetupError::OrgUrl);
         }
-        let http = http::client(org, settings.timeout).map_err(OktaSetupError::Http)?;
+        let http = http::client(org, settings.timeout, &settings.network).map_err(OktaSetupError::Http)?;
         let (org_url, admin_url) = (org.clone(), settings.admin_url.clone());
         Ok(Self { http, org_url, admin_url, auth, group_ids: GroupCache::default() })
     }
@@ -462,7 +464,12 @@ mod tests {
     async fn a_refused_credential_is_renewed_once_and_no_more() {
         let mut server = Server::new_async().await;
         let url = Url::parse(&server.url()).unwrap();
-        let settings = OktaSettings { org_url: url.clone(), admin_url: url, timeout: Duration::from_secs(5) };
+        let settings = OktaSettings {
+            org_url: url.clone(),
+            admin_url: url,
+            timeout: Duration::from_secs(5),
+            network: Network::default(),
+        };
         let client = OktaClient::new(&settings, Auth::new(Arc::new(Renewing::default()))).unwrap();
         let path = ApiPath::new(["x"]).unwrap();
         let refused = server.mock("GET", "/x").match_header("authorization", Matcher::Regex("Bearer [023]".to_owned()));
@@ -516,6 +523,7 @@ mod tests {
                 org_url: Url::parse(org).unwrap(),
                 admin_url: Url::parse("https://example-admin.okta.com").unwrap(),
                 timeout: Duration::from_secs(1),
+                network: Network::default(),
             };
             let auth = Auth::ssws(&SecretString::from(TOKEN)).unwrap();
             assert_eq!(OktaClient::new(&settings, auth).is_ok(), good, "{org}");

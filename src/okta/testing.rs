@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::Url;
 
 use super::{Auth, OktaClient, OktaSettings};
+use crate::http::Network;
 
 /// Must stand in no error, log or `Debug`.
 pub(crate) const TOKEN: &str = "00secretTokenOfTheTests";
@@ -28,6 +29,7 @@ pub(crate) fn client_within(url: &str, timeout: Duration) -> OktaClient {
         org_url: Url::parse(url).unwrap(),
         admin_url: Url::parse("https://example-admin.okta.com").unwrap(),
         timeout,
+        network: Network::default(),
     };
     OktaClient::new(&settings, Auth::ssws(&SecretString::from(TOKEN)).unwrap()).unwrap()
 }
