@@ -1,6 +1,7 @@
 //! The access token of a service app: fetched when it is needed, once for all who wait, and renewed before it ends.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,6 +56,12 @@ pub struct OAuthSettings {
 /// A service app's credential. Cheap to clone.
 #[derive(Clone)]
 pub struct OAuth(Arc<Inner>);
+
+impl fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuth").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
 
 struct Inner {
     settings: OAuthSettings,
@@ -128,6 +135,12 @@ impl OAuth {
             state: Mutex::default(),
             flight: Arc::default(),
         })))
+    }
+
+    /// Waits until nobody asks the token endpoint.
+    #[cfg(test)]
+    pub(super) async fn settled(&self) {
+        drop(self.0.flight.lock().await);
     }
 
     async fn token(&self) -> Result<Arc<Token>, AuthError> {

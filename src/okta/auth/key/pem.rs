@@ -16,7 +16,7 @@ const DASHES: &str = "-----";
 
 /// Finds the one private key in a text.
 pub(super) fn read(text: &str) -> Result<Material, KeyError> {
-    if text.starts_with("PuTTY-User-Key-File") {
+    if ["PuTTY-User-Key-File", "ssh-", "ecdsa-sha2-"].iter().any(|start| text.starts_with(start)) {
         return Err(KeyError::Ssh);
     }
     let mut key = None;
