@@ -317,7 +317,7 @@ pub(super) async fn read(
     })?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    headers.append(LINK, link(&format!("{}{uri}", world.addresses.okta), "self"));
+    headers.append(LINK, link(&format!("{}{uri}", world.okta_url()), "self"));
     let hidden = page.empty && world.options.omit_next_on_empty;
     if let Some(cursor) = page.next.filter(|_| !hidden) {
         headers.append(LINK, link(&next_url(&world, &parameters, polling, &cursor), "next"));
@@ -334,7 +334,7 @@ fn next_url(world: &World, parameters: &HashMap<String, String>, polling: bool, 
             query.append_pair(name, value);
         }
     }
-    let origin = world.options.next_origin.as_deref().unwrap_or(&world.addresses.okta);
+    let origin = world.options.next_origin.clone().unwrap_or_else(|| world.okta_url());
     format!("{origin}/api/v1/logs?{}", query.finish())
 }
 

@@ -29,7 +29,7 @@ mod world;
 mod tests;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ impl Org {
         let (teams, smtp) = (bind().await?, bind().await?);
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
-            okta: origin(&okta)?,
+            okta: okta.local_addr()?,
             servicenow: origin(&servicenow)?,
             slack: origin(&slack)?,
             teams: origin(&teams)?,
@@ -168,9 +168,20 @@ impl Org {
         Ok(Self { world, _stop: stop.drop_guard() })
     }
 
-    /// The org's URL, without a slash at the end.
+    /// The org's URL, without a slash at the end: where it listens, or what it was told to go by.
     pub fn okta_url(&self) -> String {
-        self.world.addresses.okta.clone()
+        self.world.okta_url()
+    }
+
+    /// From now on the org goes by another origin, such as that of a gateway before it: its links name it, and tokens
+    /// and proofs must be for it.
+    pub fn known_as(&self, origin: &str) {
+        self.world.known_as(origin);
+    }
+
+    /// Where the org itself listens; it speaks without TLS.
+    pub fn address(&self) -> SocketAddr {
+        self.world.addresses.okta
     }
 
     /// The ServiceNow instance's URL.

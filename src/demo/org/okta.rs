@@ -219,7 +219,7 @@ async fn read_linked(State(world): Shared, Path((user, name)): Path<(String, Str
     }
     let links: Vec<Value> = other
         .iter()
-        .map(|id| json!({"_links": {"self": {"href": format!("{}/api/v1/users/{id}", world.addresses.okta)}}}))
+        .map(|id| json!({"_links": {"self": {"href": format!("{}/api/v1/users/{id}", world.okta_url())}}}))
         .collect();
     Ok(answer(StatusCode::OK, &Value::from(links)))
 }
@@ -365,7 +365,7 @@ async fn read_app_groups(
     uri: Uri,
     Query(parameters): Parameters,
 ) -> Answer {
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let groups = world.read(|inside| {
         let granting = inside.directory.groups_granting(&app).into_iter().enumerate();
         let granting = granting.map(|(priority, group)| {
@@ -386,7 +386,7 @@ async fn read_app_groups(
 
 async fn read_assignment(State(world): Shared, Path((app, user)): Path<(String, String)>) -> Answer {
     let found = find_user(&world, &user)?;
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let assignment = world.read(|inside| {
         let directory = &inside.directory;
         let known = directory.apps.get(&app).ok_or_else(|| OktaError::not_found(&app, "AppInstance"))?;
@@ -440,7 +440,7 @@ fn user_json(world: &World, user: &User) -> Value {
             "managerId": user.manager_id, "login": user.login, "email": user.email,
         },
         "credentials": {"password": {}, "provider": {"type": "OKTA", "name": "OKTA"}},
-        "_links": {"self": {"href": format!("{}/api/v1/users/{}", world.addresses.okta, user.id)}},
+        "_links": {"self": {"href": format!("{}/api/v1/users/{}", world.okta_url(), user.id)}},
     })
 }
 
@@ -456,12 +456,12 @@ fn app_json(world: &World, app: &App) -> Value {
     json!({
         "id": app.id, "name": "sample_saml", "label": app.label, "status": "ACTIVE", "created": CREATED,
         "lastUpdated": CREATED, "signOnMode": "SAML_2_0", "features": [],
-        "_links": {"self": {"href": format!("{}/api/v1/apps/{}", world.addresses.okta, app.id)}},
+        "_links": {"self": {"href": format!("{}/api/v1/apps/{}", world.okta_url(), app.id)}},
     })
 }
 
 fn risk_json(world: &World, user: &str) -> Value {
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let risk = world.read(|inside| inside.directory.risks.get(user).cloned());
     let mut body = json!({
         "riskLevel": "NONE",
@@ -492,7 +492,7 @@ fn list(world: &World, uri: &Uri, parameters: &HashMap<String, String>, items: V
         .and_then(|after| items.iter().position(|item| id(item) == *after))
         .map_or(0, |position| position + 1);
     let page: Vec<Value> = items.iter().skip(start).take(limit).cloned().collect();
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let mut headers = HeaderMap::new();
     headers.append(LINK, link(&format!("{base}{uri}"), "self"));
     if let Some(last) = page.last().filter(|_| start + page.len() < items.len()) {
