@@ -15,6 +15,7 @@ pub mod events;
 mod faults;
 mod filter;
 mod log;
+mod oauth;
 mod okta;
 mod rate;
 mod servicenow;
@@ -44,6 +45,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
+pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
 pub use slack::{SLACK_TOKEN, SlackMessage};
@@ -53,6 +55,7 @@ pub use synthetic::SYNTHETIC_USERS;
 use clock::Clock;
 use directory::Directory;
 use log::Log;
+use oauth::OAuth;
 use synthetic::Synthetic;
 use wire::{WireControl, WireListener};
 use world::{Addresses, Inside, World};
@@ -64,6 +67,17 @@ pub struct OrgOptions {
     pub token: String,
     /// The id of the user to whom the token belongs: `me`, and the actor of all that is done with the token.
     pub token_owner: String,
+    /// Whether SSWS tokens are accepted at all.
+    pub ssws_allowed: bool,
+    /// How long the token of a service app holds, in whole seconds; Okta's number is an hour.
+    pub token_lifetime: Duration,
+    /// What becomes of requested scopes that are not granted while others are.
+    pub ungranted: Ungranted,
+    /// Whether a proof of possession needs a nonce at the resources as well. Okta does not ask for one there.
+    pub resource_nonce: bool,
+    /// Whether only directly assigned super administrators see the events of user risk, as without Identity Threat
+    /// Protection.
+    pub risk_events_for_super_admins: bool,
     /// How far Okta's clock is ahead of ours.
     pub clock_offset: SignedDuration,
     /// What our clock is taken to show at the start; the wall clock when unset.
@@ -95,6 +109,11 @@ impl Default for OrgOptions {
         Self {
             token: "00simulated-api-token-of-no-real-org-0000".to_owned(),
             token_owner: "00u1sim0responder001".to_owned(),
+            ssws_allowed: true,
+            token_lifetime: Duration::from_secs(3600),
+            ungranted: Ungranted::LeftOut,
+            resource_nonce: false,
+            risk_events_for_super_admins: false,
             clock_offset: SignedDuration::ZERO,
             start_at: None,
             rate_limits: RateLimits::default(),
@@ -154,7 +173,8 @@ impl Org {
             concurrency: options.concurrency,
             ..RateRules::default()
         };
-        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules));
+        let oauth = OAuth::new(&options.token);
+        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), oauth);
         let world = Arc::new(World::new(options, clock, addresses, inside));
         let owner = world.token_owner();
         world.change(|inside| inside.directory.add_user(owner));
@@ -209,7 +229,7 @@ impl Org {
         self.world.addresses.smtp_port
     }
 
-    /// The SSWS token.
+    /// The SSWS token that the org began with.
     pub fn token(&self) -> &str {
         &self.world.options.token
     }
@@ -426,13 +446,14 @@ impl std::fmt::Debug for Org {
 }
 
 impl Inside {
-    fn new(log: Log, directory: Directory, rate: RateModel) -> Self {
+    fn new(log: Log, directory: Directory, rate: RateModel, oauth: OAuth) -> Self {
         Self {
             log,
             directory,
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,
+            oauth,
             tables: servicenow::Tables::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),

@@ -10,9 +10,9 @@ use super::OrgOptions;
 use super::clock::Clock;
 use super::directory::{Directory, User};
 use super::effects::{Effect, Journal, Service};
-use super::events;
 use super::faults::Faults;
 use super::log::Log;
+use super::oauth::OAuth;
 use super::rate::RateModel;
 use super::servicenow::Tables;
 use super::slack::Posts;
@@ -47,6 +47,7 @@ pub(super) struct Inside {
     pub(super) journal: Journal,
     pub(super) faults: Faults,
     pub(super) rate: RateModel,
+    pub(super) oauth: OAuth,
     pub(super) tables: Tables,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
@@ -133,9 +134,4 @@ fn risk_told(event: &Value) -> Option<(String, String)> {
     let told = event.pointer("/debugContext/debugData/risk").and_then(Value::as_str).unwrap_or_default();
     let from_text = told.split([',', '{', '}']).find_map(|part| part.trim().strip_prefix("level="));
     Some((user.get("id")?.as_str()?.to_owned(), structured.or(from_text)?.to_owned()))
-}
-
-/// The actor of everything the daemon does through the API.
-pub(super) fn acting(world: &World) -> Value {
-    events::principal(&world.token_owner())
 }
