@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::config::load::Loaded;
-use crate::config::secret::{SecretEnv, SecretError, SecretSource};
+use crate::config::secret::{LiveSecret, SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
@@ -301,9 +301,12 @@ pub fn state_path(config: &Config) -> PathBuf {
     config.state_path(std::env::var_os("STATE_DIRECTORY").as_deref())
 }
 
-/// The secrets of the services other than Okta.
+/// The secrets of the services other than Okta, read for the first time.
 pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
-    let optional = |place, source: Option<&SecretSource>| source.map(|source| secret(place, source, env)).transpose();
+    let optional = |place, source: Option<&SecretSource>| {
+        let read = |source| LiveSecret::read(source, env).map_err(|source| AppError::Secret { place, source });
+        source.map(read).transpose()
+    };
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();
     Ok(ServiceSecrets {
