@@ -17,6 +17,7 @@ mod filter;
 mod log;
 mod okta;
 mod rate;
+mod secrets;
 mod servicenow;
 mod slack;
 mod smtp;
@@ -45,6 +46,7 @@ pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
+pub use secrets::Secrets;
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
 pub use slack::{SLACK_TOKEN, SlackMessage};
 pub use smtp::Mail;
@@ -154,7 +156,8 @@ impl Org {
             concurrency: options.concurrency,
             ..RateRules::default()
         };
-        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules));
+        let secrets = Secrets::new(&options.token);
+        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), secrets);
         let world = Arc::new(World::new(options, clock, addresses, inside));
         let owner = world.token_owner();
         world.change(|inside| inside.directory.add_user(owner));
@@ -185,12 +188,14 @@ impl Org {
 
     /// An incoming webhook of Slack.
     pub fn slack_webhook_url(&self) -> String {
-        format!("{}{}", self.world.addresses.slack, slack::WEBHOOK_PATH)
+        let secret = self.world.read(|inside| inside.secrets.slack_webhook.clone());
+        format!("{}{}{secret}", self.world.addresses.slack, slack::WEBHOOK_PATH)
     }
 
     /// The webhook of a workflow in Teams.
     pub fn teams_webhook_url(&self) -> String {
-        format!("{}{}", self.world.addresses.teams, teams::webhook())
+        let signature = self.world.read(|inside| inside.secrets.teams_signature.clone());
+        format!("{}{}", self.world.addresses.teams, teams::webhook(&signature))
     }
 
     /// The port of the mail server on 127.0.0.1; it speaks without TLS.
@@ -198,7 +203,15 @@ impl Org {
         self.world.addresses.smtp_port
     }
 
-    /// The SSWS token.
+    /// Replaces secrets: from now on the old ones are refused, and so are the tokens that ServiceNow gave out for them.
+    pub fn replace_secrets(&self, replace: impl FnOnce(&mut Secrets)) {
+        self.world.change(|inside| {
+            replace(&mut inside.secrets);
+            inside.tables.revoke_tokens();
+        });
+    }
+
+    /// The SSWS token from the start.
     pub fn token(&self) -> &str {
         &self.world.options.token
     }
@@ -415,13 +428,14 @@ impl std::fmt::Debug for Org {
 }
 
 impl Inside {
-    fn new(log: Log, directory: Directory, rate: RateModel) -> Self {
+    fn new(log: Log, directory: Directory, rate: RateModel, secrets: Secrets) -> Self {
         Self {
             log,
             directory,
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,
+            secrets,
             tables: servicenow::Tables::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),

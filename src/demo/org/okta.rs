@@ -57,7 +57,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
 
 /// Checks the token and the budget, and dresses every answer in the headers that Okta always sends.
 async fn admit(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
-    let expected = format!("SSWS {}", world.options.token);
+    let expected = world.read(|inside| format!("SSWS {}", inside.secrets.okta_token));
     let known = request.headers().get(AUTHORIZATION).is_some_and(|given| given.as_bytes() == expected.as_bytes());
     let mut response = if known {
         budgeted(&world, Some("SSWS"), request, next).await

@@ -13,6 +13,7 @@ use super::events;
 use super::faults::Faults;
 use super::log::Log;
 use super::rate::RateModel;
+use super::secrets::Secrets;
 use super::servicenow::Tables;
 use super::slack::Posts;
 use super::smtp::Mail;
@@ -44,6 +45,7 @@ pub(super) struct Inside {
     pub(super) journal: Journal,
     pub(super) faults: Faults,
     pub(super) rate: RateModel,
+    pub(super) secrets: Secrets,
     pub(super) tables: Tables,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
