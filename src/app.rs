@@ -29,7 +29,7 @@ use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
 use crate::okta::auth::AuthError;
 use crate::okta::client::OktaSetupError;
-use crate::okta::{Auth, OktaClient, OktaSettings};
+use crate::okta::{Auth, Gate, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
 use crate::store::{InstanceLock, LockError, Store, StoreError};
 use crate::telemetry::systemd;
@@ -135,6 +135,7 @@ struct Identity {
     org_url: String,
     token: SecretString,
     own_id: String,
+    gate: Gate,
 }
 
 /// An engine that is ready to begin, and what it was made from.
@@ -230,7 +231,8 @@ impl Ground {
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
     ) -> Result<Result<Assembled, Ended>, AppError> {
-        let okta = Arc::new(okta_client(&loaded, &self.env)?);
+        let gate = Gate::new(loaded.config.okta.rate_share);
+        let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate));
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
@@ -242,11 +244,15 @@ impl Ground {
     /// Builds the engine that takes over after a reload; the old one works on meanwhile, and goes on if this fails. Where org
     /// and token stay the same it is known who we are, so that a reload gets through while Okta does not.
     async fn succeed(self, loaded: Loaded, known: Identity) -> Result<Assembled, AppError> {
-        let okta = Arc::new(okta_client(&loaded, &self.env)?);
         let config = &loaded.config;
+        let share = config.okta.rate_share;
+        // What was sent to the org counts for the new configuration as well.
+        let gate = if config.org_url()?.as_str() == known.org_url { known.gate } else { Gate::new(share) };
+        let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate.clone()));
         let token = secret(TOKEN, &config.okta.token, &self.env)?;
         let same = token.expose_secret() == known.token.expose_secret() && config.org_url()?.as_str() == known.org_url;
         let own_id = if same { known.own_id } else { own_id_soon(&okta).await? };
+        gate.set_share(share);
         self.put_together(loaded, okta, own_id)
     }
 
@@ -258,6 +264,7 @@ impl Ground {
             org_url: config.org_url()?.into(),
             token: secret(TOKEN, &config.okta.token, &self.env)?,
             own_id: own_id.clone(),
+            gate: okta.gate().clone(),
         };
         let engine = Engine::new(Parts {
             clock: self.clock,
@@ -268,7 +275,6 @@ impl Ground {
             guard: Guard::new(&config.guard, [own_id]),
             links: links(config)?,
             settings: Settings::of(config),
-            rate_share: config.okta.rate_share,
         });
         Ok(Assembled { engine, loaded, identity })
     }
