@@ -38,6 +38,7 @@ pub static SEND: ActionKind = ActionKind {
     effect: Effect::Message,
     changes_access: false,
     resets_risk: false,
+    rights: &[],
     from_event: &[],
     check: |params| MailParams::parse(params).map(drop),
     escape: |parameter| match parameter {

@@ -36,6 +36,7 @@ use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Outcome, Verdict};
 use crate::okta::OktaClient;
+use crate::okta::rights::Right;
 
 pub use email::Mailer;
 pub use servicenow::ServiceNow;
@@ -306,6 +307,8 @@ pub struct ActionKind {
     pub changes_access: bool,
     /// Whether Okta answers it by lowering the user's risk, so that the fall that follows is an echo of ours.
     pub resets_risk: bool,
+    /// What all its requests to Okta need, those that read the target back among them.
+    pub rights: &'static [Right],
     /// Parameters filled from the event when absent.
     pub from_event: &'static [(&'static str, FromEvent)],
     /// Parses the parameters into the action's typed struct: unknown keys, missing keys and wrong types are errors. It is

@@ -36,6 +36,7 @@ pub static CREATE_INCIDENT: ActionKind = ActionKind {
     effect: Effect::Keyed,
     changes_access: false,
     resets_risk: false,
+    rights: &[],
     from_event: &[],
     check: |params| IncidentParams::parse(params).map(drop),
     escape: |parameter| match parameter {

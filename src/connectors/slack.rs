@@ -28,6 +28,7 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
     effect: Effect::Message,
     changes_access: false,
     resets_risk: false,
+    rights: &[],
     from_event: &[],
     check: |params| MessageParams::parse(params).map(drop),
     escape: |parameter| match parameter {

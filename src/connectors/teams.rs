@@ -31,6 +31,7 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
     effect: Effect::Message,
     changes_access: false,
     resets_risk: false,
+    rights: &[],
     from_event: &[],
     check: |params| MessageParams::parse(params).map(drop),
     // A text run shows its text as it is, so one line is all that a value has to be.

@@ -17,6 +17,7 @@ mod meter;
 pub mod page;
 pub mod path;
 pub mod rate;
+pub mod rights;
 pub mod users;
 
 pub use auth::Auth;

@@ -44,7 +44,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
-pub use rate::RateLimits;
+pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
 pub use slack::{SLACK_TOKEN, SlackMessage};
 pub use smtp::Mail;
@@ -70,6 +70,10 @@ pub struct OrgOptions {
     pub start_at: Option<Timestamp>,
     /// Okta's rate limits.
     pub rate_limits: RateLimits,
+    /// The part of each bucket that one token or app may use, in percent; Okta's default is 50.
+    pub principal_percent: u32,
+    /// How many requests may be under way at once; Okta's number is 75.
+    pub concurrency: u32,
     /// Leaves `rel=next` out of empty pages of a polling query, as Okta did at times.
     pub omit_next_on_empty: bool,
     /// The origin that the log's `rel=next` links name instead of the org's own: a hostile or misconfigured org.
@@ -94,6 +98,8 @@ impl Default for OrgOptions {
             clock_offset: SignedDuration::ZERO,
             start_at: None,
             rate_limits: RateLimits::default(),
+            principal_percent: 100,
+            concurrency: u32::MAX,
             omit_next_on_empty: false,
             next_origin: None,
             synthetic_events: 0,
@@ -142,7 +148,14 @@ impl Org {
         let mut directory = Directory::default();
         directory.synthetic_users = options.synthetic_events > 0;
         directory.add_group("Everyone", GroupKind::BuiltIn);
-        let world = Arc::new(World::new(options, clock, addresses, Inside::new(Log::new(synthetic), directory)));
+        let rules = RateRules {
+            limits: options.rate_limits,
+            principal_percent: options.principal_percent,
+            concurrency: options.concurrency,
+            ..RateRules::default()
+        };
+        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules));
+        let world = Arc::new(World::new(options, clock, addresses, inside));
         let owner = world.token_owner();
         world.change(|inside| inside.directory.add_user(owner));
 
@@ -332,6 +345,11 @@ impl Org {
         self.world.read(|inside| inside.journal.requests.iter().filter(wanted).count())
     }
 
+    /// From now on the org's other tools use so many requests a minute of a bucket, evenly.
+    pub fn others_use(&self, bucket: RateBucket, per_minute: u32) {
+        self.world.change(|inside| inside.rate.others_use(bucket, per_minute));
+    }
+
     /// Adds a scripted fault. Of several that match, the oldest hits.
     pub fn fault(&self, fault: Fault) {
         self.world.change(|inside| inside.faults.add(fault));
@@ -397,13 +415,13 @@ impl std::fmt::Debug for Org {
 }
 
 impl Inside {
-    fn new(log: Log, directory: Directory) -> Self {
+    fn new(log: Log, directory: Directory, rate: RateModel) -> Self {
         Self {
             log,
             directory,
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
-            buckets: rate::Buckets::default(),
+            rate,
             tables: servicenow::Tables::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),

@@ -60,12 +60,7 @@ async fn admit(State(world): State<Arc<World>>, request: Request, next: Next) ->
     let expected = format!("SSWS {}", world.options.token);
     let known = request.headers().get(AUTHORIZATION).is_some_and(|given| given.as_bytes() == expected.as_bytes());
     let mut response = if known {
-        let (limits, now_ms) = (world.options.rate_limits, world.clock.now_ms());
-        let budget = world.read(|inside| inside.buckets.take(&limits, request.method(), request.uri().path(), now_ms));
-        let mut response =
-            if budget.refused { OktaError::too_many_requests().into_response() } else { next.run(request).await };
-        budget.write(response.headers_mut());
-        response
+        budgeted(&world, Some("SSWS"), request, next).await
     } else {
         OktaError::new(StatusCode::UNAUTHORIZED, "E0000011", "Invalid token provided").into_response()
     };
@@ -76,6 +71,29 @@ async fn admit(State(world): State<Arc<World>>, request: Request, next: Next) ->
         headers.entry(HeaderName::from_static("x-okta-request-id")).or_insert(id);
     }
     response
+}
+
+/// Lets a request through as far as the budget goes.
+async fn budgeted(world: &Arc<World>, principal: Option<&str>, request: Request, next: Next) -> Response {
+    let (method, path, now) = (request.method().as_str(), request.uri().path(), world.clock.now());
+    let grant = world.read(|inside| inside.rate.take(principal, method, path, now));
+    let mut response = if grant.refused.is_some() {
+        OktaError::too_many_requests().into_response()
+    } else {
+        let _under_way = UnderWay(world);
+        next.run(request).await
+    };
+    grant.write(response.headers_mut());
+    response
+}
+
+/// A request between its admission and its answer, or the moment when nobody waits for that any more.
+struct UnderWay<'a>(&'a World);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.read(|inside| inside.rate.done());
+    }
 }
 
 /// An error answer of Okta: status and code, a summary, and sometimes a cause.

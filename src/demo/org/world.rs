@@ -12,7 +12,7 @@ use super::effects::{Effect, Journal, Service};
 use super::events;
 use super::faults::Faults;
 use super::log::Log;
-use super::rate::Buckets;
+use super::rate::RateModel;
 use super::servicenow::Tables;
 use super::slack::Posts;
 use super::smtp::Mail;
@@ -43,7 +43,7 @@ pub(super) struct Inside {
     pub(super) directory: Directory,
     pub(super) journal: Journal,
     pub(super) faults: Faults,
-    pub(super) buckets: Buckets,
+    pub(super) rate: RateModel,
     pub(super) tables: Tables,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
