@@ -162,7 +162,7 @@ impl Budget {
             self.under_way.insert(ticket, Flight { bucket, priority, sent: now });
             gone.push((priority, ticket));
         }
-        gone.iter().for_each(|key| drop(self.waiting.remove(key)));
+        self.waiting.retain(|key, _| !gone.contains(key));
         gone.len()
     }
 
@@ -309,3 +309,6 @@ impl Budget {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

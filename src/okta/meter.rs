@@ -204,9 +204,11 @@ impl Meter {
             Some((at, _)) => Opens::At(at.saturating_add(OVER)),
             None if ahead == 0 => Opens::WhenAnswered,
             None => {
-                // Those ahead are still to be answered: a guess, whole windows from now.
-                let windows = too_many.saturating_sub(answered).checked_div(most).unwrap_or(0).saturating_add(1);
-                Opens::At(now.saturating_add(OVER.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX))))
+                // Those ahead are still to leave: each takes the place of the one a whole share before it.
+                let (windows, place) = (used.checked_div(most).unwrap_or(1), used.checked_rem(most).unwrap_or(0));
+                let begins = self.in_window(now, from).nth(place).map_or(now, |(at, _)| *at);
+                let windows = u32::try_from(windows).unwrap_or(u32::MAX);
+                Opens::At(begins.saturating_add(OVER.saturating_mul(windows)))
             }
         }
     }
@@ -223,5 +225,157 @@ impl Meter {
             self.answered.pop_front();
         }
         self.answered.push_back((now, priority));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+    use Priority::{Backfill, Enrichment, Live, Remediation};
+
+    fn date() -> Timestamp {
+        Timestamp::from_second(1_757_607_710).unwrap()
+    }
+
+    fn headers(limit: u32, remaining: u32, resets_in_s: i64) -> RateHeaders {
+        RateHeaders { limit, remaining, reset_epoch_s: date().as_second() + resets_in_s }
+    }
+
+    /// A meter with half of a bucket, in which `used` requests of a priority were answered at a moment.
+    fn meter(now: Duration, limit: u32, remaining: u32, used: usize, priority: Priority) -> Meter {
+        let mut meter = Meter::new(Bucket::Users, 0.5);
+        for _ in 0..used {
+            meter.sent(now, priority);
+            meter.answered(now, priority, &headers(limit, remaining, 60), date());
+        }
+        meter
+    }
+
+    #[track_caller]
+    fn check(meter: &Meter, now: Duration, expected: [bool; 4]) {
+        let open = |priority| matches!(meter.opens(now, priority, 0), Opens::At(at) if at <= now);
+        assert_eq!(Priority::ALL.map(open), expected);
+    }
+
+    #[test]
+    fn before_anything_is_heard_one_request_at_a_time_finds_out() {
+        let mut meter = Meter::new(Bucket::Users, 0.5);
+        check(&meter, S, [true; 4]);
+        meter.sent(S, Enrichment);
+        check(&meter, S, [false; 4]);
+        assert_eq!(meter.opens(S, Remediation, 0), Opens::At(3 * S), "unless it is not answered");
+        meter.answered(2 * S, Enrichment, &headers(100, 99, 60), date());
+        check(&meter, 2 * S, [true; 4]);
+        // A new window is as unknown as the first one.
+        let later = 70 * S;
+        check(&meter, later, [true; 4]);
+        meter.sent(later, Live);
+        check(&meter, later, [false; 4]);
+    }
+
+    #[test]
+    fn each_priority_leaves_a_part_to_those_above() {
+        // Half of 80 is 40: enrichment and backfills take 30 together, backfills 20.
+        check(&meter(S, 80, 79, 19, Backfill), 2 * S, [true; 4]);
+        check(&meter(S, 80, 79, 20, Backfill), 2 * S, [true, true, true, false]);
+        check(&meter(S, 80, 79, 30, Backfill), 2 * S, [true, true, false, false]);
+        check(&meter(S, 80, 79, 30, Enrichment), 2 * S, [true, true, false, false]);
+        check(&meter(S, 80, 79, 39, Remediation), 2 * S, [true; 4]);
+        check(&meter(S, 80, 79, 40, Remediation), 2 * S, [false; 4]);
+        assert_eq!(meter(S, 80, 79, 40, Remediation).opens(2 * S, Remediation, 0), Opens::At(S + OVER));
+    }
+
+    #[test]
+    fn what_is_left_to_the_others_is_not_touched_and_less_important_requests_stop_earlier() {
+        check(&meter(S, 80, 61, 1, Live), 2 * S, [true; 4]);
+        check(&meter(S, 80, 60, 1, Live), 2 * S, [true, true, true, false]);
+        check(&meter(S, 80, 50, 1, Live), 2 * S, [true, true, false, false]);
+        check(&meter(S, 80, 41, 1, Live), 2 * S, [true, true, false, false]);
+        check(&meter(S, 80, 40, 1, Live), 2 * S, [false; 4]);
+        // A moment more than Okta's whole seconds say.
+        assert_eq!(meter(S, 80, 40, 1, Live).opens(2 * S, Remediation, 0), Opens::At(62 * S));
+        let mut one_under_way = meter(S, 80, 41, 1, Live);
+        one_under_way.sent(2 * S, Live);
+        check(&one_under_way, 2 * S, [false; 4]);
+    }
+
+    #[test]
+    fn a_request_counts_until_a_window_after_its_answer() {
+        let mut meter = meter(S, 80, 79, 39, Remediation);
+        meter.sent(S, Remediation);
+        assert_eq!(meter.opens(2 * S, Remediation, 0), Opens::At(S + OVER));
+        // The others' window is over, this one's is not: Okta may have counted it just now.
+        meter.answered(30 * S, Remediation, &headers(80, 79, 60), date());
+        let at = S + OVER;
+        for _ in 0..39 {
+            check(&meter, at, [true; 4]);
+            meter.sent(at, Remediation);
+        }
+        check(&meter, at, [false; 4]);
+    }
+
+    #[test]
+    fn answers_that_overtake_each_other_do_not_give_back_what_is_used() {
+        let mut meter = Meter::new(Bucket::Users, 1.0);
+        for (remaining, resets_in) in [(5, 30), (9, 30), (20, -31)] {
+            meter.sent(S, Live);
+            meter.answered(S, Live, &headers(10, remaining, resets_in), date());
+        }
+        assert_eq!(meter.remaining(S), Some((5, 31 * S)));
+        // The next window.
+        meter.sent(S, Live);
+        meter.answered(S, Live, &headers(10, 9, 60), date());
+        assert_eq!(meter.remaining(S), Some((9, 61 * S)));
+        // An answer that never came may have been counted.
+        meter.sent(S, Live);
+        meter.lost(S, Live);
+        assert_eq!(meter.remaining(S), Some((8, 61 * S)));
+        meter.sent(S, Live);
+        meter.unsent(Live);
+        assert_eq!((meter.remaining(S), meter.used(S)), (Some((8, 61 * S)), 5));
+    }
+
+    #[test]
+    fn where_okta_counts_our_bucket_as_two_the_scarcer_one_decides() {
+        let mut meter = meter(S, 600, 590, 1, Live);
+        meter.sent(S, Live);
+        meter.answered(S, Live, &headers(100, 51, 20), date());
+        assert_eq!(meter.allowance(S), Some(50));
+        check(&meter, S, [true, true, false, false]);
+        meter.sent(S, Live);
+        meter.answered(S, Live, &headers(600, 589, 60), date());
+        assert_eq!(meter.allowance(S), Some(50), "what was heard of one says nothing about the other");
+        assert_eq!(meter.allowance(30 * S), Some(300), "until its window is over");
+    }
+
+    #[test]
+    fn the_concurrency_limits_zeros_say_nothing_about_the_bucket() {
+        let mut meter = meter(S, 600, 599, 1, Live);
+        meter.sent(S, Live);
+        meter.answered(S, Live, &headers(0, 0, 60), date());
+        check(&meter, S, [true; 4]);
+        assert_eq!(meter.allowance(S), Some(300));
+    }
+
+    #[test]
+    fn the_smallest_share_still_lets_one_request_a_window_through() {
+        let mut meter = Meter::new(Bucket::Logs, 0.001);
+        meter.sent(S, Backfill);
+        assert_eq!(meter.opens(S, Backfill, 0), Opens::At(3 * S));
+        meter.answered(S, Backfill, &headers(10, 10, 60), date());
+        assert_eq!(meter.opens(S, Backfill, 0), Opens::At(S + OVER));
+        meter.sent(S + OVER, Backfill);
+        assert_eq!(meter.opens(S + OVER, Backfill, 0), Opens::WhenAnswered);
+    }
+
+    #[test]
+    fn those_ahead_are_reckoned_with_window_by_window() {
+        let meter = meter(S, 20, 19, 10, Remediation);
+        let opens = |ahead| meter.opens(S, Remediation, ahead);
+        assert_eq!([opens(0), opens(9)], [Opens::At(S + OVER); 2]);
+        assert_eq!([opens(10), opens(19)], [Opens::At(S + 2 * OVER); 2]);
+        assert_eq!(opens(20), Opens::At(S + 3 * OVER));
     }
 }
