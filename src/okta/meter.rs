@@ -310,10 +310,10 @@ mod tests {
         meter.answered(30 * S, Remediation, &headers(80, 79, 60), date());
         let at = S + OVER;
         for _ in 0..39 {
-            check(&meter, at, [true; 4]);
+            assert_eq!(meter.opens(at, Remediation, 0), Opens::At(Duration::ZERO));
             meter.sent(at, Remediation);
         }
-        check(&meter, at, [false; 4]);
+        assert_eq!(meter.opens(at, Remediation, 0), Opens::At(30 * S + OVER));
     }
 
     #[test]
@@ -374,7 +374,9 @@ mod tests {
     fn those_ahead_are_reckoned_with_window_by_window() {
         let meter = meter(S, 20, 19, 10, Remediation);
         let opens = |ahead| meter.opens(S, Remediation, ahead);
-        assert_eq!([opens(0), opens(9)], [Opens::At(S + OVER); 2]);
+        assert_eq!([opens(0), opens(8)], [Opens::At(S + OVER); 2]);
+        // A tenth one would go at the others' expense, if nothing of the minute that was heard were ours.
+        assert_eq!(opens(9), Opens::At(62 * S));
         assert_eq!([opens(10), opens(19)], [Opens::At(S + 2 * OVER); 2]);
         assert_eq!(opens(20), Opens::At(S + 3 * OVER));
     }

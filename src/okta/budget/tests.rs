@@ -100,7 +100,7 @@ fn who_is_turned_away_is_told_when_his_turn_will_be() {
     };
     // Ten have room in the next window, the eleventh in the one after.
     let remediation: Vec<u64> = (0..11).map(|_| told(Remediation)).collect();
-    assert_eq!(remediation, [60, 60, 60, 60, 60, 60, 60, 60, 60, 60, 120]);
+    assert_eq!(remediation, [60, 60, 60, 60, 60, 60, 60, 60, 60, 61, 120]);
     assert!(told(Enrichment) > 60);
     assert_eq!(told(Remediation), 120, "not behind those who matter less");
 }
@@ -136,13 +136,15 @@ struct Minute {
     number: u64,
     ours: u32,
     others: u32,
+    /// Ours that left before the limit was known.
+    blind: u32,
 }
 
 impl Minute {
     fn at(&mut self, now: Duration) -> &mut Self {
         let number = (u64::try_from(now.as_millis()).unwrap() + self.phase_ms) / 60_000;
         if number != self.number {
-            (self.number, self.ours, self.others) = (number, 0, 0);
+            (self.number, self.ours, self.others, self.blind) = (number, 0, 0, 0);
         }
         self
     }
@@ -152,7 +154,7 @@ impl Minute {
         let second = |ms: u64| date().as_second() + i64::try_from(ms / 1000).unwrap();
         let headers = RateHeaders {
             limit: self.limit,
-            remaining: self.limit.saturating_sub(self.ours + self.others),
+            remaining: self.limit.saturating_sub(self.ours + self.others + self.blind),
             reset_epoch_s: second(ends_ms),
         };
         let date = Timestamp::from_second(second(u64::try_from(now.as_millis()).unwrap())).unwrap();
@@ -166,6 +168,8 @@ struct Asked {
     priority: Priority,
     /// Whether Okta counts it when it leaves, or only when it is answered.
     early: bool,
+    /// Whether it left before anything was heard of the bucket.
+    blind: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -196,15 +200,20 @@ struct Model {
     budget: Budget,
     minutes: [Minute; 2],
     allowance: [u32; 2],
+    heard: [bool; 2],
     waiting: Vec<Asked>,
     under_way: Vec<Asked>,
     now: Duration,
 }
 
 impl Model {
-    fn count(&mut self, bucket: usize) -> Result<(), TestCaseError> {
+    fn count(&mut self, bucket: usize, blind: bool) -> Result<(), TestCaseError> {
         let allowance = self.allowance[bucket];
         let minute = self.minutes[bucket].at(self.now);
+        if blind {
+            minute.blind += 1;
+            return Ok(());
+        }
         minute.ours += 1;
         prop_assert!(minute.ours <= allowance, "{} of {allowance} in one of Okta's minutes", minute.ours);
         Ok(())
@@ -216,13 +225,14 @@ impl Model {
         let (gone, left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|asked| self.budget.is_let_go(asked.ticket));
         self.waiting = left;
-        for asked in gone {
+        for mut asked in gone {
+            asked.blind = !self.heard[asked.bucket];
             let first = |other: &&Asked| {
                 other.bucket == asked.bucket && (other.priority, other.ticket) < (asked.priority, asked.ticket)
             };
             prop_assert!(self.waiting.iter().find(first).is_none(), "somebody was passed over");
             if asked.early {
-                self.count(asked.bucket)?;
+                self.count(asked.bucket, asked.blind)?;
             }
             self.under_way.push(asked);
         }
@@ -236,8 +246,9 @@ impl Model {
         }
         let asked = self.under_way.swap_remove(at % self.under_way.len());
         if !asked.early {
-            self.count(asked.bucket)?;
+            self.count(asked.bucket, asked.blind)?;
         }
+        self.heard[asked.bucket] |= answered;
         let reply = self.minutes[asked.bucket].at(self.now).reply(200, self.now);
         self.budget.over(asked.ticket, answered.then_some(reply), self.now);
         self.release()
@@ -248,7 +259,7 @@ impl Model {
             Step::Ask { bucket, priority, early } => {
                 let priority = Priority::ALL[priority];
                 let ticket = self.budget.ask(TWO[bucket], priority);
-                self.waiting.push(Asked { ticket, bucket, priority, early });
+                self.waiting.push(Asked { ticket, bucket, priority, early, blind: false });
             }
             Step::Pass(ms) => self.now += Duration::from_millis(ms),
             Step::Answer(at) => self.end(at, true)?,
@@ -270,7 +281,8 @@ impl Model {
 
     /// Everybody who waits is let go in the end, within the windows that it takes.
     fn drain(&mut self) -> Result<(), TestCaseError> {
-        let least = *self.allowance.iter().min().unwrap();
+        // What a backfill gets of the smaller bucket.
+        let least = (self.allowance.iter().min().unwrap() / 2).max(1);
         let windows = u32::try_from(self.waiting.len() + self.under_way.len()).unwrap() / least + 3;
         let until = self.now + (windows * 62 + 10) * S;
         while !self.waiting.is_empty() {
@@ -305,11 +317,12 @@ proptest! {
         start_ms in 0..200_000_u64,
         steps in prop::collection::vec(step(), 1..250),
     ) {
-        let minute = |at: usize| Minute { limit: limits[at], phase_ms: phases_ms[at], number: 0, ours: 0, others: 0 };
+        let minute = |at: usize| Minute { limit: limits[at], phase_ms: phases_ms[at], number: 0, ours: 0, others: 0, blind: 0 };
         let mut model = Model {
             budget: Budget::new(share),
             minutes: [minute(0), minute(1)],
             allowance: limits.map(|limit| ((f64::from(limit) * share) as u32).max(1)),
+            heard: [false; 2],
             waiting: Vec::new(),
             under_way: Vec::new(),
             now: Duration::from_millis(start_ms),
