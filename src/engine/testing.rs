@@ -30,6 +30,7 @@ pub(super) static POISON: ActionKind = ActionKind {
     effect: Effect::Message,
     changes_access: false,
     resets_risk: false,
+    rights: &[],
     from_event: &[],
     check: |_| panic!("poison"),
     escape: |_| Escape::Plain,
@@ -82,7 +83,6 @@ pub(super) async fn engine(playbooks: Vec<Playbook>, connectors: Registry) -> (A
             keep: Keep::default(),
             prune_every: Duration::from_secs(3600),
         },
-        rate_share: 1.0,
     });
     (Arc::new(engine), dir)
 }
