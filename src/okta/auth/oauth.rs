@@ -85,6 +85,8 @@ struct State {
     failure: Option<Failure>,
     /// Failures since the last token.
     failures: u32,
+    /// The scopes that the last token came without.
+    missing: Vec<String>,
 }
 
 struct Token {
@@ -286,6 +288,7 @@ impl Inner {
                     Some(scope) => scope.split_ascii_whitespace().map(str::to_owned).collect(),
                     None => self.settings.scopes.iter().cloned().collect(),
                 };
+                self.tell_missing(&mut state, &scopes);
                 let serial = state.serial + 1;
                 let token = Arc::new(Token {
                     secret: given.token,
@@ -308,6 +311,20 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// Says which scopes a token came without, once for as long as they are the same ones.
+    fn tell_missing(&self, state: &mut State, given: &[String]) {
+        let missing: Vec<String> =
+            self.settings.scopes.iter().filter(|scope| !given.contains(scope)).cloned().collect();
+        if !missing.is_empty() && missing != state.missing {
+            warn!(
+                "Okta gives the service app {} no access to {}: grant it under \"Okta API Scopes\" of the app",
+                self.settings.client_id,
+                missing.join(" ")
+            );
+        }
+        state.missing = missing;
     }
 
     /// The questions that it takes to get one token. The flag says whether it is bound to our key.
