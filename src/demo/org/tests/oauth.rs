@@ -237,7 +237,7 @@ async fn the_app_is_the_actor_of_what_it_does() {
 #[tokio::test]
 async fn ssws_tokens_are_replaced_or_forbidden() {
     let fixture = Fixture::new().await;
-    fixture.org.rotate_token("another");
+    fixture.org.replace_secrets(|secrets| "another".clone_into(&mut secrets.okta_token));
     assert_eq!(fixture.get("/api/v1/logs").await.error(), (401, "E0000011"));
     let url = format!("{}/api/v1/logs", fixture.org.okta_url());
     let answer = fixture.client.get(&url).header("authorization", "SSWS another").send().await.unwrap();
