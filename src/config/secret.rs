@@ -369,8 +369,9 @@ fn read(path: &Path, custody: Custody, form: Form) -> Result<SecretString, Secre
         return Err(SecretError::Exposed { path: path.to_owned(), mode, uid: metadata.uid() });
     }
     // Room for all of it from the start: a buffer that grows leaves its first half behind where nobody overwrites it.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(form.most_bytes() as usize + 1));
-    file.take(form.most_bytes() + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let most = form.most_bytes() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(most).unwrap_or_default()));
+    file.take(most).read_to_end(&mut bytes).map_err(failed)?;
     accept(&bytes, path.display().to_string(), form)
 }
 

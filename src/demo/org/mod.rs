@@ -175,8 +175,8 @@ impl Org {
             concurrency: options.concurrency,
             ..RateRules::default()
         };
-        let oauth = OAuth::new(&options.token);
-        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), oauth);
+        let secrets = Secrets::new(&options.token);
+        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), secrets);
         let world = Arc::new(World::new(options, clock, addresses, inside));
         let owner = world.token_owner();
         world.change(|inside| inside.directory.add_user(owner));
@@ -233,7 +233,7 @@ impl Org {
         self.world.addresses.smtp_port
     }
 
-    /// Replaces secrets of the services other than Okta: from now on the old ones are refused, and so are the tokens that ServiceNow gave out for them.
+    /// Replaces secrets: from now on the old ones are refused, and so are the tokens that ServiceNow gave out for them.
     pub fn replace_secrets(&self, replace: impl FnOnce(&mut Secrets)) {
         self.world.change(|inside| {
             replace(&mut inside.secrets);
@@ -241,7 +241,7 @@ impl Org {
         });
     }
 
-    /// The SSWS token that the org began with.
+    /// The SSWS token from the start.
     pub fn token(&self) -> &str {
         &self.world.options.token
     }
@@ -458,15 +458,15 @@ impl std::fmt::Debug for Org {
 }
 
 impl Inside {
-    fn new(log: Log, directory: Directory, rate: RateModel, oauth: OAuth) -> Self {
+    fn new(log: Log, directory: Directory, rate: RateModel, secrets: Secrets) -> Self {
         Self {
             log,
             directory,
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,
-            oauth,
-            secrets: Secrets::default(),
+            oauth: OAuth::new(),
+            secrets,
             tables: servicenow::Tables::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),

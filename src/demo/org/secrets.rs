@@ -1,10 +1,12 @@
-//! What the services other than Okta let us in with. It can be replaced while they run, as an administrator would do it.
+//! What the services let us in with. It can be replaced while they run, as an administrator would do it.
 
 use super::{SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SLACK_TOKEN, slack, teams};
 
 /// The secrets that are valid now, each for one way in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secrets {
+    /// Okta's SSWS token.
+    pub okta_token: String,
     /// The password of ServiceNow's user.
     pub servicenow_password: String,
     /// The secret of ServiceNow's OAuth client.
@@ -19,10 +21,11 @@ pub struct Secrets {
     pub smtp_password: Option<String>,
 }
 
-impl Default for Secrets {
+impl Secrets {
     /// The secrets from the start.
-    fn default() -> Self {
+    pub(super) fn new(okta_token: &str) -> Self {
         Self {
+            okta_token: okta_token.to_owned(),
             servicenow_password: SERVICENOW_PASSWORD.to_owned(),
             servicenow_client_secret: SERVICENOW_CLIENT_SECRET.to_owned(),
             slack_token: SLACK_TOKEN.to_owned(),
