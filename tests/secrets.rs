@@ -75,8 +75,8 @@ fn secrets(scene: &Scene, generation: usize) -> [(&'static str, String); 7] {
 
 fn replace_at_the_services(scene: &Scene, generation: usize) {
     let word = |name: &str| format!("{SECRET}-{name}-{generation}");
-    scene.org.rotate_token(&word("okta"));
     scene.org.replace_secrets(|secrets| {
+        secrets.okta_token = word("okta");
         secrets.servicenow_password = word("password");
         secrets.servicenow_client_secret = word("client");
         secrets.slack_token = word("bot");
