@@ -62,7 +62,7 @@ impl Gate {
     }
 
     /// Waits for a turn. Dropping the future leaves the line.
-    pub async fn pass(&self, bucket: Bucket, priority: Priority, patience: Patience) -> Result<Pass, TurnedAway> {
+    pub async fn pass(&self, bucket: Bucket, priority: Priority, patience: Patience) -> Result<Turn, TurnedAway> {
         let began = self.now();
         let until = match patience {
             Patience::AtMost(most) => Some(began.saturating_add(most)),
@@ -73,7 +73,7 @@ impl Gate {
             let estimate = budget.estimate(began, bucket, priority);
             (budget.ask(bucket, priority), estimate)
         };
-        let pass = Pass { gate: self.clone(), ticket, left: false };
+        let turn = Turn { gate: self.clone(), ticket, left: false };
         let mut turned_away = until.is_some_and(|until| began.saturating_add(estimate) > until);
         loop {
             let mut changed = std::pin::pin!(self.0.changed.notified());
@@ -85,7 +85,7 @@ impl Gate {
                     self.0.changed.notify_waiters();
                 }
                 if budget.is_let_go(ticket) {
-                    return Ok(pass);
+                    return Ok(turn);
                 }
                 if turned_away || until.is_some_and(|until| now >= until) {
                     return Err(TurnedAway { wait: budget.turn_away(ticket, now) });
@@ -136,13 +136,13 @@ impl Gate {
 /// The right to send one request. Dropped before the request has left, it is given back; dropped later, the request counts
 /// as one that Okta may have seen.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Turn {
     gate: Gate,
     ticket: Ticket,
     left: bool,
 }
 
-impl Pass {
+impl Turn {
     /// The request leaves now.
     pub fn leaves(&mut self) {
         self.left = true;
@@ -160,7 +160,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for Turn {
     fn drop(&mut self) {
         {
             let now = self.gate.now();
