@@ -16,6 +16,7 @@ use super::clock::Steps;
 use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
+use super::rates;
 use super::retry::Schedule;
 use super::standing::Reader;
 use super::survive::{self, survive_async};
@@ -159,6 +160,9 @@ impl Dispatcher {
     /// One look into the ledger.
     async fn round(&mut self) -> Result<(), StoreError> {
         self.look_at_the_clock().await?;
+        if let Some(rates) = self.engine.rates_due(rates::ALONE) {
+            self.engine.store.note_rates(rates).await?;
+        }
         let now = self.engine.clock.now();
         self.claim(now).await?;
         for action in self.engine.store.preparable(now, ROUND).await? {

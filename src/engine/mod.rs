@@ -13,6 +13,7 @@ pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
+mod rates;
 pub mod retry;
 mod standing;
 mod survive;
@@ -77,6 +78,7 @@ pub struct Engine {
     /// Signs of life.
     pub pulse: Pulse,
     filter_refused: AtomicBool,
+    rates_told: rates::Told,
 }
 
 /// The settings that tasks read.
@@ -171,6 +173,7 @@ impl Engine {
             planned: Notify::new(),
             pulse,
             filter_refused: AtomicBool::new(false),
+            rates_told: rates::Told::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::intake::{self, Intake};
 use super::pulse::Beat;
+use super::rates;
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
@@ -258,7 +259,8 @@ impl Poller {
             let page = page_commit(self.id, asked, next_url.clone(), intake, date, last);
             let store = self.engine.store.clone();
             let now = self.engine.clock.now();
-            let commit: Committing = tokio::spawn(async move { store.commit_page(page, now).await });
+            let rates = self.engine.rates_due(rates::ALONG);
+            let commit: Committing = tokio::spawn(async move { store.commit_page_and_rates(page, rates, now).await });
             if self.full {
                 committing = Some(commit);
             } else {
