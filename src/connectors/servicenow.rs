@@ -120,7 +120,7 @@ impl ServiceNow {
             }
         };
         let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+            http::client(section, &base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
         Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
     }

@@ -74,7 +74,7 @@ impl Teams {
         let base = webhook(webhook_url.expose_secret())
             .map_err(|problem| SetupError::invalid(section, format!("`webhook_url` {problem}")))?;
         let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+            http::client(section, &base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
         Ok(Self { http, url: webhook_url })
     }
 }

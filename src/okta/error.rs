@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::page::ForeignNext;
 use super::path::PathError;
 use super::rate::{RateHeaders, Wait};
-use crate::http::{self, BodyError};
+use crate::http::{self, BodyError, Trouble};
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 
 /// The most characters kept of what Okta says.
@@ -55,7 +55,7 @@ pub enum OktaErrorKind {
     FilterRefused,
     /// 5xx, or 423: Okta cannot do it now.
     Server,
-    /// No connection; nothing was sent.
+    /// No connection; nothing was taken.
     Connect,
     /// No answer in time; it may have arrived.
     Timeout,
@@ -131,7 +131,12 @@ impl OktaError {
             Reason::BadParameters => OktaErrorKind::BadParameters,
             _ => OktaErrorKind::ConnectionLost,
         };
-        let source = Some(Cause::Send(error.without_url()));
+        let trouble = Trouble::of(&error);
+        let source = Some(match kind {
+            OktaErrorKind::Connect if trouble.is_known() => Cause::NoConnection { trouble, source: None },
+            OktaErrorKind::Connect => Cause::NoConnection { trouble, source: Some(error.without_url()) },
+            _ => Cause::Send(error.without_url()),
+        });
         Self { kind, exchange: Box::new(exchange), source }
     }
 
@@ -179,7 +184,11 @@ impl OktaError {
             OktaErrorKind::RateLimited(Wait::Until(_)) => OktaErrorKind::RateLimited(Wait::Until(Duration::ZERO)),
             kind => kind,
         };
-        format!("{kind:?} {:?} {:?}", self.exchange.status, self.exchange.error_code)
+        let trouble = match &self.source {
+            Some(Cause::NoConnection { trouble, .. }) => format!("{trouble:?}"),
+            _ => String::new(),
+        };
+        format!("{kind:?} {:?} {:?} {trouble}", self.exchange.status, self.exchange.error_code)
     }
 
     /// The reason it is counted under.
@@ -258,6 +267,8 @@ impl From<PathError> for OktaError {
 /// The cause underneath, hidden so that no caller depends on a library's type.
 #[derive(Debug, Error)]
 enum Cause {
+    #[error("{trouble}")]
+    NoConnection { trouble: Trouble, source: Option<reqwest::Error> },
     #[error(transparent)]
     Send(reqwest::Error),
     #[error(transparent)]
@@ -328,7 +339,7 @@ impl fmt::Display for Told<'_> {
         }
         match self.kind {
             K::Connect => {
-                f.write_str(" did not leave: no connection to Okta; look at `okta.org_url`, DNS, firewall and proxy")?
+                f.write_str(" did not leave for `okta.org_url`")?
             }
             K::Timeout => f.write_str(" was not answered in time; `okta.timeout` bounds it")?,
             K::ConnectionLost => f.write_str(" was not answered: the connection broke after sending")?,
