@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::config::Config;
 use crate::config::load::Loaded;
+use crate::config::network::NetworkError;
 use crate::config::secret::{SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
+use crate::config::{self, Config};
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
 use crate::engine::pulse::Beat;
@@ -87,6 +88,9 @@ pub enum AppError {
     /// A value is wrong; `check` would have told.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// The way out of this host cannot be used as it is written.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Okta does not say whom the token belongs to.
     #[error("Okta does not say whom the token of the new configuration belongs to: {0}")]
     Stranger(String),
@@ -252,7 +256,7 @@ impl Ground {
 
     fn put_together(&self, mut loaded: Loaded, okta: Arc<OktaClient>, own_id: String) -> Result<Assembled, AppError> {
         let config = &loaded.config;
-        let network = network(config);
+        let network = network(config, &self.env)?;
         let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?, &network)?;
         let identity = Identity {
             org_url: config.org_url()?.into(),
@@ -278,8 +282,8 @@ impl Ground {
 const TOKEN: &str = "okta.token";
 
 /// The way out of this host that a configuration names.
-pub fn network(_config: &Config) -> Network {
-    Network::default()
+pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, AppError> {
+    Ok(config::network::network(config, env)?)
 }
 
 /// The client of the org that a configuration names.
@@ -287,7 +291,7 @@ pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppEr
     let config = &loaded.config;
     let token = secret(TOKEN, &config.okta.token, env)?;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
-    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config) };
+    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
     Ok(OktaClient::new(&settings, Auth::ssws(&token)?)?)
 }
 

@@ -8,6 +8,7 @@ use lettre::message::Mailbox;
 use tracing_subscriber::EnvFilter;
 
 use super::document::Repairs;
+use super::network;
 use super::path::KeyPath;
 use super::problem::{Problem, Sources};
 use super::secret::{SecretEnv, SecretSource};
@@ -27,6 +28,7 @@ const LEAST_KEPT: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec<Playbook>, Vec<Problem>) {
     let mut check = Check { sources, repairs, problems: Vec::new() };
     check.okta(config);
+    check.network(config);
     check.numbers(config);
     check.state(config);
     check.risk(config);
@@ -65,12 +67,16 @@ pub(super) fn secrets(
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
         ("teams", "webhook_url", config.teams.as_ref().map(|section| &section.webhook_url)),
         ("email", "password", email.and_then(|section| section.password.as_ref())),
+        ("network", "proxy_password", config.network.proxy_password.as_ref()),
     ];
+    let keys = config.client_certificates().map(|(section, _, key)| (section, "client_key", key));
     named
         .into_iter()
+        .chain(keys)
         .filter_map(|(section, key, source)| {
             let source = source.filter(|source| credentials || !matches!(source, SecretSource::Credential(_)))?;
-            let error = source.resolve(env).err()?;
+            let secret = if key == "client_key" { source.resolve_key(env) } else { source.resolve(env) };
+            let error = secret.err()?;
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             let path = KeyPath::of(section).key(key);
             if repairs.may_have_caused(&path, sources.stands(&path)) {
@@ -78,6 +84,22 @@ pub(super) fn secrets(
             }
             Some(sources.problem(&path, format!("{error}{cause}"), error.remedy()))
         })
+        .collect()
+}
+
+/// The files of the way out that cannot be used, and what the environment says of proxies when it is wrong.
+pub(super) fn network(
+    config: &Config,
+    sources: &Sources,
+    repairs: &Repairs,
+    env: &SecretEnv,
+    credentials: bool,
+) -> Vec<Problem> {
+    let problems = network::problems_around(config, env, credentials).into_iter();
+    let problems = problems.map(|error| (error.place(), error.split()));
+    problems
+        .filter(|(place, _)| !repairs.may_have_caused(place, sources.stands(place)))
+        .map(|(place, (message, remedy))| sources.problem(&place, message, remedy))
         .collect()
 }
 
@@ -121,13 +143,27 @@ impl Check<'_> {
         let okta = KeyPath::of("okta");
         self.value(&okta.key("org_url"), config.org_url());
         if let Some(text) = &config.okta.admin_url {
-            self.value(&okta.key("admin_url"), values::service_url(text));
+            self.value(&okta.key("admin_url"), values::admin_url(text));
         }
         self.positive(&okta.key("timeout"), config.okta.timeout);
         let share = config.okta.rate_share;
         if !(share > 0.0 && share <= 1.0) {
             let message = format!("{share} is not a share of the rate limit");
             self.say(&okta.key("rate_share"), message, "write a number above 0 and at most 1, such as 0.5");
+        }
+    }
+
+    fn network(&mut self, config: &Config) {
+        let section = KeyPath::of("network");
+        for (key, index, message, remedy) in config.network.problems() {
+            let place = section.key(key);
+            self.say(&index.map_or(place.clone(), |index| place.element(index)), message, remedy);
+        }
+        let login = (config.network.proxy_username.is_some(), config.network.proxy_password.is_some());
+        self.pair(&section, ("proxy_username", "proxy_password"), login);
+        for (section, certificate, key) in config.client_certificates() {
+            let set = (certificate.is_some(), key.is_some());
+            self.pair(&KeyPath::of(section), ("client_certificate", "client_key"), set);
         }
     }
 

@@ -76,7 +76,7 @@ fn every_default_of_the_example_is_the_codes() {
     same(&shown.okta.timeout, &real.okta.timeout);
     same(&shown.okta.rate_share, &real.okta.rate_share);
     same(&shown.okta.manager_link, &real.okta.manager_link);
-    same(&shown.okta.admin_url.as_deref().map(values::service_url), &Some(real.admin_url()));
+    same(&shown.okta.admin_url.as_deref().map(values::admin_url), &Some(real.admin_url()));
     same(&shown.poll, &real.poll);
     same(&shown.state_path(None), &real.state_path(None));
     same(&shown.risk.source, &real.risk.source);

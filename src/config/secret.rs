@@ -50,6 +50,11 @@ impl SecretEnv {
         Self { credentials_directory, variable: Arc::new(variable) }
     }
 
+    /// An environment variable, if it is set and is text.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        (self.variable)(name)?.into_string().ok()
+    }
+
     /// Whether systemd passed credentials. A command that a person starts has none, however right the unit is.
     pub fn has_credentials(&self) -> bool {
         self.credentials_directory.is_some()
@@ -185,8 +190,26 @@ impl SecretSource {
     /// Reads the secret, without the white space around it.
     ///
     /// # Errors
-    /// When it is missing, empty, larger than [`MAX_SECRET_BYTES`], not UTF-8, or lies in a file that others can open.
+    /// When it is missing, empty, larger than [`MAX_SECRET_BYTES`], not UTF-8, has several lines, or lies in a file that
+    /// others can open.
     pub fn resolve(&self, env: &SecretEnv) -> Result<SecretString, SecretError> {
+        let secret = self.resolve_key(env)?;
+        if secret.expose_secret().contains(['\n', '\r']) {
+            let origin = match self {
+                Self::File(path) => path.display().to_string(),
+                Self::Credential(name) => format!("the credential {name}"),
+                Self::Env(name) => format!("the environment variable {name}"),
+            };
+            return Err(SecretError::SeveralLines { origin });
+        }
+        Ok(secret)
+    }
+
+    /// Reads a secret that may have several lines: a private key.
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve`], but for the lines.
+    pub fn resolve_key(&self, env: &SecretEnv) -> Result<SecretString, SecretError> {
         match self {
             Self::File(path) => {
                 let below_credentials =
@@ -310,7 +333,6 @@ fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
     };
     match text.trim() {
         "" => Err(SecretError::Empty { origin }),
-        text if text.contains(['\n', '\r']) => Err(SecretError::SeveralLines { origin }),
         secret => Ok(SecretString::from(secret)),
     }
 }

@@ -436,6 +436,8 @@ mod tests {
             password: None,
             client_id: None,
             client_secret: None,
+            client_certificate: None,
+            client_key: None,
             table: "incident".to_owned(),
             timeout: Duration::from_secs(20),
         }

@@ -367,7 +367,14 @@ mod tests {
     use super::*;
 
     fn config(base: &str) -> SlackConfig {
-        SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout: Duration::from_secs(20) }
+        SlackConfig {
+            token: None,
+            webhook_url: None,
+            client_certificate: None,
+            client_key: None,
+            api_url: format!("{base}/api"),
+            timeout: Duration::from_secs(20),
+        }
     }
 
     fn call(params: Value) -> Cleared<Call> {
