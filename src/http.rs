@@ -34,12 +34,7 @@ pub fn client(section: &str, base: &Url, timeout: Duration, network: &Network) -
     builder(section, base, timeout, network).and_then(ClientBuilder::build).map_err(ClientError)
 }
 
-fn builder(
-    section: &str,
-    base: &Url,
-    timeout: Duration,
-    network: &Network,
-) -> Result<ClientBuilder, reqwest::Error> {
+fn builder(section: &str, base: &Url, timeout: Duration, network: &Network) -> Result<ClientBuilder, reqwest::Error> {
     let builder = Client::builder()
         .user_agent(concat!("okta-responder/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
@@ -330,8 +325,12 @@ mod tests {
                 sent = stream.write_all(b" ").await;
             }
         });
-        let response =
-            client("okta", &base, Duration::from_millis(500), &Network::default()).unwrap().get(base).send().await.unwrap();
+        let response = client("okta", &base, Duration::from_millis(500), &Network::default())
+            .unwrap()
+            .get(base)
+            .send()
+            .await
+            .unwrap();
         let read = tokio::time::timeout(30 * S, read_bounded(response, 1000)).await.expect("it reads for ever");
         assert!(matches!(read, Err(BodyError::Timeout)), "{read:?}");
     }

@@ -79,7 +79,9 @@ impl NetworkError {
     /// The message without the remedy, and the remedy, where they can be told apart.
     pub(super) fn split(&self) -> (String, String) {
         match self {
-            Self::Proxy(error) => (error.to_string(), "proxy = \"none\" in [network] leaves the environment out".to_owned()),
+            Self::Proxy(error) => {
+                (error.to_string(), "proxy = \"none\" in [network] leaves the environment out".to_owned())
+            }
             Self::Value { message, .. } => ((*message).to_owned(), "see [network] in config.example.toml".to_owned()),
             Self::Secret { source, .. } => (with_cause(source), source.remedy()),
             Self::Authorities(source) => (with_cause(source), source.remedy()),
@@ -119,7 +121,9 @@ impl NetworkConfig {
                           proxy_password";
             problems.push(("proxy", None, message.to_owned(), remedy));
         }
-        for (key, set) in [("proxy_username", self.proxy_username.is_some()), ("proxy_password", self.proxy_password.is_some())] {
+        for (key, set) in
+            [("proxy_username", self.proxy_username.is_some()), ("proxy_password", self.proxy_password.is_some())]
+        {
             if set && !self.names_proxy() {
                 let message = "there is no proxy in [network] that this could be for".to_owned();
                 problems.push((key, None, message, "set proxy as well, or take it out"));
@@ -131,7 +135,8 @@ impl NetworkConfig {
         }
         for (index, entry) in self.no_proxy.iter().enumerate() {
             if let Err(message) = Exception::parse(entry) {
-                let remedy = "write \"example.com\", \".example.com\", \"192.0.2.7\", \"10.0.0.0/8\", \"fd00::/8\" or \"*\"";
+                let remedy =
+                    "write \"example.com\", \".example.com\", \"192.0.2.7\", \"10.0.0.0/8\", \"fd00::/8\" or \"*\"";
                 problems.push(("no_proxy", Some(index), format!("\"{entry}\": {message}"), remedy));
             }
         }
@@ -179,8 +184,7 @@ pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, NetworkError
     let mut identities = BTreeMap::new();
     for (section, certificate, key) in config.client_certificates() {
         let (Some(certificate), Some(key)) = (certificate, key) else { continue };
-        let key =
-            key.resolve_key(env).map_err(|source| NetworkError::Secret { section, key: "client_key", source })?;
+        let key = key.resolve_key(env).map_err(|source| NetworkError::Secret { section, key: "client_key", source })?;
         let identity = ClientIdentity::new(certificate, &key);
         identities.insert(section, identity.map_err(|source| NetworkError::Identity { section, source })?);
     }

@@ -245,7 +245,10 @@ fn origin_url(text: &str) -> Result<Url, ValueError> {
     if let Some(host) = host
         && url.set_host(Some(&host)).is_err()
     {
-        return Err(ValueError::new("the address names no host", "write an address such as \"https://example.okta.com\""));
+        return Err(ValueError::new(
+            "the address names no host",
+            "write an address such as \"https://example.okta.com\"",
+        ));
     }
     Ok(url)
 }

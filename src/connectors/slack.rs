@@ -93,8 +93,8 @@ impl Slack {
             }
             _ => return Err(invalid("give either `token` or `webhook_url`")),
         };
-        let http =
-            http::client(section, &base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+        let http = http::client(section, &base, config.timeout, network)
+            .map_err(|source| SetupError::Client { section, source })?;
         Ok(Self { http, way })
     }
 

@@ -73,8 +73,8 @@ impl Teams {
         let section = Service::Teams.section();
         let base = webhook(webhook_url.expose_secret())
             .map_err(|problem| SetupError::invalid(section, format!("`webhook_url` {problem}")))?;
-        let http =
-            http::client(section, &base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+        let http = http::client(section, &base, config.timeout, network)
+            .map_err(|source| SetupError::Client { section, source })?;
         Ok(Self { http, url: webhook_url })
     }
 }

@@ -13,6 +13,7 @@ pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
+mod reach;
 pub mod retry;
 mod standing;
 mod survive;
@@ -39,6 +40,7 @@ use crate::playbook::facts::{Fact, LinkBase};
 use crate::store::{Keep, Store, StoreError};
 use clock::Clock;
 use pulse::Pulse;
+use reach::Reach;
 use retry::Schedule;
 
 pub use decide::Decider;
@@ -77,6 +79,8 @@ pub struct Engine {
     pub planned: Notify,
     /// Signs of life.
     pub pulse: Pulse,
+    /// Which services can be reached.
+    pub reach: Reach,
     budgets: Mutex<Budgets>,
     filter_refused: AtomicBool,
 }
@@ -184,6 +188,7 @@ impl Engine {
             stored: Notify::new(),
             planned: Notify::new(),
             pulse,
+            reach: Reach::default(),
             budgets: Mutex::new(Budgets {
                 logs: Budget::new(parts.rate_share),
                 backfill: Budget::new(poll::backfill_share(parts.rate_share)),

@@ -185,7 +185,10 @@ impl IdentityError {
                     .to_owned()
             }
             Self::Mismatch { path } => {
-                format!("put the certificate of this key first in {}, behind it those that lead to its CA", path.display())
+                format!(
+                    "put the certificate of this key first in {}, behind it those that lead to its CA",
+                    path.display()
+                )
             }
         }
     }
@@ -240,7 +243,8 @@ mod tests {
 
     fn pair() -> (String, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["responder.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let certificate =
+            CertificateParams::new(vec!["responder.example".to_owned()]).unwrap().self_signed(&key).unwrap();
         (certificate.pem(), key)
     }
 
@@ -279,7 +283,8 @@ mod tests {
         let key = SecretString::from(key);
         ClientIdentity::new(&Room::new().file(chain, 0o644), &key).map_err(|error| {
             let told = format!("{error} {error:?} {}", error.remedy());
-            let secret: Vec<_> = key.expose_secret().lines().filter(|line| line.len() > 20 && !line.contains("---")).collect();
+            let secret: Vec<_> =
+                key.expose_secret().lines().filter(|line| line.len() > 20 && !line.contains("---")).collect();
             assert!(secret.iter().all(|line| !told.contains(line)), "{told}");
             told
         })

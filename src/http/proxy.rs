@@ -185,8 +185,8 @@ fn of_environment(name: &'static str, value: &str) -> Result<Proxy, ProxyError> 
         return Err(wrong());
     }
     let decoded = |part: &str| Zeroizing::new(percent_decoded(part));
-    let login = (!url.username().is_empty())
-        .then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())));
+    let login =
+        (!url.username().is_empty()).then(|| (decoded(url.username()), decoded(url.password().unwrap_or_default())));
     let login = login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
     Proxy::new(url.clone(), login, name)
 }
@@ -319,7 +319,8 @@ mod tests {
     #[track_caller]
     fn check(choice: Choice, exceptions: &[&str], variables: &[(&str, &str)], to: &str, expected: &str) {
         let exceptions = Exceptions::new(exceptions.iter().map(|entry| Exception::parse(entry).unwrap()));
-        let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let variable =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let ways = Ways::new(choice, exceptions, variable).unwrap();
         assert_eq!(ways.to(&url(to)).to_string(), expected);
         assert!(!format!("{ways:?} {}", ways.to(&url(to))).contains("hunter2"));
@@ -346,7 +347,13 @@ mod tests {
     fn the_environment_is_read_as_everybody_reads_it() {
         let shown = "through http://p.example:3128 (HTTPS_PROXY)";
         let env = |name, value, no: &str, expected: &str| {
-            check(Choice::Environment, &[], &[(name, value), ("ALL_PROXY", "http://all:9"), ("no_proxy", no)], ORG, expected);
+            check(
+                Choice::Environment,
+                &[],
+                &[(name, value), ("ALL_PROXY", "http://all:9"), ("no_proxy", no)],
+                ORG,
+                expected,
+            );
         };
         env("HTTPS_PROXY", "http://p.example:3128", "", shown);
         env("HTTPS_PROXY", "p.example:3128", "example.com, 10.0.0.0/8", shown);
@@ -421,7 +428,9 @@ mod tests {
         ] {
             assert!(!matches(entry, to), "{entry} {to}");
         }
-        for wrong in ["", ".", "10.0.0.0/33", "10.0.0.0/x", "fd00::/129", "example.com:443", "https://example.com", "a b"] {
+        for wrong in
+            ["", ".", "10.0.0.0/33", "10.0.0.0/x", "fd00::/129", "example.com:443", "https://example.com", "a b"]
+        {
             assert!(Exception::parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -431,7 +440,9 @@ mod tests {
         for right in ["http://proxy.example.com:3128", "https://proxy.example.com/", " http://[fd00::1]:3128"] {
             assert!(proxy_url(right).is_ok(), "{right}");
         }
-        for wrong in ["proxy.example.com:3128", "socks5://p:1", "http://me:hunter2@p:1", "http://p/path", "http://p?q", ""] {
+        for wrong in
+            ["proxy.example.com:3128", "socks5://p:1", "http://me:hunter2@p:1", "http://p/path", "http://p?q", ""]
+        {
             let error = proxy_url(wrong).unwrap_err();
             assert!(!error.contains("hunter2"), "{wrong}");
         }

@@ -12,6 +12,9 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerMisbehaved};
 use thiserror::Error;
 
+/// The words with which `Display` begins when no connection could be made.
+pub const NO_CONNECTION: &str = "no connection could be made";
+
 /// What kept a request from being answered. `Display` says what happened and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
@@ -126,7 +129,11 @@ impl Trouble {
     pub fn is_known(&self) -> bool {
         !matches!(
             self.kind,
-            TroubleKind::Connect | TroubleKind::BrokeOff | TroubleKind::Timeout | TroubleKind::Lost | TroubleKind::Unbuildable
+            TroubleKind::Connect
+                | TroubleKind::BrokeOff
+                | TroubleKind::Timeout
+                | TroubleKind::Lost
+                | TroubleKind::Unbuildable
         )
     }
 
@@ -139,63 +146,54 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (who, whom) = match self.whose {
-            Whose::Host => ("the host", "address"),
-            Whose::Proxy => ("the proxy", "address of the proxy ([network] proxy, or HTTPS_PROXY)"),
+        let (who, address) = match self.whose {
+            Whose::Host => ("the host", "the address"),
+            Whose::Proxy => ("the proxy", "`proxy` in [network], or HTTPS_PROXY"),
         };
         match &self.kind {
+            TroubleKind::Timeout => return f.write_str("no answer came in time"),
+            TroubleKind::Lost => return f.write_str("the connection broke before an answer came"),
+            TroubleKind::Unbuildable => return f.write_str("no request can be built from these parameters"),
+            _ => f.write_str(NO_CONNECTION)?,
+        }
+        match &self.kind {
             TroubleKind::Name(name) => {
-                write!(f, "no connection could be made: the name service knows no {name}; look at the {whom} and at DNS")
+                write!(f, ": the name service knows no {name}; look at {address}, and at DNS")
             }
-            TroubleKind::Refused => {
-                write!(f, "no connection could be made: {who} refuses it; look at the {whom} and its port")
+            TroubleKind::Refused => write!(f, ": {who} refuses it; look at {address}, and its port"),
+            TroubleKind::NoRoute => {
+                write!(f, ": no network leads to {who}; look at {address}, at routes and firewall")
             }
-            TroubleKind::NoRoute => write!(
-                f,
-                "no connection could be made: no network leads to {who}; look at the {whom}, routes and firewall"
-            ),
             TroubleKind::ConnectTimeout => write!(
                 f,
-                "no connection could be made in time; look at the {whom} and the firewall, and whether a proxy is needed"
+                " in time; look at {address}, at the firewall, and whether a proxy is needed ([network])"
             ),
             TroubleKind::Descriptors => {
-                f.write_str("no connection could be made: the daemon may open no more files; raise LimitNOFILE=")
+                f.write_str(": the daemon may open no more files; raise LimitNOFILE= of the unit")
             }
             TroubleKind::BrokeOff => {
-                write!(f, "no connection could be made: {who} broke it off at once; look at the {whom}, gateways and firewall")
+                write!(f, ": {who} broke it off at once; look at {address}, at gateways and firewall")
             }
             TroubleKind::ProxyLogin => f.write_str(
-                "no connection could be made: the proxy asks for a login (407); look at proxy_username and proxy_password \
-                 in [network]",
+                ": the proxy asks for a login that it accepts (407); look at proxy_username and proxy_password in [network]",
             ),
             TroubleKind::ProxyRefuses => f.write_str(
-                "no connection could be made: the proxy makes no tunnel to the host; have the host allowed there, or put \
-                 it into no_proxy in [network]",
+                ": the proxy leads to no such host; have it allowed there, or name it in no_proxy of [network]",
             ),
-            TroubleKind::Certificate(bad) => write!(f, "no connection could be made: the certificate of {who} {bad}"),
+            TroubleKind::Certificate(bad) => write!(f, ": the certificate of {who} {bad}"),
             TroubleKind::ClientCertificate => write!(
                 f,
-                "no connection could be made: {who} wants a certificate that it believes; look at client_certificate and \
-                 client_key of the service's section"
+                ": {who} asks for a certificate of ours that it accepts; look at client_certificate and client_key in the \
+                 section of the service"
             ),
-            TroubleKind::OldTls => write!(
-                f,
-                "no connection could be made: {who} and this daemon have no version or cipher of TLS in common; it has to \
-                 speak TLS 1.2 or 1.3"
-            ),
-            TroubleKind::NoTls => write!(
-                f,
-                "no connection could be made: {who} does not speak TLS on this port; look at the scheme and the port of \
-                 the {whom}"
-            ),
-            TroubleKind::Tls(words) => write!(f, "no connection could be made: TLS with {who} failed ({words})"),
-            TroubleKind::Connect => write!(
-                f,
-                "no connection could be made; look at the {whom}, the name service and the firewall"
-            ),
-            TroubleKind::Timeout => f.write_str("no answer came in time"),
-            TroubleKind::Lost => f.write_str("the connection broke before an answer came"),
-            TroubleKind::Unbuildable => f.write_str("no request can be built from these parameters"),
+            TroubleKind::OldTls => {
+                write!(f, ": {who} and this daemon have no TLS in common; it has to speak TLS 1.2 or 1.3")
+            }
+            TroubleKind::NoTls => {
+                write!(f, ": {who} does not speak TLS there; look at {address}, its scheme and its port")
+            }
+            TroubleKind::Tls(words) => write!(f, ": TLS with {who} failed ({words})"),
+            _ => write!(f, "; look at {address}, the name service and the firewall"),
         }
     }
 }

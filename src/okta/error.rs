@@ -338,9 +338,7 @@ impl fmt::Display for Told<'_> {
             write!(f, "{method} {path}")?;
         }
         match self.kind {
-            K::Connect => {
-                f.write_str(" did not leave for `okta.org_url`")?
-            }
+            K::Connect => f.write_str(" did not leave for `okta.org_url`")?,
             K::Timeout => f.write_str(" was not answered in time; `okta.timeout` bounds it")?,
             K::ConnectionLost => f.write_str(" was not answered: the connection broke after sending")?,
             K::NoCredential => f.write_str(" did not leave")?,
