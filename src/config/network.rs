@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
+use url::Url;
 
 use super::Config;
 use super::path::KeyPath;
@@ -143,11 +145,15 @@ impl NetworkConfig {
         problems
     }
 
-    /// Which proxy leads where.
+    /// Which proxy leads where. `login` gives the password of the proxy that is named here.
     ///
     /// # Errors
     /// When a value is wrong, the password cannot be had, or the environment names a proxy that cannot be used.
-    pub fn ways(&self, env: &SecretEnv) -> Result<Ways, NetworkError> {
+    fn ways(
+        &self,
+        env: &SecretEnv,
+        login: impl FnOnce(&SecretSource) -> Result<SecretString, SecretError>,
+    ) -> Result<Ways, NetworkError> {
         let entries = self.no_proxy.iter().map(|entry| Exception::parse(entry)).collect::<Result<Vec<_>, _>>();
         let exceptions = entries.map_err(|message| NetworkError::Value { key: "no_proxy", message })?;
         let choice = match self.proxy.as_deref() {
@@ -157,8 +163,8 @@ impl NetworkConfig {
                 let url = proxy_url(text).map_err(|message| NetworkError::Value { key: "proxy", message })?;
                 let login = match (&self.proxy_username, &self.proxy_password) {
                     (Some(user), Some(source)) => {
-                        let password = source.resolve(env);
                         let (section, key) = ("network", "proxy_password");
+                        let password = login(source);
                         let password = password.map_err(|source| NetworkError::Secret { section, key, source })?;
                         Some((user.clone(), password))
                     }
@@ -171,12 +177,36 @@ impl NetworkConfig {
     }
 }
 
+/// Which way every configured service is reached, in words and without a password, by its section. Where the address is a
+/// secret that is not at hand, that is said.
+///
+/// # Errors
+/// When the environment names a proxy that cannot be used; a configuration that was loaded is right in itself.
+pub fn told_ways(config: &Config, env: &SecretEnv) -> Result<Vec<(&'static str, String)>, NetworkError> {
+    let ways = config.network.ways(env, |_| Ok(SecretString::default()))?;
+    let way = |address: &str| {
+        Url::parse(address.trim())
+            .map_or_else(|_| "by an address that is not known here".to_owned(), |url| ways.to(&url).to_string())
+    };
+    let secret = |source: &SecretSource| way(source.resolve(env).unwrap_or_default().expose_secret());
+    let mut told = vec![("okta", way(&config.okta.org_url))];
+    told.extend(config.servicenow.as_ref().map(|section| ("servicenow", way(&section.url))));
+    told.extend(config.slack.as_ref().map(|section| {
+        let way = section.webhook_url.as_ref().map_or_else(|| way(&section.api_url), secret);
+        ("slack", way)
+    }));
+    told.extend(config.teams.as_ref().map(|section| ("teams", secret(&section.webhook_url))));
+    // SMTP goes through no HTTP proxy.
+    told.extend(config.email.as_ref().map(|_| ("email", "direct".to_owned())));
+    Ok(told)
+}
+
 /// The way out of this host that a configuration names: reads the files and the secrets that it takes.
 ///
 /// # Errors
 /// The first that cannot be used.
 pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, NetworkError> {
-    let ways = config.network.ways(env)?;
+    let ways = config.network.ways(env, |password| password.resolve(env))?;
     let authorities = match &config.network.ca_file {
         Some(file) => pem::certificates(file).map_err(NetworkError::Authorities)?,
         None => Vec::new(),
@@ -195,8 +225,7 @@ pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, NetworkError
 /// passes are looked at only if `credentials` are asked for; that they can be read at all is looked at with all others.
 pub(super) fn problems_around(config: &Config, env: &SecretEnv, credentials: bool) -> Vec<NetworkError> {
     let mut problems = Vec::new();
-    let without_login = NetworkConfig { proxy_username: None, proxy_password: None, ..config.network.clone() };
-    if let Err(error @ NetworkError::Proxy(_)) = without_login.ways(env) {
+    if let Err(error @ NetworkError::Proxy(_)) = config.network.ways(env, |_| Ok(SecretString::default())) {
         problems.push(error);
     }
     let file = config.network.ca_file.as_deref();

@@ -10,6 +10,7 @@ use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+use crate::okta::rights::Right;
 use crate::okta::{OktaClient, OktaError, OktaErrorKind};
 
 /// Takes an app away from a user. His profile in the app is lost, and with provisioning his account there is
@@ -21,6 +22,7 @@ pub static UNASSIGN_USER: ActionKind = ActionKind {
     effect: Effect::SetLike,
     changes_access: true,
     resets_risk: false,
+    rights: &[Right::ReadApps, Right::ReadUsers, Right::ChangeAssignments],
     from_event: &[("app", FromEvent::AppId), ("user", FromEvent::UserId)],
     check: |params| parse::<Params>(params).map(drop),
     escape: |_| Escape::Plain,

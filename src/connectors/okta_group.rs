@@ -13,6 +13,7 @@ use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 use crate::okta::groups::GroupRef;
+use crate::okta::rights::Right;
 use crate::okta::{OktaClient, OktaError, OktaErrorKind};
 
 /// Puts a user into a group.
@@ -23,6 +24,7 @@ pub static ADD_USER: ActionKind = ActionKind {
     effect: Effect::SetLike,
     changes_access: true,
     resets_risk: false,
+    rights: &[Right::ReadGroups, Right::ReadUsers, Right::ChangeMembers],
     from_event: &[("user", FromEvent::UserId)],
     check,
     escape: |_| Escape::Plain,
@@ -38,6 +40,7 @@ pub static REMOVE_USER: ActionKind = ActionKind {
     effect: Effect::SetLike,
     changes_access: true,
     resets_risk: false,
+    rights: &[Right::ReadGroups, Right::ReadUsers, Right::ChangeMembers],
     from_event: &[("user", FromEvent::UserId)],
     check,
     escape: |_| Escape::Plain,

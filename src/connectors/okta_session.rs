@@ -11,6 +11,7 @@ use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 use crate::okta::OktaClient;
+use crate::okta::rights::Right;
 
 /// Ends every session of a user. Sessions that web and native apps keep themselves are not touched (Okta API reference,
 /// "Revoke all user sessions").
@@ -21,6 +22,7 @@ pub static CLEAR_SESSIONS: ActionKind = ActionKind {
     effect: Effect::SetLike,
     changes_access: true,
     resets_risk: true,
+    rights: &[Right::ReadUsers, Right::EndSessions],
     from_event: &[("user", FromEvent::UserId)],
     check: |params| parse::<Params>(params).map(drop),
     escape: |_| Escape::Plain,

@@ -30,6 +30,7 @@ pub(super) static POISON: ActionKind = ActionKind {
     effect: Effect::Message,
     changes_access: false,
     resets_risk: false,
+    rights: &[],
     from_event: &[],
     check: |_| panic!("poison"),
     escape: |_| Escape::Plain,

@@ -208,6 +208,7 @@ mod tests {
         effect: Effect::SetLike,
         changes_access: true,
         resets_risk: false,
+        rights: &[],
         from_event: &[("user", FromEvent::UserId)],
         check: |_| Ok(()),
         escape: |_| Escape::Plain,

@@ -12,6 +12,7 @@ pub mod logs;
 pub mod page;
 pub mod path;
 pub mod rate;
+pub mod rights;
 pub mod users;
 
 pub use auth::Auth;

@@ -1,0 +1,111 @@
+//! What a request may need from Okta: a scope, when the credential is a service app's token, and in any case an admin role.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A right at Okta that some request needs.
+///
+/// Scopes are as the security of each operation in the Okta Management API reference names them. An operation that reads is
+/// there given to the `read` scope and one that changes to the `manage` scope, and nothing says that the one includes the
+/// other; so what reads and changes asks for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Right {
+    /// Reading the System Log.
+    ReadLog,
+    /// Reading users, their groups and their linked objects.
+    ReadUsers,
+    /// Reading the admin roles of users.
+    ReadRoles,
+    /// Reading the risk that Okta sees in a user.
+    ReadRisk,
+    /// Reading groups.
+    ReadGroups,
+    /// Putting users into groups and taking them out.
+    ChangeMembers,
+    /// Reading apps and their assignments.
+    ReadApps,
+    /// Taking apps away from users.
+    ChangeAssignments,
+    /// Ending the sessions of users.
+    EndSessions,
+}
+
+/// An admin role that people can grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Role {
+    /// Its type in Okta's API, such as `READ_ONLY_ADMIN`; `CUSTOM` where no standard role but that of a super
+    /// administrator is enough.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What people call it.
+    pub label: &'static str,
+}
+
+const READ_ONLY: Role = Role { kind: "READ_ONLY_ADMIN", label: "Read-only Administrator" };
+const HELP_DESK: Role = Role { kind: "HELP_DESK_ADMIN", label: "Help Desk Administrator" };
+const GROUP_MEMBERSHIP: Role = Role { kind: "GROUP_MEMBERSHIP_ADMIN", label: "Group Membership Administrator" };
+const APP: Role = Role { kind: "APP_ADMIN", label: "Application Administrator" };
+const VIEWS_ROLES: Role =
+    Role { kind: "CUSTOM", label: "a custom role that may view roles (okta.iam.read), else Super Administrator" };
+
+impl Right {
+    /// The OAuth scope of the requests (Okta Management API reference, security of each operation).
+    pub fn scope(self) -> &'static str {
+        match self {
+            Self::ReadLog => "okta.logs.read",
+            Self::ReadUsers => "okta.users.read",
+            Self::ReadRoles => "okta.roles.read",
+            Self::ReadRisk => "okta.userRisk.read",
+            Self::ReadGroups => "okta.groups.read",
+            Self::ChangeMembers => "okta.groups.manage",
+            Self::ReadApps => "okta.apps.read",
+            Self::ChangeAssignments => "okta.apps.manage",
+            Self::EndSessions => "okta.users.manage",
+        }
+    }
+
+    /// The least standard admin role that is enough (Okta help, "Standard administrator roles and permissions"), for users
+    /// who are no administrators themselves: those only a super administrator may change. For reading risk Okta names none;
+    /// what may view users is taken for enough.
+    pub fn role(self) -> Role {
+        match self {
+            Self::ReadLog | Self::ReadUsers | Self::ReadGroups | Self::ReadApps | Self::ReadRisk => READ_ONLY,
+            Self::ReadRoles => VIEWS_ROLES,
+            Self::ChangeMembers => GROUP_MEMBERSHIP,
+            Self::ChangeAssignments => APP,
+            Self::EndSessions => HELP_DESK,
+        }
+    }
+
+    /// The permissions with which a custom role is enough as well (Okta Management API guide, "Permissions"); empty where
+    /// Okta names none.
+    pub fn permissions(self) -> &'static [&'static str] {
+        match self {
+            Self::ReadLog | Self::ReadRisk => &[],
+            Self::ReadUsers => &["okta.users.read"],
+            Self::ReadRoles => &["okta.iam.read"],
+            Self::ReadGroups => &["okta.groups.read"],
+            Self::ChangeMembers => &["okta.groups.members.manage", "okta.users.groupMembership.manage"],
+            Self::ReadApps => &["okta.apps.read"],
+            Self::ChangeAssignments => &["okta.apps.assignment.manage", "okta.users.appAssignment.manage"],
+            Self::EndSessions => &["okta.users.lifecycle.clearSessions"],
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadLog => "read the System Log",
+            Self::ReadUsers => "read users",
+            Self::ReadRoles => "read admin roles",
+            Self::ReadRisk => "read the risk of users",
+            Self::ReadGroups => "read groups",
+            Self::ChangeMembers => "change the members of groups",
+            Self::ReadApps => "read apps",
+            Self::ChangeAssignments => "take apps away from users",
+            Self::EndSessions => "end the sessions of users",
+        })
+    }
+}
