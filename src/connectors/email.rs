@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::probe::Finding;
 use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::{EmailConfig, MailTls};
@@ -115,26 +116,29 @@ impl Mailer {
         })
     }
 
-    /// Connects and logs in, and leaves again without naming a mail.
-    ///
-    /// # Errors
-    /// Why that is not possible.
-    pub async fn probe(&self) -> Result<String, Failure> {
+    /// Connects, protects the connection, and logs in. Changes nothing.
+    pub async fn probe(&self) -> Vec<Finding> {
         let conversation = async {
             let mut connection = self.connect().await?;
             let result = self.log_in(&mut connection).await;
             let _ = timeout(GOODBYE, connection.abort()).await;
             result
         };
-        match timeout(self.timeout, conversation).await {
-            Ok(result) => result.map_err(Outcome::into_failure)?,
+        let result = match timeout(self.timeout, conversation).await {
+            Ok(result) => result.map_err(Outcome::into_failure),
             Err(_) => {
                 let detail = format!("{}:{} did not answer in {} s", self.host, self.port, self.timeout.as_secs_f32());
-                return Err(Failure::new(Reason::Timeout, detail));
+                Err(Failure::new(Reason::Timeout, detail))
             }
-        }
-        let login = if self.login.is_some() { "accepts the login" } else { "answers" };
-        Ok(format!("{}:{} {login}", self.host, self.port))
+        };
+        let protected = match &self.tls {
+            Protection::Wrapped(_) => ", TLS",
+            Protection::Starttls(_) => ", STARTTLS",
+            Protection::None => ", without TLS",
+        };
+        let login = if self.login.is_some() { ", accepts the login" } else { ", no login configured" };
+        let detail = result.map(|()| format!("{}:{} answers{protected}{login}", self.host, self.port));
+        vec![Finding::of("mail server", detail)]
     }
 
     /// Leads the whole conversation. `text_sent` becomes true when the text of the mail begins to leave.

@@ -3,6 +3,8 @@
 //! Slack has no idempotency of its own, and reading a channel back needs rights that a bot for messages should not have.
 //! The key travels in the message's `metadata`, for people and for tools that look for it.
 
+mod probe;
+
 use async_trait::async_trait;
 use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
@@ -104,36 +106,6 @@ impl Slack {
         matches!(self.way, Way::Bot { .. })
     }
 
-    /// Whether Slack knows the bot token (`auth.test`). A webhook cannot be asked without posting to it. Changes nothing.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn probe(&self) -> Result<String, Failure> {
-        const WHAT: &str = "asking Slack whose token this is";
-        let Way::Bot { auth_test, token, .. } = &self.way else {
-            return Ok("a webhook cannot be tried without posting to it".to_owned());
-        };
-        let request = self.http.post(auth_test.clone()).bearer_auth(token.expose_secret());
-        let answer = wire::exchange(request, WHAT, Sends::Reading).await.map_err(Outcome::into_failure)?;
-        if !answer.status.is_success() {
-            return Err(wire::refusal(&answer, WHAT, "", Sends::Reading).into_failure());
-        }
-        match serde_json::from_slice::<Tested>(&answer.body) {
-            Ok(Tested { ok: true, team, .. }) if answer.repeats_credential || team.is_none() => {
-                Ok("the token is accepted".to_owned())
-            }
-            Ok(Tested { ok: true, team, .. }) => {
-                Ok(format!("the token is accepted (workspace {})", cut(&team.unwrap_or_default(), 100)))
-            }
-            Ok(Tested { error, .. }) => {
-                let error = error.unwrap_or_default();
-                let error = if answer.repeats_credential { NO_WORD.to_owned() } else { word(error.as_bytes()) };
-                Err(refused_with(WHAT, &error, &answer).into_failure())
-            }
-            Err(_) => Err(Failure::new(Reason::BadAnswer, format!("{WHAT}: the answer is not Slack's JSON"))),
-        }
-    }
-
     async fn post_as_bot(&self, url: &Url, token: &SecretString, message: Map<String, Value>) -> Outcome {
         const WHAT: &str = "posting to Slack";
         let request = self.http.post(url.clone()).bearer_auth(token.expose_secret());
@@ -200,14 +172,6 @@ impl Connector for Slack {
     async fn verify(&self, _: &Call) -> Verdict {
         Verdict::CannotTell
     }
-}
-
-/// The answer of `auth.test`.
-#[derive(Debug, Deserialize)]
-struct Tested {
-    ok: bool,
-    team: Option<String>,
-    error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::probe::Finding;
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::TeamsConfig;
@@ -77,6 +78,20 @@ impl Teams {
         let http =
             http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
         Ok(Self { http, url: webhook_url })
+    }
+}
+
+impl Teams {
+    /// Whether the webhook's host is there. The webhook itself is not called: that would post. Changes nothing.
+    pub async fn probe(&self) -> Vec<Finding> {
+        const ABOUT: &str = "Teams webhook";
+        let asked = wire::reach(&self.http, self.url.expose_secret(), "reaching the host of the Teams webhook").await;
+        vec![match asked {
+            Ok(host) => {
+                Finding::note(ABOUT, format!("{host} answers; the webhook itself cannot be tried without posting"))
+            }
+            Err(failure) => Finding::failed(ABOUT, failure),
+        }]
     }
 }
 

@@ -58,6 +58,9 @@ pub struct AdminRole {
     /// The id of a custom role, `cr0…`.
     #[serde(default)]
     pub role: Option<String>,
+    /// `USER` when it is his own, `GROUP` when a group gives it.
+    #[serde(default, rename = "assignmentType")]
+    pub assigned: Option<String>,
 }
 
 impl OktaClient {
@@ -333,12 +336,14 @@ mod tests {
             {"id": "ra2", "label": "Help", "type": "CUSTOM", "role": "cr01", "assignmentType": "USER"},
         ]);
         answers(&mut server, "GET", &format!("/api/v1/users/{USER}/roles"), 200, &roles).await;
-        let role = |kind: &str, label: &str, role: Option<&str>| AdminRole {
+        let role = |kind: &str, label: &str, role: Option<&str>, assigned: &str| AdminRole {
             kind: kind.to_owned(),
             label: Some(label.to_owned()),
             role: role.map(str::to_owned),
+            assigned: Some(assigned.to_owned()),
         };
-        let expected = [role("SUPER_ADMIN", "Super Administrator", None), role("CUSTOM", "Help", Some("cr01"))];
+        let expected =
+            [role("SUPER_ADMIN", "Super Administrator", None, "GROUP"), role("CUSTOM", "Help", Some("cr01"), "USER")];
         assert_eq!(client(&server.url()).user_roles(USER).await.unwrap(), expected);
     }
 

@@ -46,7 +46,7 @@ pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
 pub use rate::RateLimits;
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
-pub use slack::{SLACK_TOKEN, SlackMessage};
+pub use slack::{SLACK_TOKEN, SlackMessage, slack_channel_id};
 pub use smtp::Mail;
 pub use synthetic::SYNTHETIC_USERS;
 

@@ -1,0 +1,366 @@
+//! What Okta is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::named::{self, Named};
+use super::{Row, Rows};
+use crate::app::rights::{self, Need, RISK_EVENTS};
+use crate::cli::{moment, now};
+use crate::config::load::Loaded;
+use crate::connectors::probe::Finding;
+use crate::engine::wanted_types;
+use crate::model::outcome::{Failure, Reason};
+use crate::okta::groups::GroupError;
+use crate::okta::logs::{LogQuery, filter_for};
+use crate::okta::rate::RateHeaders;
+use crate::okta::rights::Right;
+use crate::okta::users::AdminRole;
+use crate::okta::{OktaClient, OktaError, OktaErrorKind};
+
+/// Clocks that are further apart are told.
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
+
+/// How far back events of risk are looked for.
+const RISK_SINCE: SignedDuration = SignedDuration::from_hours(89 * 24);
+
+/// Asks everything that Okta can tell without being changed.
+pub(super) async fn ask<T: FnMut(&Row) -> io::Result<()>>(
+    rows: &mut Rows<T>,
+    loaded: &Loaded,
+    okta: &OktaClient,
+) -> io::Result<()> {
+    let Some(me) = rows.hear(okta.me()).await else { return rows.add(super::late("Okta token")) };
+    let own_id = match me {
+        Ok(me) => {
+            let told = format!("an API token of {}", me.login.unwrap_or_else(|| me.id.clone()));
+            rows.add(Finding::fine("Okta token", told))?;
+            me.id
+        }
+        Err(error) => {
+            rows.add(Finding::failed("Okta token", error.to_failure()))?;
+            // Every further question would have the same answer.
+            return rows.add(Finding::note("rest of Okta", "not asked: nothing else can be read without the token"));
+        }
+    };
+    let needs = rights::needs(loaded);
+    let asker = Asker { loaded, okta, needs: &needs };
+    rows.ask("Okta log", asker.log()).await?;
+    let roles = rows.hear(okta.user_roles(&own_id)).await;
+    let roles = roles.as_ref().map(|roles| roles.as_deref());
+    if rights::wants_risk_events(loaded) {
+        rows.ask("risk events", async { vec![asker.risk_events(roles.and_then(Result::ok)).await] }).await?;
+    }
+    if let Some(roles) = roles {
+        rows.add(own_roles(&needs, roles))?;
+        if !loaded.config.guard.protected_roles.is_empty() {
+            rows.add(protected_roles(loaded, roles))?;
+        }
+    }
+    if asker.needs(Right::ReadRisk) {
+        let risk = async {
+            vec![asker.told("user risk", Right::ReadRisk, okta.user_risk(&own_id).await, |_| "can be read".into())]
+        };
+        rows.ask("user risk", risk).await?;
+    }
+    let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, group) in named::groups(loaded) {
+        let about = format!("group {name}");
+        let Some(found) = rows.hear(okta.find_group(&name)).await else {
+            rows.add(super::late(&about))?;
+            continue;
+        };
+        if let Ok(found) = &found {
+            ids.entry(found.id.clone()).or_default().insert(name);
+        }
+        rows.add(asker.group(about, &group, found))?;
+    }
+    for (id, names) in ids.into_iter().filter(|(_, names)| names.len() > 1) {
+        rows.add(written_twice(&id, &names))?;
+    }
+    for user in &loaded.config.guard.protected_users {
+        rows.ask(&format!("user {user}"), async { vec![asker.user(user).await] }).await?;
+    }
+    for (id, app) in named::apps(loaded) {
+        rows.ask(&format!("app {id}"), async { asker.app(&id, &app).await }).await?;
+    }
+    Ok(())
+}
+
+struct Asker<'a> {
+    loaded: &'a Loaded,
+    okta: &'a OktaClient,
+    needs: &'a [Need],
+}
+
+impl Asker<'_> {
+    fn needs(&self, right: Right) -> bool {
+        self.needs.iter().any(|need| need.right == right)
+    }
+
+    /// What came of a question that needs a right. A refusal names the role that lacks: the scope would have been asked for
+    /// with the token.
+    fn told<A>(
+        &self,
+        about: impl Into<String>,
+        right: Right,
+        result: Result<A, OktaError>,
+        words: impl FnOnce(A) -> String,
+    ) -> Finding {
+        match result {
+            Ok(answer) => Finding::fine(about, words(answer)),
+            Err(error) => refused(Finding::failed(about, error.to_failure()), right),
+        }
+    }
+
+    /// The log itself, and what its answer tells besides: the clocks, and the rate.
+    async fn log(&self) -> Vec<Finding> {
+        let wanted = wanted_types(&self.loaded.playbooks, &self.loaded.config.risk);
+        let filter = filter_for(&wanted, self.loaded.config.poll.max_filter_types);
+        let head = async |filter| {
+            let query = LogQuery { since: now(), until: None, filter, limit: 1 };
+            self.okta.fetch_page(&self.okta.logs_url(&query)?).await
+        };
+        let (head, words) = match head(filter).await {
+            Err(error) if error.kind == OktaErrorKind::FilterRefused => {
+                (head(None).await, "can be read; Okta refuses the filter, which is applied here instead")
+            }
+            head => (head, "can be read"),
+        };
+        match head {
+            Ok(head) => vec![
+                Finding::fine("Okta log", words),
+                clocks(head.date.duration_since(now())),
+                rate(head.rate, self.loaded.config.okta.rate_share),
+            ],
+            Err(error) => vec![refused(Finding::failed("Okta log", error.to_failure()), Right::ReadLog)],
+        }
+    }
+
+    async fn risk_events(&self, roles: Option<&[AdminRole]>) -> Finding {
+        const ABOUT: &str = "risk events";
+        let types = RISK_EVENTS.map(str::to_owned).into();
+        let since = now().checked_sub(RISK_SINCE).unwrap_or(Timestamp::UNIX_EPOCH);
+        let is_direct = |role: &AdminRole| role.kind == "SUPER_ADMIN" && role.assigned.as_deref() == Some("USER");
+        match self.okta.newest_event(&types, since).await {
+            Ok(Some(newest)) => Finding::fine(ABOUT, format!("visible; the newest is of {newest}")),
+            Ok(None) if roles.is_some_and(|roles| roles.iter().any(is_direct)) => Finding::fine(
+                ABOUT,
+                "none in 90 days; a directly assigned super administrator, as we are, is shown all",
+            ),
+            Ok(None) => Finding::note(
+                ABOUT,
+                "none in 90 days: there were none, or they are not shown to us. In an org without Identity Threat \
+                 Protection (Adaptive MFA only) a directly assigned super administrator alone is shown them",
+            ),
+            Err(error) => refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadLog),
+        }
+    }
+
+    fn group(&self, about: String, named: &Named, found: Result<crate::okta::groups::GroupRef, GroupError>) -> Finding {
+        let places = named.places.join("; ");
+        match found {
+            Ok(group) if named.changed && !group.is_ours() => {
+                let remedy = "name a group that was made in Okta; an app owns the members of an imported group, and Okta \
+                              those of a built-in one";
+                let error = GroupError::NotOurs { group };
+                Finding::failed(about, Failure::new(Reason::Rejected, format!("{error} ({places})"))).remedy(remedy)
+            }
+            Ok(group) => Finding::fine(about, format!("{} ({}), for {places}", group.id, group.kind)),
+            Err(GroupError::Okta { source, .. }) => {
+                refused(Finding::failed(about, source.to_failure()), Right::ReadGroups)
+            }
+            Err(error) => Finding::failed(about, Failure::new(Reason::NotFound, format!("{error} ({places})"))),
+        }
+    }
+
+    async fn user(&self, name: &str) -> Finding {
+        let about = format!("user {name}");
+        match self.okta.user_id(name).await {
+            Ok(Some(id)) => Finding::fine(about, format!("{id}, protected")),
+            Ok(None) => {
+                let detail = format!("there is no user `{name}`, so this protects nobody");
+                Finding::failed(about, Failure::new(Reason::NotFound, detail))
+                    .remedy("correct or remove it in [guard] protected_users")
+            }
+            Err(error) => refused(Finding::failed(about, error.to_failure()), Right::ReadUsers),
+        }
+    }
+
+    async fn app(&self, id: &str, named: &Named) -> Vec<Finding> {
+        let about = format!("app {id}");
+        let places = named.places.join("; ");
+        let app = match self.okta.app(id).await {
+            Ok(Some(app)) => app,
+            Ok(None) => {
+                let detail = format!("there is no app `{id}` ({places})");
+                return vec![
+                    Finding::failed(about, Failure::new(Reason::NotFound, detail))
+                        .remedy("the id stands in the address of the app's page in the admin console"),
+                ];
+            }
+            Err(error) => return vec![refused(Finding::failed(about, error.to_failure()), Right::ReadApps)],
+        };
+        let mut findings = vec![if app.status == "ACTIVE" {
+            Finding::fine(about.clone(), format!("{}, for {places}", app.label))
+        } else {
+            Finding::note(about.clone(), format!("{} is {}, for {places}", app.label, app.status))
+        }];
+        if named.changed {
+            let about = format!("{about}: groups");
+            findings.push(match self.okta.app_groups(id).await {
+                Ok(groups) if groups.is_empty() => Finding::fine(about, "assigned through no group"),
+                Ok(groups) => {
+                    let remedy =
+                        "take users out of those groups with okta.group.remove_user, or deny the app by policy";
+                    let detail = format!(
+                        "assigned through {}: from their members okta.app.unassign_user cannot take it",
+                        crate::cli::table::plural(groups.len() as u64, "group")
+                    );
+                    Finding::note(about, detail).remedy(remedy)
+                }
+                Err(error) => refused(Finding::failed(about, error.to_failure()), Right::ReadApps),
+            });
+        }
+        findings
+    }
+}
+
+/// A refusal with the role that would lift it.
+fn refused(finding: Finding, right: Right) -> Finding {
+    if finding.grade != crate::connectors::probe::Grade::Failed(Reason::Forbidden) {
+        return finding;
+    }
+    let permissions = right.permissions();
+    let custom = match permissions {
+        [] => String::new(),
+        some => format!(", or a custom role with {}", some.join(" and ")),
+    };
+    finding.remedy(format!("to {right}, grant {}{custom}", right.role().label))
+}
+
+fn clocks(ahead: SignedDuration) -> Finding {
+    const ABOUT: &str = "clock";
+    let apart = moment::span(ahead.unsigned_abs());
+    if ahead.abs() <= SKEW {
+        return Finding::fine(
+            ABOUT,
+            if ahead.as_secs() == 0 { "as Okta's".to_owned() } else { format!("{apart} from Okta's") },
+        );
+    }
+    let way = if ahead.is_positive() { "behind" } else { "ahead of" };
+    Finding::note(
+        ABOUT,
+        format!("this host's clock is {apart} {way} Okta's; the daemon goes by Okta's where it matters"),
+    )
+    .remedy("let the host keep its time by NTP")
+}
+
+fn rate(heard: Option<RateHeaders>, share: f64) -> Finding {
+    const ABOUT: &str = "Okta rate";
+    match heard {
+        None => Finding::note(ABOUT, "Okta sends no rate headers, so that the daemon polls once a second at most"),
+        Some(RateHeaders { limit, remaining, .. }) => {
+            let ours = (f64::from(limit) * share).floor().max(1.0);
+            let detail = format!("log: {limit} requests a minute, {remaining} left in this one; our share is {ours}");
+            Finding::fine(ABOUT, detail)
+        }
+    }
+}
+
+/// What our own admin roles allow that reading does not show.
+fn own_roles(needs: &[Need], roles: Result<&[AdminRole], &OktaError>) -> Finding {
+    const ABOUT: &str = "Okta admin role";
+    let changes: Vec<Right> =
+        needs.iter().map(|need| need.right).filter(|right| !enough_for(*right).is_empty()).collect();
+    let wanted: BTreeSet<_> = needs.iter().map(|need| need.right.role().label).collect();
+    let wanted = wanted.into_iter().collect::<Vec<_>>().join(", ");
+    let roles = match roles {
+        Ok([]) => return Finding::note(ABOUT, format!("Okta tells of none that we have; needed: {wanted}")),
+        Ok(roles) => roles,
+        Err(error) if error.kind == OktaErrorKind::Forbidden => {
+            return Finding::note(
+                ABOUT,
+                format!("which we have, only those may read who may view roles; needed: {wanted}"),
+            );
+        }
+        Err(error) => return Finding::note(ABOUT, format!("could not be read ({error}); needed: {wanted}")),
+    };
+    let ours: Vec<&str> = roles.iter().map(|role| role.label.as_deref().unwrap_or(&role.kind)).collect();
+    let ours = ours.join(", ");
+    let lacks: Vec<Right> = changes
+        .into_iter()
+        .filter(|right| !roles.iter().any(|role| enough_for(*right).contains(&role.kind.as_str())))
+        .collect();
+    if lacks.is_empty() {
+        return Finding::fine(ABOUT, format!("{ours}, as far as its targets reach"));
+    }
+    let words: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+    let remedies: BTreeSet<_> = lacks.iter().map(|right| right.role().label).collect();
+    let remedy = format!("grant {}", remedies.into_iter().collect::<Vec<_>>().join(" and "));
+    if roles.iter().any(|role| role.kind == "CUSTOM") {
+        let detail = format!("{ours}: whether that lets us {} cannot be told without doing it", words.join(" and "));
+        return Finding::note(ABOUT, detail);
+    }
+    let detail = format!("{ours}: that does not let us {}", words.join(" or "));
+    Finding::failed(ABOUT, Failure::new(Reason::Forbidden, detail)).remedy(remedy)
+}
+
+/// The standard roles that allow a change (Okta help, "Standard administrator roles and permissions"); empty for rights to
+/// read, which reading shows.
+fn enough_for(right: Right) -> &'static [&'static str] {
+    match right {
+        Right::ChangeMembers => &["SUPER_ADMIN", "ORG_ADMIN", "USER_ADMIN", "GROUP_MEMBERSHIP_ADMIN"],
+        Right::ChangeAssignments => &["SUPER_ADMIN", "ORG_ADMIN", "APP_ADMIN"],
+        Right::EndSessions => &["SUPER_ADMIN", "ORG_ADMIN", "USER_ADMIN", "HELP_DESK_ADMIN"],
+        _ => &[],
+    }
+}
+
+/// Whether admin roles can be read, and which of the protected ones can only be custom roles.
+fn protected_roles(loaded: &Loaded, roles: Result<&[AdminRole], &OktaError>) -> Finding {
+    const ABOUT: &str = "protected roles";
+    if let Err(error) = roles {
+        return refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadRoles);
+    }
+    let is_standard = |role: &&String| STANDARD_ROLES.iter().any(|known| known.eq_ignore_ascii_case(role.trim()));
+    let (_, other): (Vec<_>, Vec<_>) = loaded.config.guard.protected_roles.iter().partition(is_standard);
+    if other.is_empty() {
+        return Finding::fine(ABOUT, "can be read");
+    }
+    let names: Vec<_> = other.iter().map(|name| format!("`{name}`")).collect();
+    let detail =
+        format!("can be read; no standard role of Okta's, so only a custom role of that name: {}", names.join(", "));
+    Finding::note(ABOUT, detail)
+}
+
+/// One group under several names: what is done to it under one is not seen under the other.
+fn written_twice(id: &str, names: &BTreeSet<String>) -> Finding {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    let detail = format!(
+        "named in several ways: {}. Changes under one name are not put in order with those under another, and what is \
+         protected under one is not under another",
+        names.join(", ")
+    );
+    Finding::note(format!("group {id}"), detail).remedy("write it in the same way everywhere")
+}
+
+/// The types of Okta's standard admin roles (Okta API reference, role assignments), and our word for all of them.
+const STANDARD_ROLES: [&str; 14] = [
+    "any",
+    "ACCESS_CERTIFICATIONS_ADMIN",
+    "ACCESS_REQUESTS_ADMIN",
+    "API_ACCESS_MANAGEMENT_ADMIN",
+    "APP_ADMIN",
+    "GROUP_MEMBERSHIP_ADMIN",
+    "HELP_DESK_ADMIN",
+    "MOBILE_ADMIN",
+    "ORG_ADMIN",
+    "READ_ONLY_ADMIN",
+    "REPORT_ADMIN",
+    "SUPER_ADMIN",
+    "USER_ADMIN",
+    "WORKFLOWS_ADMIN",
+];
