@@ -37,18 +37,23 @@ pub(super) async fn ask<T: FnMut(&Row) -> io::Result<()>>(
         Ok(me) => {
             let told = format!("an API token of {}", me.login.unwrap_or_else(|| me.id.clone()));
             rows.add(Finding::fine("Okta token", told))?;
-            me.id
+            Some(me.id)
         }
         Err(error) => {
             rows.add(Finding::failed("Okta token", error.to_failure()))?;
-            // Every further question would have the same answer.
-            return rows.add(Finding::note("rest of Okta", "not asked: nothing else can be read without the token"));
+            if answers_everything(&error) {
+                return rows.add(Finding::note("rest of Okta", "not asked: every question would have the same answer"));
+            }
+            None
         }
     };
     let needs = rights::needs(loaded);
     let asker = Asker { loaded, okta, needs: &needs };
     rows.ask("Okta log", asker.log()).await?;
-    let roles = rows.hear(okta.user_roles(&own_id)).await;
+    let roles = match &own_id {
+        Some(own_id) => rows.hear(okta.user_roles(own_id)).await,
+        None => None,
+    };
     let roles = roles.as_ref().map(|roles| roles.as_deref());
     if rights::wants_risk_events(loaded) {
         rows.ask("risk events", async { vec![asker.risk_events(roles.and_then(Result::ok)).await] }).await?;
@@ -59,11 +64,8 @@ pub(super) async fn ask<T: FnMut(&Row) -> io::Result<()>>(
             rows.add(protected_roles(loaded, roles))?;
         }
     }
-    if asker.needs(Right::ReadRisk) {
-        let risk = async {
-            vec![asker.told("user risk", Right::ReadRisk, okta.user_risk(&own_id).await, |_| "can be read".into())]
-        };
-        rows.ask("user risk", risk).await?;
+    if let Some(own_id) = own_id.filter(|_| asker.needs(Right::ReadRisk)) {
+        rows.ask("user risk", async { vec![asker.user_risk(&own_id).await] }).await?;
     }
     let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, group) in named::groups(loaded) {
@@ -98,21 +100,6 @@ struct Asker<'a> {
 impl Asker<'_> {
     fn needs(&self, right: Right) -> bool {
         self.needs.iter().any(|need| need.right == right)
-    }
-
-    /// What came of a question that needs a right. A refusal names the role that lacks: the scope would have been asked for
-    /// with the token.
-    fn told<A>(
-        &self,
-        about: impl Into<String>,
-        right: Right,
-        result: Result<A, OktaError>,
-        words: impl FnOnce(A) -> String,
-    ) -> Finding {
-        match result {
-            Ok(answer) => Finding::fine(about, words(answer)),
-            Err(error) => refused(Finding::failed(about, error.to_failure()), right),
-        }
     }
 
     /// The log itself, and what its answer tells besides: the clocks, and the rate.
@@ -156,6 +143,15 @@ impl Asker<'_> {
                  Protection (Adaptive MFA only) a directly assigned super administrator alone is shown them",
             ),
             Err(error) => refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadLog),
+        }
+    }
+
+    /// Whether the risk of users can be read: our own is as good as any.
+    async fn user_risk(&self, own_id: &str) -> Finding {
+        const ABOUT: &str = "user risk";
+        match self.okta.user_risk(own_id).await {
+            Ok(_) => Finding::fine(ABOUT, "can be read"),
+            Err(error) => refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadRisk),
         }
     }
 
@@ -226,6 +222,12 @@ impl Asker<'_> {
         }
         findings
     }
+}
+
+/// Whether Okta cannot be asked anything more.
+fn answers_everything(error: &OktaError) -> bool {
+    use OktaErrorKind::{Connect, NoCredential, Timeout, Unauthorized};
+    matches!(error.kind, Connect | NoCredential | Timeout | Unauthorized)
 }
 
 /// A refusal with the role that would lift it.
@@ -344,7 +346,7 @@ fn written_twice(id: &str, names: &BTreeSet<String>) -> Finding {
          protected under one is not under another",
         names.join(", ")
     );
-    Finding::note(format!("group {id}"), detail).remedy("write it in the same way everywhere")
+    Finding::note(format!("group {id}: names"), detail).remedy("write it in the same way everywhere")
 }
 
 /// The types of Okta's standard admin roles (Okta API reference, role assignments), and our word for all of them.
