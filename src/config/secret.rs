@@ -14,6 +14,9 @@ use thiserror::Error;
 /// The most bytes a secret may have.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
+/// The most bytes a private key may have: one of RSA with 8192 bits has some 7,000, and text may stand around it.
+pub const MAX_KEY_BYTES: u64 = 32 * 1024;
+
 /// `{ file = "…" }`, `{ credential = "…" }` or `{ env = "…" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,11 +100,13 @@ pub enum SecretError {
         /// The file, credential or variable.
         origin: String,
     },
-    /// It is larger than [`MAX_SECRET_BYTES`].
-    #[error("the secret in {origin} is larger than {MAX_SECRET_BYTES} bytes")]
+    /// It is larger than [`MAX_SECRET_BYTES`] or, as a key, than [`MAX_KEY_BYTES`].
+    #[error("the secret in {origin} is larger than {most} bytes")]
     TooLarge {
         /// The file, credential or variable.
         origin: String,
+        /// The bound.
+        most: u64,
     },
     /// It is not text.
     #[error("the secret in {origin} is not UTF-8 text")]
@@ -158,7 +163,8 @@ impl SecretError {
             }
             Self::Empty { origin } => format!("put the secret into {origin}"),
             Self::TooLarge { .. } | Self::NotText { .. } | Self::SeveralLines { .. } => {
-                "check that it is the right one: a secret is one short line of text".to_owned()
+                "check that it is the right one: a secret is one short line of text, and a private key is PEM or a JWK"
+                    .to_owned()
             }
             Self::NoCredentials { name } | Self::NoCredential { name } => format!(
                 "add LoadCredential={name}:/etc/okta-responder/credentials/{name} to the [Service] section of the unit and start \
@@ -168,6 +174,24 @@ impl SecretError {
                 "write the part of LoadCredential= before the colon: a name without `/`, not `.` or `..`".to_owned()
             }
             Self::NoVariable { name } => format!("set {name} in the daemon's environment, or use {{ file = \"…\" }}"),
+        }
+    }
+}
+
+/// What a secret looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// One line: a token, a password, an address.
+    Line,
+    /// A private key, which has several.
+    Key,
+}
+
+impl Form {
+    fn most_bytes(self) -> u64 {
+        match self {
+            Self::Line => MAX_SECRET_BYTES,
+            Self::Key => MAX_KEY_BYTES,
         }
     }
 }
@@ -187,11 +211,23 @@ impl SecretSource {
     /// # Errors
     /// When it is missing, empty, larger than [`MAX_SECRET_BYTES`], not UTF-8, or lies in a file that others can open.
     pub fn resolve(&self, env: &SecretEnv) -> Result<SecretString, SecretError> {
+        self.resolve_as(env, Form::Line)
+    }
+
+    /// As [`SecretSource::resolve`], for a private key: it may have several lines, and at most [`MAX_KEY_BYTES`].
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve`].
+    pub fn resolve_key(&self, env: &SecretEnv) -> Result<SecretString, SecretError> {
+        self.resolve_as(env, Form::Key)
+    }
+
+    fn resolve_as(&self, env: &SecretEnv, form: Form) -> Result<SecretString, SecretError> {
         match self {
             Self::File(path) => {
                 let below_credentials =
                     env.credentials_directory.as_ref().is_some_and(|directory| path.starts_with(directory));
-                read(path, if below_credentials { Custody::Systemd } else { Custody::Owner })
+                read(path, if below_credentials { Custody::Systemd } else { Custody::Owner }, form)
             }
             Self::Credential(name) => {
                 if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
@@ -200,7 +236,7 @@ impl SecretSource {
                 let Some(directory) = &env.credentials_directory else {
                     return Err(SecretError::NoCredentials { name: name.clone() });
                 };
-                read(&directory.join(name), Custody::Systemd).map_err(|error| match error {
+                read(&directory.join(name), Custody::Systemd, form).map_err(|error| match error {
                     SecretError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                         SecretError::NoCredential { name: name.clone() }
                     }
@@ -213,7 +249,7 @@ impl SecretSource {
                 let usable = !name.is_empty() && !name.contains(['=', '\0']);
                 let value = usable.then(|| (env.variable)(name)).flatten();
                 let value = value.ok_or_else(|| SecretError::NoVariable { name: name.clone() })?;
-                accept(value.into_encoded_bytes(), origin)
+                accept(value.into_encoded_bytes(), origin, form)
             }
         }
     }
@@ -222,7 +258,7 @@ impl SecretSource {
 /// A secret and where it came from, so that it can be read again when its owner has replaced it. `Debug` shows its source.
 pub struct LiveSecret {
     current: Mutex<SecretString>,
-    origin: Option<(SecretSource, SecretEnv)>,
+    origin: Option<(SecretSource, SecretEnv, Form)>,
 }
 
 impl LiveSecret {
@@ -231,8 +267,20 @@ impl LiveSecret {
     /// # Errors
     /// As [`SecretSource::resolve`].
     pub fn read(source: &SecretSource, env: &SecretEnv) -> Result<Self, SecretError> {
-        let current = Mutex::new(source.resolve(env)?);
-        Ok(Self { current, origin: Some((source.clone(), env.clone())) })
+        Self::read_as(source, env, Form::Line)
+    }
+
+    /// As [`LiveSecret::read`], for a private key.
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve_key`].
+    pub fn read_key(source: &SecretSource, env: &SecretEnv) -> Result<Self, SecretError> {
+        Self::read_as(source, env, Form::Key)
+    }
+
+    fn read_as(source: &SecretSource, env: &SecretEnv, form: Form) -> Result<Self, SecretError> {
+        let current = Mutex::new(source.resolve_as(env, form)?);
+        Ok(Self { current, origin: Some((source.clone(), env.clone(), form)) })
     }
 
     /// The secret as it was read last.
@@ -245,8 +293,8 @@ impl LiveSecret {
     /// # Errors
     /// As [`SecretSource::resolve`]; the old one stays then.
     pub fn reread(&self) -> Result<bool, SecretError> {
-        let Some((source, env)) = &self.origin else { return Ok(false) };
-        let new = source.resolve(env)?;
+        let Some((source, env, form)) = &self.origin else { return Ok(false) };
+        let new = source.resolve_as(env, *form)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = current.expose_secret() != new.expose_secret();
         *current = new;
@@ -270,12 +318,12 @@ impl From<&str> for LiveSecret {
 impl std::fmt::Debug for LiveSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LiveSecret")
-            .field("source", &self.origin.as_ref().map(|(source, _)| source))
+            .field("source", &self.origin.as_ref().map(|(source, ..)| source))
             .finish_non_exhaustive()
     }
 }
 
-fn read(path: &Path, custody: Custody) -> Result<SecretString, SecretError> {
+fn read(path: &Path, custody: Custody, form: Form) -> Result<SecretString, SecretError> {
     let failed = |source| SecretError::Read { path: path.to_owned(), source };
     // Opening a pipe would wait for its writer, so the kind is looked at first; the rest is judged on the open file.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
@@ -288,8 +336,8 @@ fn read(path: &Path, custody: Custody) -> Result<SecretString, SecretError> {
         return Err(SecretError::Exposed { path: path.to_owned(), mode, uid: metadata.uid() });
     }
     let mut bytes = Vec::new();
-    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    accept(bytes, path.display().to_string())
+    file.take(form.most_bytes() + 1).read_to_end(&mut bytes).map_err(failed)?;
+    accept(bytes, path.display().to_string(), form)
 }
 
 fn is_exposed(metadata: &Metadata, custody: Custody) -> bool {
@@ -300,9 +348,10 @@ fn is_exposed(metadata: &Metadata, custody: Custody) -> bool {
     metadata.mode() & forbidden != 0
 }
 
-fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
-    if bytes.len() as u64 > MAX_SECRET_BYTES {
-        return Err(SecretError::TooLarge { origin });
+fn accept(bytes: Vec<u8>, origin: String, form: Form) -> Result<SecretString, SecretError> {
+    let most = form.most_bytes();
+    if bytes.len() as u64 > most {
+        return Err(SecretError::TooLarge { origin, most });
     }
     // The bytes themselves stay out of the error: `FromUtf8Error` would carry them.
     let Ok(text) = String::from_utf8(bytes) else {
@@ -310,7 +359,7 @@ fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
     };
     match text.trim() {
         "" => Err(SecretError::Empty { origin }),
-        text if text.contains(['\n', '\r']) => Err(SecretError::SeveralLines { origin }),
+        text if form == Form::Line && text.contains(['\n', '\r']) => Err(SecretError::SeveralLines { origin }),
         secret => Ok(SecretString::from(secret)),
     }
 }
@@ -441,6 +490,23 @@ mod tests {
         let room = Room::new();
         let path = room.file("s", &vec![b'x'; MAX_SECRET_BYTES as usize], 0o600);
         assert_eq!(check(SecretSource::File(path), &bare()).unwrap().len() as u64, MAX_SECRET_BYTES);
+    }
+
+    #[test]
+    fn only_a_key_may_have_several_lines() {
+        let room = Room::new();
+        let path = room.file("key", b"text\n-----BEGIN PRIVATE KEY-----\nhunter2\n", 0o600);
+        let source = SecretSource::File(path.clone());
+        assert!(matches!(source.resolve(&bare()), Err(SecretError::SeveralLines { .. })));
+        let live = LiveSecret::read_key(&source, &bare()).unwrap();
+        assert_eq!(live.current().expose_secret(), "text\n-----BEGIN PRIVATE KEY-----\nhunter2");
+        room.file("key", b"a\nb", 0o600);
+        assert!(live.reread().unwrap(), "it is read in the same form again");
+        assert_eq!(live.current().expose_secret(), "a\nb");
+        room.file("key", &vec![b'x'; MAX_KEY_BYTES as usize + 1], 0o600);
+        assert!(matches!(live.reread(), Err(SecretError::TooLarge { most: MAX_KEY_BYTES, .. })));
+        assert_eq!(live.current().expose_secret(), "a\nb", "what was good stays");
+        assert!(!format!("{live:?}").contains("hunter2"));
     }
 
     #[test]

@@ -246,6 +246,7 @@ fn later(error: &OktaError, postponed: u32) -> Option<Later> {
     }
     let pause = match error.kind {
         OktaErrorKind::RateLimited(Wait::Until(wait)) => Some(wait),
+        OktaErrorKind::NoTokenYet { wait, .. } => wait,
         OktaErrorKind::RateLimited(Wait::Concurrency)
         | OktaErrorKind::Server
         | OktaErrorKind::Connect

@@ -15,6 +15,7 @@ pub mod events;
 mod faults;
 mod filter;
 mod log;
+mod oauth;
 mod okta;
 mod rate;
 mod servicenow;
@@ -29,7 +30,7 @@ mod world;
 mod tests;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
-pub use rate::RateLimits;
+pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
+pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
 pub use slack::{SLACK_TOKEN, SlackMessage, slack_channel_id};
 pub use smtp::Mail;
@@ -53,6 +55,7 @@ pub use synthetic::SYNTHETIC_USERS;
 use clock::Clock;
 use directory::Directory;
 use log::Log;
+use oauth::OAuth;
 use synthetic::Synthetic;
 use wire::{WireControl, WireListener};
 use world::{Addresses, Inside, World};
@@ -64,12 +67,27 @@ pub struct OrgOptions {
     pub token: String,
     /// The id of the user to whom the token belongs: `me`, and the actor of all that is done with the token.
     pub token_owner: String,
+    /// Whether SSWS tokens are accepted at all.
+    pub ssws_allowed: bool,
+    /// How long the token of a service app holds, in whole seconds; Okta's number is an hour.
+    pub token_lifetime: Duration,
+    /// What becomes of requested scopes that are not granted while others are.
+    pub ungranted: Ungranted,
+    /// Whether a proof of possession needs a nonce at the resources as well. Okta does not ask for one there.
+    pub resource_nonce: bool,
+    /// Whether only directly assigned super administrators see the events of user risk, as without Identity Threat
+    /// Protection.
+    pub risk_events_for_super_admins: bool,
     /// How far Okta's clock is ahead of ours.
     pub clock_offset: SignedDuration,
     /// What our clock is taken to show at the start; the wall clock when unset.
     pub start_at: Option<Timestamp>,
     /// Okta's rate limits.
     pub rate_limits: RateLimits,
+    /// The part of each bucket that one token or app may use, in percent; Okta's default is 50.
+    pub principal_percent: u32,
+    /// How many requests may be under way at once; Okta's number is 75.
+    pub concurrency: u32,
     /// Leaves `rel=next` out of empty pages of a polling query, as Okta did at times.
     pub omit_next_on_empty: bool,
     /// The origin that the log's `rel=next` links name instead of the org's own: a hostile or misconfigured org.
@@ -91,9 +109,16 @@ impl Default for OrgOptions {
         Self {
             token: "00simulated-api-token-of-no-real-org-0000".to_owned(),
             token_owner: "00u1sim0responder001".to_owned(),
+            ssws_allowed: true,
+            token_lifetime: Duration::from_secs(3600),
+            ungranted: Ungranted::LeftOut,
+            resource_nonce: false,
+            risk_events_for_super_admins: false,
             clock_offset: SignedDuration::ZERO,
             start_at: None,
             rate_limits: RateLimits::default(),
+            principal_percent: 100,
+            concurrency: u32::MAX,
             omit_next_on_empty: false,
             next_origin: None,
             synthetic_events: 0,
@@ -129,7 +154,7 @@ impl Org {
         let (teams, smtp) = (bind().await?, bind().await?);
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
-            okta: origin(&okta)?,
+            okta: okta.local_addr()?,
             servicenow: origin(&servicenow)?,
             slack: origin(&slack)?,
             teams: origin(&teams)?,
@@ -142,7 +167,15 @@ impl Org {
         let mut directory = Directory::default();
         directory.synthetic_users = options.synthetic_events > 0;
         directory.add_group("Everyone", GroupKind::BuiltIn);
-        let world = Arc::new(World::new(options, clock, addresses, Inside::new(Log::new(synthetic), directory)));
+        let rules = RateRules {
+            limits: options.rate_limits,
+            principal_percent: options.principal_percent,
+            concurrency: options.concurrency,
+            ..RateRules::default()
+        };
+        let oauth = OAuth::new(&options.token);
+        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), oauth);
+        let world = Arc::new(World::new(options, clock, addresses, inside));
         let owner = world.token_owner();
         world.change(|inside| inside.directory.add_user(owner));
 
@@ -155,9 +188,20 @@ impl Org {
         Ok(Self { world, _stop: stop.drop_guard() })
     }
 
-    /// The org's URL, without a slash at the end.
+    /// The org's URL, without a slash at the end: where it listens, or what it was told to go by.
     pub fn okta_url(&self) -> String {
-        self.world.addresses.okta.clone()
+        self.world.okta_url()
+    }
+
+    /// From now on the org goes by another origin, such as that of a gateway before it: its links name it, and tokens
+    /// and proofs must be for it.
+    pub fn known_as(&self, origin: &str) {
+        self.world.known_as(origin);
+    }
+
+    /// Where the org itself listens; it speaks without TLS.
+    pub fn address(&self) -> SocketAddr {
+        self.world.addresses.okta
     }
 
     /// The ServiceNow instance's URL.
@@ -185,7 +229,7 @@ impl Org {
         self.world.addresses.smtp_port
     }
 
-    /// The SSWS token.
+    /// The SSWS token that the org began with.
     pub fn token(&self) -> &str {
         &self.world.options.token
     }
@@ -332,6 +376,11 @@ impl Org {
         self.world.read(|inside| inside.journal.requests.iter().filter(wanted).count())
     }
 
+    /// From now on the org's other tools use so many requests a minute of a bucket, evenly.
+    pub fn others_use(&self, bucket: RateBucket, per_minute: u32) {
+        self.world.change(|inside| inside.rate.others_use(bucket, per_minute));
+    }
+
     /// Adds a scripted fault. Of several that match, the oldest hits.
     pub fn fault(&self, fault: Fault) {
         self.world.change(|inside| inside.faults.add(fault));
@@ -397,13 +446,14 @@ impl std::fmt::Debug for Org {
 }
 
 impl Inside {
-    fn new(log: Log, directory: Directory) -> Self {
+    fn new(log: Log, directory: Directory, rate: RateModel, oauth: OAuth) -> Self {
         Self {
             log,
             directory,
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
-            buckets: rate::Buckets::default(),
+            rate,
+            oauth,
             tables: servicenow::Tables::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),
