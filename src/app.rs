@@ -334,9 +334,12 @@ pub fn state_path(config: &Config) -> PathBuf {
     config.state_path(std::env::var_os("STATE_DIRECTORY").as_deref())
 }
 
-/// The secrets of the services other than Okta.
+/// The secrets of the services other than Okta, read for the first time.
 pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
-    let optional = |place, source: Option<&SecretSource>| source.map(|source| secret(place, source, env)).transpose();
+    let optional = |place, source: Option<&SecretSource>| {
+        let read = |source| LiveSecret::read(source, env).map_err(|source| AppError::Secret { place, source });
+        source.map(read).transpose()
+    };
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();
     Ok(ServiceSecrets {

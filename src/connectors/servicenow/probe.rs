@@ -122,8 +122,8 @@ impl ServiceNow {
 
     fn username(&self) -> Option<&str> {
         match &self.login {
-            Login::Basic { username, .. } | Login::OAuth { user: Some((username, _)), .. } => Some(username),
-            Login::OAuth { user: None, .. } => None,
+            Login::Basic { username, .. } => Some(username),
+            Login::OAuth(oauth) => oauth.user.as_ref().map(|(username, _)| username.as_str()),
         }
     }
 }

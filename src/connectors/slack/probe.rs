@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use secrecy::{ExposeSecret, SecretString};
+use reqwest::RequestBuilder;
 use serde::Deserialize;
-use url::Url;
 
-use super::{NO_WORD, Slack, Way, cut, refused_with, wire, word};
+use super::{Bot, NO_WORD, Slack, Way, cut, refused_with, wire, word};
 use crate::connectors::probe::Finding;
 use crate::connectors::wire::{Answer, Sends};
 use crate::model::outcome::{Failure, Outcome, Reason};
@@ -37,11 +36,11 @@ impl Slack {
     /// Tries the token, its scopes, and every channel by name or id, each with the place that names it. A webhook is not
     /// posted to: only its host is asked. Changes nothing.
     pub async fn probe(&self, channels: &BTreeMap<String, Vec<String>>) -> Vec<Finding> {
-        let (api, token) = match &self.way {
-            Way::Webhook { url } => return vec![webhook(self, url).await],
-            Way::Bot { auth_test, token, .. } => (auth_test, token),
+        let bot = match &self.way {
+            Way::Webhook(webhook) => return vec![webhook.probe("Slack webhook").await],
+            Way::Bot(bot) => bot,
         };
-        let known = match self.test(api, token).await {
+        let known = match bot.test().await {
             Ok(known) => known,
             Err(failure) => return vec![Finding::failed("Slack token", failure)],
         };
@@ -49,29 +48,29 @@ impl Slack {
         if channels.is_empty() {
             return findings;
         }
-        let joined = self.joined(api, token, &known).await;
+        let joined = bot.joined(&known).await;
         for (channel, places) in channels {
             let about = format!("Slack channel {channel} of {}", places.join(", "));
             let found = match &joined {
                 Err(why) => Finding::note(about, why.clone()),
-                Ok(_) if !channel.starts_with('#') && is_id(channel) => {
-                    self.by_id(about, api, token, &known, channel).await
-                }
+                Ok(_) if !channel.starts_with('#') && is_id(channel) => bot.by_id(about, &known, channel).await,
                 Ok(joined) => by_name(about, channel, joined, &known),
             };
             findings.push(found);
         }
         findings
     }
+}
 
-    async fn test(&self, auth_test: &Url, token: &SecretString) -> Result<Token, Failure> {
+impl Bot {
+    async fn test(&self) -> Result<Token, Failure> {
         const WHAT: &str = "asking Slack whose token this is";
         #[derive(Deserialize)]
         struct Tested {
             team: Option<String>,
             user: Option<String>,
         }
-        let answer = self.ask(self.http.post(auth_test.clone()), token, WHAT).await?;
+        let answer = self.ask(|| self.http.post(self.auth_test.clone()), WHAT).await?;
         let scopes = answer.headers.get("x-oauth-scopes").and_then(|value| value.to_str().ok());
         let scopes = scopes
             .map(|list| list.split(',').map(str::trim).filter(|scope| !scope.is_empty()).map(str::to_owned).collect());
@@ -87,7 +86,7 @@ impl Slack {
 
     /// The names and ids of the channels that the app is in and may see (Slack, `users.conversations`). An error says why
     /// none can be told.
-    async fn joined(&self, api: &Url, token: &SecretString, known: &Token) -> Result<BTreeSet<String>, String> {
+    async fn joined(&self, known: &Token) -> Result<BTreeSet<String>, String> {
         const WHAT: &str = "asking Slack which channels the app is in";
         #[derive(Deserialize)]
         struct Joined {
@@ -110,11 +109,11 @@ impl Slack {
             );
         }
         let kinds = kinds.join(",");
-        let url = api.join("users.conversations").map_err(|_| "no address can be built".to_owned())?;
+        let url = self.auth_test.join("users.conversations").map_err(|_| "no address can be built".to_owned())?;
         let (mut joined, mut cursor) = (BTreeSet::new(), String::new());
         for _ in 0..MAX_PAGES {
             let query = [("types", kinds.as_str()), ("exclude_archived", "true"), ("limit", PAGE), ("cursor", &cursor)];
-            let answer = self.ask(self.http.get(url.clone()).query(&query), token, WHAT).await;
+            let answer = self.ask(|| self.http.get(url.clone()).query(&query), WHAT).await;
             let page: Joined =
                 answer.and_then(|answer| read(&answer, WHAT)).map_err(|failure| not_looked_up(&failure))?;
             joined.extend(page.channels.into_iter().flat_map(|channel| [format!("#{}", channel.name), channel.id]));
@@ -126,7 +125,7 @@ impl Slack {
         Err("cannot be told: the app is in more channels than are read".to_owned())
     }
 
-    async fn by_id(&self, about: String, api: &Url, token: &SecretString, known: &Token, id: &str) -> Finding {
+    async fn by_id(&self, about: String, known: &Token, id: &str) -> Finding {
         const WHAT: &str = "looking a channel up";
         #[derive(Deserialize)]
         struct Info {
@@ -135,8 +134,10 @@ impl Slack {
         if id.starts_with(['U', 'W', 'D']) {
             return Finding::note(about, "a direct message, which cannot be tried without sending it");
         }
-        let Ok(url) = api.join("conversations.info") else { return Finding::note(about, "no address can be built") };
-        let answer = self.ask(self.http.get(url).query(&[("channel", id)]), token, WHAT).await;
+        let Ok(url) = self.auth_test.join("conversations.info") else {
+            return Finding::note(about, "no address can be built");
+        };
+        let answer = self.ask(|| self.http.get(url.clone()).query(&[("channel", id)]), WHAT).await;
         match answer.and_then(|answer| read::<Info>(&answer, WHAT)) {
             Ok(Info { channel }) if channel.is_archived => {
                 let detail = format!("`#{}` is archived, and takes no message", cut(&channel.name, 100));
@@ -156,14 +157,13 @@ impl Slack {
     }
 
     /// One question. An answer of `ok: false` is a failure with Slack's word.
-    async fn ask(&self, request: reqwest::RequestBuilder, token: &SecretString, what: &str) -> Result<Answer, Failure> {
+    async fn ask(&self, request: impl Fn() -> RequestBuilder, what: &str) -> Result<Answer, Failure> {
         #[derive(Deserialize)]
         struct Verdict {
             ok: bool,
             error: Option<String>,
         }
-        let request = request.bearer_auth(token.expose_secret());
-        let answer = wire::exchange(request, what, Sends::Reading).await.map_err(Outcome::into_failure)?;
+        let answer = self.exchange(request, what, Sends::Reading).await.map_err(Outcome::into_failure)?;
         if !answer.status.is_success() {
             return Err(wire::refusal(&answer, what, "", Sends::Reading).into_failure());
         }
@@ -240,15 +240,4 @@ fn is_id(text: &str) -> bool {
     text.len() >= 9
         && text.starts_with(['C', 'G', 'D', 'U', 'W'])
         && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
-}
-
-async fn webhook(slack: &Slack, url: &SecretString) -> Finding {
-    let asked = wire::reach(&slack.http, url.expose_secret(), "reaching the host of the Slack webhook").await;
-    match asked {
-        Ok(host) => Finding::note(
-            "Slack webhook",
-            format!("{host} answers; the webhook itself cannot be tried without posting"),
-        ),
-        Err(failure) => Finding::failed("Slack webhook", failure),
-    }
 }

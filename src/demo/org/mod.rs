@@ -18,6 +18,7 @@ mod log;
 mod oauth;
 mod okta;
 mod rate;
+mod secrets;
 mod servicenow;
 mod slack;
 mod smtp;
@@ -47,6 +48,7 @@ pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
 pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
+pub use secrets::Secrets;
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
 pub use slack::{SLACK_TOKEN, SlackMessage, slack_channel_id};
 pub use smtp::Mail;
@@ -173,8 +175,8 @@ impl Org {
             concurrency: options.concurrency,
             ..RateRules::default()
         };
-        let oauth = OAuth::new(&options.token);
-        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), oauth);
+        let secrets = Secrets::new(&options.token);
+        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), secrets);
         let world = Arc::new(World::new(options, clock, addresses, inside));
         let owner = world.token_owner();
         world.change(|inside| inside.directory.add_user(owner));
@@ -216,12 +218,14 @@ impl Org {
 
     /// An incoming webhook of Slack.
     pub fn slack_webhook_url(&self) -> String {
-        format!("{}{}", self.world.addresses.slack, slack::WEBHOOK_PATH)
+        let secret = self.world.read(|inside| inside.secrets.slack_webhook.clone());
+        format!("{}{}{secret}", self.world.addresses.slack, slack::WEBHOOK_PATH)
     }
 
     /// The webhook of a workflow in Teams.
     pub fn teams_webhook_url(&self) -> String {
-        format!("{}{}", self.world.addresses.teams, teams::webhook())
+        let signature = self.world.read(|inside| inside.secrets.teams_signature.clone());
+        format!("{}{}", self.world.addresses.teams, teams::webhook(&signature))
     }
 
     /// The port of the mail server on 127.0.0.1; it speaks without TLS.
@@ -229,7 +233,15 @@ impl Org {
         self.world.addresses.smtp_port
     }
 
-    /// The SSWS token that the org began with.
+    /// Replaces secrets: from now on the old ones are refused, and so are the tokens that ServiceNow gave out for them.
+    pub fn replace_secrets(&self, replace: impl FnOnce(&mut Secrets)) {
+        self.world.change(|inside| {
+            replace(&mut inside.secrets);
+            inside.tables.revoke_tokens();
+        });
+    }
+
+    /// The SSWS token from the start.
     pub fn token(&self) -> &str {
         &self.world.options.token
     }
@@ -446,14 +458,15 @@ impl std::fmt::Debug for Org {
 }
 
 impl Inside {
-    fn new(log: Log, directory: Directory, rate: RateModel, oauth: OAuth) -> Self {
+    fn new(log: Log, directory: Directory, rate: RateModel, secrets: Secrets) -> Self {
         Self {
             log,
             directory,
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,
-            oauth,
+            oauth: OAuth::new(),
+            secrets,
             tables: servicenow::Tables::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::from_fn_with_state;
@@ -19,11 +19,14 @@ use super::effects::Service;
 use super::faults::{Gate, misbehave, note};
 use super::world::World;
 
-/// The bot token that Slack accepts.
+/// The bot token that Slack accepts from the start.
 pub const SLACK_TOKEN: &str = "xoxb-simulated-bot-token";
 
-/// The path of the one incoming webhook.
-pub(super) const WEBHOOK_PATH: &str = "/services/T0SIM0001/B0SIM0001/simulatedwebhooksecret";
+/// The path of the one incoming webhook, up to the secret at its end.
+pub(super) const WEBHOOK_PATH: &str = "/services/T0SIM0001/B0SIM0001/";
+
+/// That secret, from the start.
+pub(super) const WEBHOOK_SECRET: &str = "simulatedwebhooksecret";
 
 /// The longest text, in characters.
 const MAX_TEXT: usize = 40_000;
@@ -119,7 +122,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .route("/api/auth.test", post(test_auth).get(test_auth))
         .route("/api/conversations.info", get(channel_info))
         .route("/api/users.conversations", get(joined_channels))
-        .route(WEBHOOK_PATH, post(post_by_webhook))
+        .route(&format!("{WEBHOOK_PATH}{{secret}}"), post(post_by_webhook))
         .fallback(no_such_method)
         .layer(from_fn_with_state(gate.clone(), misbehave))
         .layer(from_fn_with_state(gate, note))
@@ -128,7 +131,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
 
 async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
     let refused = |error: &str| answer(&json!({"ok": false, "error": error}));
-    if let Err(error) = check_token(&headers) {
+    if let Err(error) = check_token(&world, &headers) {
         return refused(error);
     }
     let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -153,7 +156,10 @@ async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body:
     answer(&json!({"ok": true, "channel": channel, "ts": message.ts, "message": told}))
 }
 
-async fn post_by_webhook(State(world): State<Arc<World>>, body: Bytes) -> Response {
+async fn post_by_webhook(State(world): State<Arc<World>>, Path(secret): Path<String>, body: Bytes) -> Response {
+    if world.read(|inside| inside.secrets.slack_webhook != secret) {
+        return (StatusCode::NOT_FOUND, "no_service").into_response();
+    }
     let Ok(body) = serde_json::from_slice::<Value>(&body) else {
         return (StatusCode::BAD_REQUEST, "invalid_payload").into_response();
     };
@@ -165,7 +171,7 @@ async fn post_by_webhook(State(world): State<Arc<World>>, body: Bytes) -> Respon
 }
 
 async fn test_auth(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
-    match check_token(&headers) {
+    match check_token(&world, &headers) {
         Ok(()) => with_scopes(
             &world,
             &json!({
@@ -183,7 +189,7 @@ async fn channel_info(
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
-    if let Err(error) = check_token(&headers) {
+    if let Err(error) = check_token(&world, &headers) {
         return answer(&json!({"ok": false, "error": error}));
     }
     let wanted = parameters.get("channel").map(String::as_str).unwrap_or_default();
@@ -206,7 +212,7 @@ async fn joined_channels(
     headers: HeaderMap,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Response {
-    if let Err(error) = check_token(&headers) {
+    if let Err(error) = check_token(&world, &headers) {
         return answer(&json!({"ok": false, "error": error}));
     }
     let given = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
@@ -274,9 +280,10 @@ fn key_of(payload: &Value) -> Option<String> {
     ["key", "idempotency_key"].into_iter().find_map(|name| text_of(payload, name))
 }
 
-fn check_token(headers: &HeaderMap) -> Result<(), &'static str> {
+fn check_token(world: &World, headers: &HeaderMap) -> Result<(), &'static str> {
     let given = headers.get(AUTHORIZATION).ok_or("not_authed")?.to_str().unwrap_or_default();
-    if given.strip_prefix("Bearer ") == Some(SLACK_TOKEN) { Ok(()) } else { Err("invalid_auth") }
+    let is_valid = |token: &str| world.read(|inside| inside.secrets.slack_token == token);
+    if given.strip_prefix("Bearer ").is_some_and(is_valid) { Ok(()) } else { Err("invalid_auth") }
 }
 
 fn check_content(body: &Value) -> Result<(), &'static str> {

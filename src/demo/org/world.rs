@@ -14,6 +14,7 @@ use super::faults::Faults;
 use super::log::Log;
 use super::oauth::OAuth;
 use super::rate::RateModel;
+use super::secrets::Secrets;
 use super::servicenow::Tables;
 use super::slack::Posts;
 use super::smtp::Mail;
@@ -48,6 +49,7 @@ pub(super) struct Inside {
     pub(super) faults: Faults,
     pub(super) rate: RateModel,
     pub(super) oauth: OAuth,
+    pub(super) secrets: Secrets,
     pub(super) tables: Tables,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,

@@ -91,7 +91,7 @@ fn authenticate(world: &World, request: &Request) -> Result<Bearer, Response> {
     let mut challenge = Challenge::new(world, request, "Bearer");
     match scheme {
         "SSWS" => {
-            let known = world.options.ssws_allowed && world.read(|inside| inside.oauth.ssws == credential);
+            let known = world.options.ssws_allowed && world.read(|inside| inside.secrets.okta_token == credential);
             if !known {
                 return Err(OktaError::invalid_token().into_response());
             }

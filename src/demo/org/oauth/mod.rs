@@ -129,8 +129,6 @@ pub(super) struct OAuth {
     /// Nonces that were renewed and still work.
     old_nonces: BTreeSet<String>,
     requests: Vec<TokenRequest>,
-    /// The SSWS token.
-    ssws: String,
 }
 
 #[derive(Debug)]
@@ -150,7 +148,7 @@ struct Issued {
 }
 
 impl OAuth {
-    pub(super) fn new(ssws: &str) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             apps: BTreeMap::new(),
             tokens: HashMap::new(),
@@ -158,7 +156,6 @@ impl OAuth {
             nonce: random(24),
             old_nonces: BTreeSet::new(),
             requests: Vec::new(),
-            ssws: ssws.to_owned(),
         }
     }
 
@@ -288,11 +285,6 @@ impl Org {
     /// How many tokens were given out.
     pub fn tokens_given(&self) -> usize {
         self.world.read(|inside| inside.oauth.requests.iter().filter(|request| request.error.is_none()).count())
-    }
-
-    /// Puts another SSWS token in the place of the first one.
-    pub fn rotate_token(&self, token: &str) {
-        self.oauth(|oauth| token.clone_into(&mut oauth.ssws));
     }
 
     fn of_app(&self, client_id: &str, change: impl FnOnce(&mut Registered)) {
