@@ -97,6 +97,12 @@ impl OktaClient {
         self.all(&ApiPath::new(["api", "v1", "users", id, "roles"])?, &[], MAX_USER_ROLES).await
     }
 
+    /// The admin roles of a service app (Okta API reference, "List all role assignments for a client app"), at most
+    /// [`MAX_USER_ROLES`]. Needs `okta.roles.read`.
+    pub async fn client_roles(&self, client_id: &str) -> Result<Vec<AdminRole>, OktaError> {
+        self.all(&ApiPath::new(["oauth2", "v1", "clients", client_id, "roles"])?, &[], MAX_USER_ROLES).await
+    }
+
     /// The manager of a user: whom `profile.managerId` names, else the linked object `link_name` (not asked when empty).
     ///
     /// `managerId` is free text (Okta API reference, "User profile"), so one that names nobody is no error.

@@ -78,7 +78,7 @@ pub(super) async fn check(
         &app::network(&loaded.config),
     )?;
     let mut rows = Rows { tell, told: Vec::new(), over: Box::pin(tokio::time::sleep(PATIENCE)) };
-    okta::ask(&mut rows, loaded, &okta).await?;
+    okta::ask(&mut rows, loaded, env, &okta).await?;
     if let Some(servicenow) = &services.servicenow {
         rows.ask("ServiceNow table", servicenow.probe()).await?;
     }

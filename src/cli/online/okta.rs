@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::named::{self, Named};
 use super::{Row, Rows};
+use crate::app;
 use crate::app::rights::{self, Need, RISK_EVENTS};
 use crate::cli::{moment, now};
 use crate::config::load::Loaded;
+use crate::config::secret::SecretEnv;
 use crate::connectors::probe::Finding;
 use crate::engine::wanted_types;
 use crate::model::outcome::{Failure, Reason};
+use crate::okta::auth::{AuthError, Granted};
+use crate::okta::budget::BucketSnapshot;
 use crate::okta::groups::GroupError;
 use crate::okta::logs::{LogQuery, filter_for};
-use crate::okta::rate::RateHeaders;
 use crate::okta::rights::Right;
 use crate::okta::users::AdminRole;
 use crate::okta::{OktaClient, OktaError, OktaErrorKind};
@@ -30,29 +34,26 @@ const RISK_SINCE: SignedDuration = SignedDuration::from_hours(89 * 24);
 pub(super) async fn ask<T: FnMut(&Row) -> io::Result<()>>(
     rows: &mut Rows<T>,
     loaded: &Loaded,
-    okta: &OktaClient,
+    env: &SecretEnv,
+    okta: &Arc<OktaClient>,
 ) -> io::Result<()> {
-    let Some(me) = rows.hear(okta.me()).await else { return rows.add(super::late("Okta token")) };
-    let own_id = match me {
-        Ok(me) => {
-            let told = format!("an API token of {}", me.login.unwrap_or_else(|| me.id.clone()));
-            rows.add(Finding::fine("Okta token", told))?;
-            Some(me.id)
-        }
-        Err(error) => {
-            rows.add(Finding::failed("Okta token", error.to_failure()))?;
-            if answers_everything(&error) {
-                return rows.add(Finding::note("rest of Okta", "not asked: every question would have the same answer"));
-            }
-            None
-        }
+    let Some(signed_in) = sign_in(rows, loaded, env, okta).await? else {
+        return rows.add(Finding::note("rest of Okta", "not asked: every question would have the same answer"));
     };
     let needs = rights::needs(loaded);
-    let asker = Asker { loaded, okta, needs: &needs };
+    let SignedIn { okta, who, scopes } = signed_in;
+    let okta = &*okta;
+    let asker = Asker { loaded, okta, needs: &needs, scopes };
     rows.ask("Okta log", asker.log()).await?;
-    let roles = match &own_id {
-        Some(own_id) => rows.hear(okta.user_roles(own_id)).await,
-        None => None,
+    let roles = match &who {
+        Who::Owner(id) => rows.hear(okta.user_roles(id)).await,
+        // Without the scope the answer is known.
+        Who::App(id) if asker.lacks(Right::ReadRoles).is_none() => rows.hear(okta.client_roles(id)).await,
+        Who::App(_) => {
+            rows.add(own_roles_unread(&needs, "not asked for: that needs okta.roles.read"))?;
+            None
+        }
+        Who::Unknown => None,
     };
     let roles = roles.as_ref().map(|roles| roles.as_deref());
     if rights::wants_risk_events(loaded) {
@@ -64,12 +65,16 @@ pub(super) async fn ask<T: FnMut(&Row) -> io::Result<()>>(
             rows.add(protected_roles(loaded, roles))?;
         }
     }
-    if let Some(own_id) = own_id.filter(|_| asker.needs(Right::ReadRisk)) {
-        rows.ask("user risk", async { vec![asker.user_risk(&own_id).await] }).await?;
+    if asker.needs(Right::ReadRisk) {
+        rows.ask("user risk", async { vec![asker.user_risk(&who).await] }).await?;
     }
     let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, group) in named::groups(loaded) {
         let about = format!("group {name}");
+        if let Some(why) = asker.lacks(Right::ReadGroups) {
+            rows.add(Finding::note(about, why))?;
+            continue;
+        }
         let Some(found) = rows.hear(okta.find_group(&name)).await else {
             rows.add(super::late(&about))?;
             continue;
@@ -88,22 +93,154 @@ pub(super) async fn ask<T: FnMut(&Row) -> io::Result<()>>(
     for (id, app) in named::apps(loaded) {
         rows.ask(&format!("app {id}"), async { asker.app(&id, &app).await }).await?;
     }
-    Ok(())
+    rows.add(rate(&okta.gate().snapshot().buckets, loaded.config.okta.rate_share))
+}
+
+/// How Okta took us.
+struct SignedIn {
+    /// With as many of the scopes as there are.
+    okta: Arc<OktaClient>,
+    who: Who,
+    /// The scopes that a service app has; `None` for an API token, which has none.
+    scopes: Option<BTreeSet<String>>,
+}
+
+enum Who {
+    /// The owner of an API token.
+    Owner(String),
+    /// A service app.
+    App(String),
+    /// Okta did not say.
+    Unknown,
+}
+
+/// Signs in and tells about it; `None` when Okta cannot be asked anything.
+async fn sign_in<T: FnMut(&Row) -> io::Result<()>>(
+    rows: &mut Rows<T>,
+    loaded: &Loaded,
+    env: &SecretEnv,
+    okta: &Arc<OktaClient>,
+) -> io::Result<Option<SignedIn>> {
+    const ABOUT: &str = "Okta token";
+    let Some(granted) = rows.hear(okta.granted()).await else {
+        rows.add(super::late(ABOUT))?;
+        return Ok(None);
+    };
+    match granted {
+        Ok(Some(granted)) => {
+            let kept = Arc::clone(okta);
+            of_app(rows, loaded, kept, &granted).map(Some)
+        }
+        Err(error) if matches!(error.auth(), Some(AuthError::InvalidScope { .. })) => {
+            let Some(scopes) = rows.hear(grantable(loaded, env)).await else {
+                rows.add(super::late(ABOUT))?;
+                return Ok(None);
+            };
+            let lesser = app::okta_client_with(loaded, env, scopes).map(Arc::new);
+            let granted = match &lesser {
+                Ok(lesser) => rows.hear(lesser.granted()).await,
+                Err(_) => None,
+            };
+            match (lesser, granted) {
+                (Ok(lesser), Some(Ok(Some(granted)))) => of_app(rows, loaded, lesser, &granted).map(Some),
+                _ => {
+                    let remedy = "grant them on the page \"Okta API Scopes\" of the app";
+                    rows.add(Finding::failed(ABOUT, error.to_failure()).remedy(remedy))?;
+                    Ok(None)
+                }
+            }
+        }
+        Err(error) => {
+            rows.add(Finding::failed(ABOUT, error.to_failure()))?;
+            Ok(None)
+        }
+        Ok(None) => match rows.hear(okta.me()).await {
+            Some(Ok(me)) => {
+                let told = format!("an API token of {}", me.login.unwrap_or_else(|| me.id.clone()));
+                rows.add(Finding::fine(ABOUT, told))?;
+                Ok(Some(SignedIn { okta: Arc::clone(okta), who: Who::Owner(me.id), scopes: None }))
+            }
+            Some(Err(error)) => {
+                let rest = !answers_everything(&error);
+                rows.add(Finding::failed(ABOUT, error.to_failure()))?;
+                Ok(rest.then(|| SignedIn { okta: Arc::clone(okta), who: Who::Unknown, scopes: None }))
+            }
+            None => {
+                rows.add(super::late(ABOUT))?;
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// Tells what a service app was given, scope by scope.
+fn of_app<T: FnMut(&Row) -> io::Result<()>>(
+    rows: &mut Rows<T>,
+    loaded: &Loaded,
+    okta: Arc<OktaClient>,
+    granted: &Granted,
+) -> io::Result<SignedIn> {
+    let Granted { client_id, dpop, lifetime, scopes } = granted;
+    let bound = if *dpop { "bound to a key of ours (DPoP)" } else { "a bearer token (no DPoP)" };
+    let lives = moment::span(*lifetime);
+    rows.add(Finding::fine("Okta token", format!("of the service app {client_id}, {bound}, lives {lives}")))?;
+    for Need { right, purposes } in rights::needs(loaded) {
+        let scope = right.scope();
+        let about = format!("scope {scope}");
+        rows.add(if scopes.iter().any(|granted| granted == scope) {
+            Finding::fine(about, format!("granted, to {right}"))
+        } else {
+            let detail = format!("not granted; needed to {right}, for {}", purposes.join("; "));
+            Finding::failed(about, Failure::new(Reason::Forbidden, detail))
+                .remedy(format!("grant {scope} on the page \"Okta API Scopes\" of the app {client_id}"))
+        })?;
+    }
+    let scopes = Some(scopes.iter().cloned().collect());
+    Ok(SignedIn { okta, who: Who::App(client_id.clone()), scopes })
+}
+
+/// The scopes of those needed that Okta gives, each asked for by itself.
+async fn grantable(loaded: &Loaded, env: &SecretEnv) -> BTreeSet<String> {
+    let mut granted = BTreeSet::new();
+    for scope in rights::scopes(loaded) {
+        let Ok(single) = app::okta_client_with(loaded, env, [scope.clone()].into()) else { continue };
+        if matches!(single.granted().await, Ok(Some(_))) {
+            granted.insert(scope);
+        }
+    }
+    granted
 }
 
 struct Asker<'a> {
     loaded: &'a Loaded,
     okta: &'a OktaClient,
     needs: &'a [Need],
+    scopes: Option<BTreeSet<String>>,
 }
 
 impl Asker<'_> {
+    /// Why a question is not worth asking: the token has not got the scope for it, which is no failure here. Where the
+    /// daemon needs it, its own row says so.
+    fn lacks(&self, right: Right) -> Option<String> {
+        let scope = right.scope();
+        match &self.scopes {
+            Some(scopes) if !scopes.contains(scope) && self.needs(right) => Some(format!("not asked without {scope}")),
+            Some(scopes) if !scopes.contains(scope) => {
+                Some(format!("not looked up: that needs {scope}, which nothing else in this configuration needs"))
+            }
+            _ => None,
+        }
+    }
+
     fn needs(&self, right: Right) -> bool {
         self.needs.iter().any(|need| need.right == right)
     }
 
-    /// The log itself, and what its answer tells besides: the clocks, and the rate.
+    /// The log itself, and the clock of its answer.
     async fn log(&self) -> Vec<Finding> {
+        if let Some(why) = self.lacks(Right::ReadLog) {
+            return vec![Finding::note("Okta log", why)];
+        }
         let wanted = wanted_types(&self.loaded.playbooks, &self.loaded.config.risk);
         let filter = filter_for(&wanted, self.loaded.config.poll.max_filter_types);
         let head = async |filter| {
@@ -117,17 +254,16 @@ impl Asker<'_> {
             head => (head, "can be read"),
         };
         match head {
-            Ok(head) => vec![
-                Finding::fine("Okta log", words),
-                clocks(head.date.duration_since(now())),
-                rate(head.rate, self.loaded.config.okta.rate_share),
-            ],
+            Ok(head) => vec![Finding::fine("Okta log", words), clocks(head.date.duration_since(now()))],
             Err(error) => vec![refused(Finding::failed("Okta log", error.to_failure()), Right::ReadLog)],
         }
     }
 
     async fn risk_events(&self, roles: Option<&[AdminRole]>) -> Finding {
         const ABOUT: &str = "risk events";
+        if let Some(why) = self.lacks(Right::ReadLog) {
+            return Finding::note(ABOUT, why);
+        }
         let types = RISK_EVENTS.map(str::to_owned).into();
         let since = now().checked_sub(RISK_SINCE).unwrap_or(Timestamp::UNIX_EPOCH);
         let is_direct = |role: &AdminRole| role.kind == "SUPER_ADMIN" && role.assigned.as_deref() == Some("USER");
@@ -146,9 +282,15 @@ impl Asker<'_> {
         }
     }
 
-    /// Whether the risk of users can be read: our own is as good as any.
-    async fn user_risk(&self, own_id: &str) -> Finding {
+    /// Whether the risk of users can be read: that of the token's owner is as good as any.
+    async fn user_risk(&self, who: &Who) -> Finding {
         const ABOUT: &str = "user risk";
+        if let Some(why) = self.lacks(Right::ReadRisk) {
+            return Finding::note(ABOUT, why);
+        }
+        let Who::Owner(own_id) = who else {
+            return Finding::note(ABOUT, "not tried: a service app has no risk of its own that could be read");
+        };
         match self.okta.user_risk(own_id).await {
             Ok(_) => Finding::fine(ABOUT, "can be read"),
             Err(error) => refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadRisk),
@@ -174,6 +316,9 @@ impl Asker<'_> {
 
     async fn user(&self, name: &str) -> Finding {
         let about = format!("user {name}");
+        if let Some(why) = self.lacks(Right::ReadUsers) {
+            return Finding::note(about, why);
+        }
         match self.okta.user_id(name).await {
             Ok(Some(id)) => Finding::fine(about, format!("{id}, protected")),
             Ok(None) => {
@@ -188,6 +333,9 @@ impl Asker<'_> {
     async fn app(&self, id: &str, named: &Named) -> Vec<Finding> {
         let about = format!("app {id}");
         let places = named.places.join("; ");
+        if let Some(why) = self.lacks(Right::ReadApps) {
+            return vec![Finding::note(about, why)];
+        }
         let app = match self.okta.app(id).await {
             Ok(Some(app)) => app,
             Ok(None) => {
@@ -260,16 +408,20 @@ fn clocks(ahead: SignedDuration) -> Finding {
     .remedy("let the host keep its time by NTP")
 }
 
-fn rate(heard: Option<RateHeaders>, share: f64) -> Finding {
+/// What Okta grants a minute, in each bucket that was asked anything of.
+fn rate(heard: &[BucketSnapshot], share: f64) -> Finding {
     const ABOUT: &str = "Okta rate";
-    match heard {
-        None => Finding::note(ABOUT, "Okta sends no rate headers, so that the daemon polls once a second at most"),
-        Some(RateHeaders { limit, remaining, .. }) => {
-            let ours = (f64::from(limit) * share).floor().max(1.0);
-            let detail = format!("log: {limit} requests a minute, {remaining} left in this one; our share is {ours}");
-            Finding::fine(ABOUT, detail)
-        }
+    let bucket = |heard: &BucketSnapshot| {
+        let limit = heard.limit?;
+        let ours = (f64::from(limit) * share).floor().max(1.0);
+        let left = heard.remaining.map(|left| format!(", {left} left")).unwrap_or_default();
+        Some(format!("{} {limit}{left}, ours {ours}", heard.bucket))
+    };
+    let buckets: Vec<String> = heard.iter().filter_map(bucket).collect();
+    if buckets.is_empty() {
+        return Finding::note(ABOUT, "Okta has sent no rate headers");
     }
+    Finding::fine(ABOUT, format!("requests a minute: {}", buckets.join("; ")))
 }
 
 /// What our own admin roles allow that reading does not show.
@@ -277,18 +429,13 @@ fn own_roles(needs: &[Need], roles: Result<&[AdminRole], &OktaError>) -> Finding
     const ABOUT: &str = "Okta admin role";
     let changes: Vec<Right> =
         needs.iter().map(|need| need.right).filter(|right| !enough_for(*right).is_empty()).collect();
-    let wanted: BTreeSet<_> = needs.iter().map(|need| need.right.role().label).collect();
-    let wanted = wanted.into_iter().collect::<Vec<_>>().join(", ");
     let roles = match roles {
-        Ok([]) => return Finding::note(ABOUT, format!("Okta tells of none that we have; needed: {wanted}")),
+        Ok([]) => return own_roles_unread(needs, "Okta tells of none that we have"),
         Ok(roles) => roles,
         Err(error) if error.kind == OktaErrorKind::Forbidden => {
-            return Finding::note(
-                ABOUT,
-                format!("which we have, only those may read who may view roles; needed: {wanted}"),
-            );
+            return own_roles_unread(needs, "which we have, only those may read who may view roles");
         }
-        Err(error) => return Finding::note(ABOUT, format!("could not be read ({error}); needed: {wanted}")),
+        Err(error) => return own_roles_unread(needs, &format!("could not be read ({error})")),
     };
     let ours: Vec<&str> = roles.iter().map(|role| role.label.as_deref().unwrap_or(&role.kind)).collect();
     let ours = ours.join(", ");
@@ -308,6 +455,11 @@ fn own_roles(needs: &[Need], roles: Result<&[AdminRole], &OktaError>) -> Finding
     }
     let detail = format!("{ours}: that does not let us {}", words.join(" or "));
     Finding::failed(ABOUT, Failure::new(Reason::Forbidden, detail)).remedy(remedy)
+}
+
+fn own_roles_unread(needs: &[Need], why: &str) -> Finding {
+    let wanted: BTreeSet<_> = needs.iter().map(|need| need.right.role().label).collect();
+    Finding::note("Okta admin role", format!("{why}; needed: {}", wanted.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 /// The standard roles that allow a change (Okta help, "Standard administrator roles and permissions"); empty for rights to
