@@ -99,6 +99,7 @@ pub fn load_for_state(file: &Path) -> Result<(Config, usize), Vec<Problem>> {
 
 fn surroundings(config: &Config, reading: &Reading, env: &SecretEnv, credentials: bool) -> Vec<Problem> {
     let mut problems = check::secrets(config, &reading.sources, &reading.repairs, env, credentials);
+    problems.extend(check::network(config, &reading.sources, &reading.repairs, env, credentials));
     problems.extend(check::state_directory(config, &reading.sources));
     problems
 }

@@ -54,6 +54,11 @@ impl SecretEnv {
         Self { credentials_directory, variable: Arc::new(variable) }
     }
 
+    /// An environment variable, if it is set and is text.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        (self.variable)(name)?.into_string().ok()
+    }
+
     /// Whether systemd passed credentials. A command that a person starts has none, however right the unit is.
     pub fn has_credentials(&self) -> bool {
         self.credentials_directory.is_some()

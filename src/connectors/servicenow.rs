@@ -154,8 +154,8 @@ impl ServiceNow {
                 ));
             }
         };
-        let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+        let http = http::client(section, &base, config.timeout, network)
+            .map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
         Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
     }
@@ -508,6 +508,8 @@ mod tests {
             password: None,
             client_id: None,
             client_secret: None,
+            client_certificate: None,
+            client_key: None,
             table: "incident".to_owned(),
             timeout: Duration::from_secs(20),
         }
