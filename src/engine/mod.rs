@@ -14,6 +14,7 @@ mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
 mod rates;
+mod reach;
 pub mod retry;
 mod standing;
 mod survive;
@@ -39,6 +40,7 @@ use crate::playbook::facts::{Fact, LinkBase};
 use crate::store::{Keep, Store, StoreError};
 use clock::Clock;
 use pulse::Pulse;
+use reach::Reach;
 use retry::Schedule;
 
 pub use decide::Decider;
@@ -77,6 +79,8 @@ pub struct Engine {
     pub planned: Notify,
     /// Signs of life.
     pub pulse: Pulse,
+    /// Which services can be reached.
+    pub reach: Reach,
     filter_refused: AtomicBool,
     rates_told: rates::Told,
 }
@@ -172,6 +176,7 @@ impl Engine {
             stored: Notify::new(),
             planned: Notify::new(),
             pulse,
+            reach: Reach::default(),
             filter_refused: AtomicBool::new(false),
             rates_told: rates::Told::default(),
         }
