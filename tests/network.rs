@@ -380,7 +380,7 @@ async fn a_proxy_that_refuses_and_drops_is_told_once_each_time_and_nothing_is_lo
         corporate.proxy.set_mood(Mood::Refuses);
         corporate.proxy.cut();
         corporate.push();
-        corporate.asked_again(4).await;
+        corporate.asked_again(2).await;
         assert_eq!((count(&daemon, LOST), count(&daemon, BACK)), (round, round - 1), "{}", daemon.log());
         corporate.proxy.set_mood(Mood::Fine);
         corporate.check_once(&daemon, 1 + round).await;
@@ -394,7 +394,7 @@ async fn a_proxy_that_refuses_and_drops_is_told_once_each_time_and_nothing_is_lo
     corporate.proxy.cut();
     for _ in 0..3 {
         corporate.push();
-        corporate.asked_again(2).await;
+        corporate.asked_again(1).await;
         corporate.proxy.cut();
     }
     corporate.proxy.set_mood(Mood::Fine);
