@@ -31,7 +31,7 @@ use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
 use crate::okta::auth::{AuthError, OAuth, OAuthSettings};
 use crate::okta::client::OktaSetupError;
-use crate::okta::{Auth, OktaClient, OktaSettings};
+use crate::okta::{Auth, Gate, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
 use crate::store::{InstanceLock, LockError, Store, StoreError};
 use crate::telemetry::systemd;
@@ -140,8 +140,10 @@ struct Ground {
 /// Who we are at an org, and by what.
 #[derive(Clone)]
 struct Identity {
+    org_url: String,
     credential: SecretString,
     own_id: String,
+    gate: Gate,
 }
 
 /// An engine that is ready to begin, and what it was made from.
@@ -237,7 +239,8 @@ impl Ground {
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
     ) -> Result<Result<Assembled, Ended>, AppError> {
-        let okta = Arc::new(okta_client(&loaded, &self.env)?);
+        let gate = Gate::new(loaded.config.okta.rate_share);
+        let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate));
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
@@ -249,9 +252,13 @@ impl Ground {
     /// Builds the engine that takes over after a reload; the old one works on meanwhile, and goes on if this fails. Where org
     /// and credential stay the same it is known who we are, so that a reload gets through while Okta does not.
     async fn succeed(self, loaded: Loaded, known: Identity) -> Result<Assembled, AppError> {
-        let okta = Arc::new(okta_client(&loaded, &self.env)?);
+        let (share, org_url) = (loaded.config.okta.rate_share, loaded.config.org_url()?);
+        // What was sent to the org counts for the new configuration as well.
+        let gate = if org_url.as_str() == known.org_url { known.gate } else { Gate::new(share) };
+        let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate.clone()));
         let same = credential(&loaded, &self.env)?.expose_secret() == known.credential.expose_secret();
         let own_id = if same { known.own_id } else { own_id_soon(&okta).await? };
+        gate.set_share(share);
         self.put_together(loaded, okta, own_id)
     }
 
@@ -264,7 +271,12 @@ impl Ground {
             info!(service, "[{service}] is reached {way}");
         }
         let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?, &network)?;
-        let identity = Identity { credential: credential(&loaded, &self.env)?, own_id: own_id.clone() };
+        let identity = Identity {
+            org_url: config.org_url()?.into(),
+            credential: credential(&loaded, &self.env)?,
+            own_id: own_id.clone(),
+            gate: okta.gate().clone(),
+        };
         let engine = Engine::new(Parts {
             clock: self.clock,
             store: self.store.clone(),
@@ -274,7 +286,6 @@ impl Ground {
             guard: Guard::new(&config.guard, [own_id]),
             links: links(config)?,
             settings: Settings::of(config),
-            rate_share: config.okta.rate_share,
         });
         Ok(Assembled { engine, loaded, identity })
     }

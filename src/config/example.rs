@@ -74,6 +74,7 @@ fn every_default_of_the_example_is_the_codes() {
         assert_eq!(format!("{shown:?}"), format!("{real:?}"));
     };
     same(&shown.okta.timeout, &real.okta.timeout);
+    same(&shown.okta.dpop, &real.okta.dpop);
     same(&shown.okta.rate_share, &real.okta.rate_share);
     same(&shown.okta.manager_link, &real.okta.manager_link);
     same(&shown.okta.admin_url.as_deref().map(values::admin_url), &Some(real.admin_url()));

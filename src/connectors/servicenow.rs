@@ -70,7 +70,7 @@ pub struct ServiceNow {
 #[derive(Debug)]
 enum Login {
     Basic { username: String, password: Held },
-    OAuth(OAuth),
+    OAuth(Box<OAuth>),
 }
 
 #[derive(Debug)]
@@ -139,7 +139,12 @@ impl ServiceNow {
                     (None, None) => None,
                     _ => return Err(SetupError::invalid(section, "`username` and `password` belong together")),
                 };
-                Login::OAuth(OAuth { client_id: client_id.clone(), client_secret, user, token: Mutex::new(None) })
+                Login::OAuth(Box::new(OAuth {
+                    client_id: client_id.clone(),
+                    client_secret,
+                    user,
+                    token: Mutex::new(None),
+                }))
             }
             (None, None, Some(username), Some(password)) => Login::Basic { username: username.clone(), password },
             _ => {

@@ -16,6 +16,7 @@ use super::clock::Steps;
 use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
+use super::rates;
 use super::reach::Sign;
 use super::retry::Schedule;
 use super::standing::Reader;
@@ -29,6 +30,7 @@ use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
+use crate::okta::Priority;
 use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Condition, Playbook, Step, plan};
 use crate::store::{
@@ -159,6 +161,9 @@ impl Dispatcher {
     /// One look into the ledger.
     async fn round(&mut self) -> Result<(), StoreError> {
         self.look_at_the_clock().await?;
+        if let Some(rates) = self.engine.rates_due(rates::ALONE) {
+            self.engine.store.note_rates(rates).await?;
+        }
         let now = self.engine.clock.now();
         self.claim(now).await?;
         for action in self.engine.store.preparable(now, ROUND).await? {
@@ -509,8 +514,9 @@ async fn look(
                 debug!(action.id = action.id.0, facts = %open, "facts are fetched");
                 let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
                 let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
+                let wanted = gather::Wanted { facts: open, priority: Priority::Enrichment };
                 let fetched = match ours {
-                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), patience).await,
+                    Ok(()) => gather::fetch(engine, facts, wanted, user.as_deref(), patience).await,
                     Err(later) => Err(later),
                 };
                 if let Err(later) = fetched {

@@ -11,7 +11,10 @@ use tracing::debug;
 use url::Url;
 
 use super::auth::{Auth, AuthError, Granted, Pass, Tried};
+use super::bucket::{Bucket, Priority};
+use super::budget::Reply;
 use super::error::{Exchange, OktaError, OktaErrorKind};
+use super::gate::{Gate, Patience, Turn};
 use super::groups::GroupCache;
 use super::page::{check_origin, next_link};
 use super::path::ApiPath;
@@ -26,6 +29,10 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 /// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 
+/// How long a request waits for its turn before it is put off: longer waits belong into the schedule of whoever asks, where
+/// they hold up nobody else.
+const PATIENCE: Patience = Patience::AtMost(Duration::from_secs(3));
+
 /// Where the org is and how long a request may take.
 #[derive(Debug, Clone)]
 pub struct OktaSettings {
@@ -39,14 +46,17 @@ pub struct OktaSettings {
     pub network: Network,
 }
 
-/// Speaks to one org.
-#[derive(Debug)]
+/// Speaks to one org. Its clones share the budget of the org's rate limits; each asks with a priority of its own.
+#[derive(Debug, Clone)]
 pub struct OktaClient {
     http: Client,
     pub(super) org_url: Url,
     admin_url: Url,
     auth: Auth,
     pub(super) group_ids: GroupCache,
+    gate: Gate,
+    priority: Priority,
+    patience: Patience,
 }
 
 /// The settings do not make a client.
@@ -78,7 +88,8 @@ impl Answer {
 }
 
 impl OktaClient {
-    /// Builds a client. Nothing is sent.
+    /// Builds a client. Nothing is sent. It asks for what a person waits for: with the highest priority, patiently, and
+    /// with all that the rate limits grant; see [`OktaClient::through`].
     pub fn new(settings: &OktaSettings, auth: Auth) -> Result<Self, OktaSetupError> {
         let org = &settings.org_url;
         let secure = org.scheme() == "https" || (org.scheme() == "http" && http::is_loopback(org));
@@ -88,7 +99,29 @@ impl OktaClient {
         }
         let http = http::client("okta", org, settings.timeout, &settings.network).map_err(OktaSetupError::Http)?;
         let (org_url, admin_url) = (org.clone(), settings.admin_url.clone());
-        Ok(Self { http, org_url, admin_url, auth, group_ids: GroupCache::default() })
+        let (gate, priority, patience) = (Gate::new(1.0), Priority::Remediation, Patience::Endless);
+        Ok(Self { http, org_url, admin_url, auth, group_ids: GroupCache::default(), gate, priority, patience })
+    }
+
+    /// The same client as a daemon uses it: within a budget, and turned away when there is no room soon. What is turned away
+    /// was not sent; its error is a [`OktaErrorKind::RateLimited`] without a status.
+    pub fn through(self, gate: Gate) -> Self {
+        Self { gate, patience: PATIENCE, ..self }
+    }
+
+    /// The same client, asking for something that matters more or less.
+    pub fn with(&self, priority: Priority) -> Self {
+        Self { priority, ..self.clone() }
+    }
+
+    /// The same client, waiting for its turn as long as it takes.
+    pub fn patiently(&self) -> Self {
+        Self { patience: Patience::Endless, ..self.clone() }
+    }
+
+    /// The org's budget.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The org's address.
@@ -190,6 +223,7 @@ impl OktaClient {
     /// Sends a request once and hears what its headers say.
     async fn attempt(&self, method: &Method, url: &Url, body: Option<&Value>) -> Result<Sent, OktaError> {
         let mut exchange = Exchange { method: method_name(method), path: url.path().to_owned(), ..Exchange::default() };
+        let mut turn = self.turn(method, url, &exchange).await?;
         let pass = match self.auth.pass(method, url).await {
             Ok(pass) => pass,
             Err(error) => return Err(OktaError::no_credential(exchange, error)),
@@ -205,11 +239,19 @@ impl OktaClient {
         if let Some(body) = body {
             request = request.json(body);
         }
+        turn.leaves();
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Err(OktaError::from_send(exchange, error)),
+            Err(error) => {
+                let error = OktaError::from_send(exchange, error);
+                if error.kind == OktaErrorKind::Connect {
+                    turn.stayed();
+                }
+                return Err(error);
+            }
         };
         read_headers(&mut exchange, &response);
+        turn.answered(Reply { status: response.status().as_u16(), headers: exchange.rate, date: exchange.date });
         self.auth.answered(&pass, response.status(), response.headers());
         debug!(
             okta.method = exchange.method,
@@ -219,6 +261,13 @@ impl OktaClient {
             "Okta answered",
         );
         Ok(Sent { exchange, response, pass })
+    }
+
+    /// Waits until the budget lets the request go.
+    async fn turn(&self, method: &Method, url: &Url, exchange: &Exchange) -> Result<Turn, OktaError> {
+        let bucket = Bucket::of(method, url.path());
+        let turn = self.gate.pass(bucket, self.priority, self.patience).await;
+        turn.map_err(|away| OktaError::turned_away(exchange.clone(), away.wait))
     }
 
     /// Reads pages of objects until they end or `max` objects are there; more is an error, because deciding on a part

@@ -177,6 +177,16 @@ impl OktaError {
         Self { kind: OktaErrorKind::ForeignNext, exchange: Box::new(exchange), source: Some(Cause::Foreign(error)) }
     }
 
+    /// A request for which our share of the rate limit has no room now; it did not leave. `wait`: when it has.
+    pub(super) fn turned_away(exchange: Exchange, wait: Duration) -> Self {
+        Self::new(OktaErrorKind::RateLimited(Wait::Until(wait)), exchange)
+    }
+
+    /// Whether the request was held back for the sake of our share of the rate limit.
+    pub fn is_turned_away(&self) -> bool {
+        self.exchange.status.is_none() && matches!(self.kind, OktaErrorKind::RateLimited(_))
+    }
+
     /// No credential.
     pub(super) fn no_credential(exchange: Exchange, error: AuthError) -> Self {
         let kind = match error.passing() {
@@ -362,6 +372,9 @@ impl fmt::Display for Told<'_> {
             K::Connect => f.write_str(" did not leave for `okta.org_url`")?,
             K::Timeout => f.write_str(" was not answered in time; `okta.timeout` bounds it")?,
             K::ConnectionLost => f.write_str(" was not answered: the connection broke after sending")?,
+            K::RateLimited(_) if status.is_none() => {
+                f.write_str(" did not leave: our share of Okta's rate limit is used up")?
+            }
             K::NoCredential | K::NoTokenYet { .. } => f.write_str(" did not leave")?,
             K::ForeignNext => f.write_str(" was answered with a page link that is not followed")?,
             K::BadParameters => {}
@@ -387,6 +400,9 @@ impl fmt::Display for Told<'_> {
             K::Forbidden => write!(f, "; {}", Needs { method, path }),
             K::GrantedByGroup => f.write_str("; a group grants this access: take the user out of the group instead"),
             K::WrongStatus => f.write_str("; the user's status does not allow it"),
+            K::RateLimited(Wait::Until(wait)) if status.is_none() => {
+                write!(f, "; it goes out in some {} s", wait.as_secs().saturating_add(1))
+            }
             K::RateLimited(Wait::Until(wait)) => {
                 write!(f, "; the rate limit opens again in {}", humantime::format_duration(*wait))
             }
