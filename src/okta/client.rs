@@ -204,9 +204,16 @@ impl OktaClient {
                 body.clear();
             }
             let error = OktaError::from_answer(exchange, &body);
-            match refused.filter(|_| error.kind == OktaErrorKind::Unauthorized) {
-                Some(headers) if self.auth.refused(&pass, &headers, &mut tried).await => {}
-                _ => return Err(error),
+            let Some(headers) = refused.filter(|_| error.kind == OktaErrorKind::Unauthorized) else {
+                return Err(error);
+            };
+            match self.auth.refused(&pass, &headers, &mut tried).await {
+                Ok(true) => {}
+                Ok(false) => return Err(error),
+                Err(why) => {
+                    let Exchange { method, path, .. } = *error.exchange;
+                    return Err(OktaError::no_credential(Exchange { method, path, ..Exchange::default() }, why));
+                }
             }
         }
     }
@@ -536,12 +543,12 @@ mod tests {
             Ok(Pass::plain(value))
         }
 
-        async fn refused(&self, _: &Pass, _: &HeaderMap, tried: &mut Tried) -> bool {
+        async fn refused(&self, _: &Pass, _: &HeaderMap, tried: &mut Tried) -> Result<bool, AuthError> {
             if std::mem::replace(&mut tried.renewed, true) {
-                return false;
+                return Ok(false);
             }
             self.0.fetch_add(1, Ordering::SeqCst);
-            true
+            Ok(true)
         }
     }
 
