@@ -20,11 +20,14 @@ use crate::config::values::{Interval, StartFrom};
 use crate::halt::{self, Point};
 use crate::model::event::SOURCE_OKTA;
 use crate::model::ids::StreamId;
+use crate::model::outcome::Reason;
 use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::logs::{LogQuery, PageHead, clamp_since, next_limit, with_limit};
 use crate::okta::rate::Wait;
 use crate::okta::{Bucket, OktaClient, Priority};
-use crate::store::{NewStream, PageCommit, PageCounts, Quarantined, StoreError, Stream, StreamKind, StreamState};
+use crate::store::{
+    NewStream, PageCommit, PageCounts, Quarantined, Standstill, StoreError, Stream, StreamKind, StreamState,
+};
 
 /// How long a poller waits before it asks again after an error that passes by itself.
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
@@ -65,11 +68,19 @@ struct Problem {
     gist: String,
     /// The sentence for people.
     words: String,
+    /// Whether it stays so until a person does something.
+    for_a_person: bool,
 }
 
 impl Problem {
     fn of(error: &OktaError) -> Self {
-        Self { gist: error.gist(), words: error.to_failure().detail }
+        let passing = error.auth().is_some_and(|error| error.passing().is_some());
+        let for_a_person = !passing && matches!(error.reason(), Reason::Unauthorized | Reason::Forbidden);
+        Self { gist: error.gist(), words: error.to_failure().detail, for_a_person }
+    }
+
+    fn standstill(&self) -> Standstill {
+        Standstill { words: self.words.clone(), for_a_person: self.for_a_person }
     }
 }
 
@@ -158,7 +169,7 @@ impl Poller {
                 Err(Interrupted::TooLarge(error)) => self.ask_for_less(error).await,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
-                    self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await
+                    self.pause_for(Problem { gist: error.to_string(), words, for_a_person: false }, PASSING).await
                 }
                 Err(Interrupted::Store(error)) => self.handle_store(error).await,
             };
@@ -503,11 +514,12 @@ impl Poller {
         if self.problem.as_ref().is_none_or(|told| told.gist != problem.gist) {
             let words = &problem.words;
             warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
-            let told =
-                self.engine.store.set_stream_problem(self.id, Some(words.clone()), self.engine.clock.now()).await;
-            if let Err(error) = told {
-                warn!("{error}");
-            }
+            let now = self.engine.clock.now();
+            let told = match self.kind {
+                StreamKind::Live => self.engine.store.set_standstill(Some(problem.standstill()), now).await,
+                StreamKind::Backfill => self.engine.store.set_stream_problem(self.id, Some(words.clone()), now).await,
+            };
+            note(told);
             self.engine.pulse.problem(words);
             self.problem = Some(problem);
         }
@@ -589,20 +601,28 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             },
             Err(error) => Err(error),
         };
-        let error = match answer {
-            Ok(head) => return Some(head.date),
-            Err(error) => error,
-        };
         use OktaErrorKind::{BadRequest, FilterRefused, ForeignNext};
-        if let (BadRequest | FilterRefused | ForeignNext, Some(date)) = (error.kind, error.exchange.date) {
-            return Some(date);
-        }
+        let date = match &answer {
+            Ok(head) => Some(head.date),
+            Err(error) if matches!(error.kind, BadRequest | FilterRefused | ForeignNext) => error.exchange.date,
+            Err(_) => None,
+        };
+        let error = match (date, answer) {
+            (None, Err(error)) => error,
+            (date, _) => {
+                if told.is_some() {
+                    note(engine.store.set_standstill(None, engine.clock.now()).await);
+                }
+                return date;
+            }
+        };
         attempt += 1;
-        let Problem { gist, words } = Problem::of(&error);
-        if told.as_ref() != Some(&gist) {
-            warn!("the log cannot be read yet: {words}");
-            engine.pulse.problem(&words);
-            told = Some(gist);
+        let problem = Problem::of(&error);
+        if told.as_ref() != Some(&problem.gist) {
+            warn!("the log cannot be read yet: {}", problem.words);
+            engine.pulse.problem(&problem.words);
+            note(engine.store.set_standstill(Some(problem.standstill()), engine.clock.now()).await);
+            told = Some(problem.gist);
         }
         let for_a_person = matches!(error.kind, OktaErrorKind::Unauthorized | OktaErrorKind::Forbidden);
         let schedule = if for_a_person { FOR_A_PERSON } else { PASSING };
@@ -610,6 +630,13 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             () = tokio::time::sleep(schedule.pause(attempt, "start")) => {}
             () = stop.cancelled() => return None,
         }
+    }
+}
+
+/// What `status` is not told is no harm.
+fn note(told: Result<(), StoreError>) {
+    if let Err(error) = told {
+        warn!("{error}");
     }
 }
 

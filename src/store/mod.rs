@@ -49,7 +49,7 @@ pub use people::{PersonChange, PersonError};
 pub use prune::{Keep, OKTA_KEEPS, Pruned};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
-    StatusSnapshot, StreamRow,
+    Standstill, StatusSnapshot, StreamRow,
 };
 pub use trips::{LetGo, TripRow, Tripped};
 
