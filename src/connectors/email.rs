@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Mailboxes, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters, TlsVersion};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Message, transport};
@@ -29,7 +29,7 @@ use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, requi
 use crate::config::secret::LiveSecret;
 use crate::config::{EmailConfig, MailTls};
 use crate::guard::Cleared;
-use crate::http::{self, Network};
+use crate::http::{self, Network, Trouble};
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -84,11 +84,12 @@ impl std::fmt::Debug for Mailer {
 }
 
 impl Mailer {
-    /// Takes the `[email]` section and its secret, and reads the system's certificates. Nothing is sent.
+    /// Takes the `[email]` section and its secret, and reads the system's certificates. Nothing is sent. Mail goes to the
+    /// server directly: proxies lead to web services only. TLS is 1.2 or 1.3.
     ///
     /// # Errors
     /// When `from` is no address, `username` and `password` are not both there, or `tls = "none"` would leave this machine.
-    pub fn new(config: &EmailConfig, password: Option<LiveSecret>, _network: &Network) -> Result<Self, SetupError> {
+    pub fn new(config: &EmailConfig, password: Option<LiveSecret>, network: &Network) -> Result<Self, SetupError> {
         let section = Service::Email.section();
         let invalid = |problem: &str| SetupError::invalid(section, problem);
         let from: Mailbox =
@@ -101,8 +102,12 @@ impl Mailer {
             _ => return Err(invalid("`username` and `password` belong together")),
         };
         let parameters = || {
-            TlsParameters::new(config.host.clone())
-                .map_err(|_| invalid("no TLS can be set up; look at `host` and the certificates of this machine"))
+            let mut builder = TlsParameters::builder(config.host.clone()).set_min_tls_version(TlsVersion::Tlsv12);
+            let wrong = |_| invalid("no TLS can be set up; look at `host` and the certificates of this machine");
+            for authority in network.authorities() {
+                builder = builder.add_root_certificate(Certificate::from_der(authority.to_vec()).map_err(wrong)?);
+            }
+            builder.build().map_err(wrong)
         };
         let (tls, default_port) = match config.tls {
             MailTls::Starttls => (Protection::Starttls(parameters()?), transport::smtp::SUBMISSION_PORT),
@@ -176,7 +181,7 @@ impl Mailer {
     }
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, Outcome> {
-        let unreachable = |error| self.failed("connecting", &error, false);
+        let unreachable = |error| self.unreachable("connecting", &error);
         let wrapped = match &self.tls {
             Protection::Wrapped(parameters) => Some(parameters.clone()),
             Protection::Starttls(_) | Protection::None => None,
@@ -190,7 +195,7 @@ impl Mailer {
             connection
                 .starttls(parameters.clone(), &self.hello)
                 .await
-                .map_err(|error| self.failed("starting TLS", &error, false))?;
+                .map_err(|error| self.unreachable("starting TLS", &error))?;
         }
         Ok(connection)
     }
@@ -248,6 +253,17 @@ impl Mailer {
         text_sent.store(true, Ordering::Relaxed);
         connection.message(&text).await.map_err(|error| self.failed("sending the mail", &error, true))?;
         Ok(())
+    }
+
+    /// The outcome when there is no connection to lead a conversation on, or no TLS.
+    fn unreachable(&self, step: &str, error: &transport::smtp::Error) -> Outcome {
+        match Trouble::of_chain(error) {
+            Some(trouble) if !(error.is_permanent() || error.is_transient()) => {
+                let words = format!("{step} at {}:{}: {trouble}", self.host, self.port);
+                Outcome::Transient(Failure::new(reason_of(error, false), words))
+            }
+            _ => self.failed(step, error, false),
+        }
     }
 
     /// The outcome of an error of the conversation. An answer of the server is certain; anything else is certain only

@@ -71,7 +71,7 @@ pub struct ServiceNow {
 #[derive(Debug)]
 enum Login {
     Basic { username: String, password: Held },
-    OAuth(OAuth),
+    OAuth(Box<OAuth>),
 }
 
 #[derive(Debug)]
@@ -140,7 +140,12 @@ impl ServiceNow {
                     (None, None) => None,
                     _ => return Err(SetupError::invalid(section, "`username` and `password` belong together")),
                 };
-                Login::OAuth(OAuth { client_id: client_id.clone(), client_secret, user, token: Mutex::new(None) })
+                Login::OAuth(Box::new(OAuth {
+                    client_id: client_id.clone(),
+                    client_secret,
+                    user,
+                    token: Mutex::new(None),
+                }))
             }
             (None, None, Some(username), Some(password)) => Login::Basic { username: username.clone(), password },
             _ => {
@@ -150,8 +155,8 @@ impl ServiceNow {
                 ));
             }
         };
-        let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+        let http = http::client(section, &base, config.timeout, network)
+            .map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
         Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
     }
@@ -488,6 +493,8 @@ mod tests {
             password: None,
             client_id: None,
             client_secret: None,
+            client_certificate: None,
+            client_key: None,
             table: "incident".to_owned(),
             timeout: Duration::from_secs(20),
         }

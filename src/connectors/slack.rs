@@ -91,7 +91,7 @@ impl Slack {
                 let api = service_url(section, "api_url", &config.api_url)?;
                 let method = |name| api.join(name).map_err(|_| invalid("`api_url` cannot be the start of an address"));
                 let (post_message, auth_test) = (method("chat.postMessage")?, method("auth.test")?);
-                let http = http::client(&api, config.timeout, network)
+                let http = http::client(section, &api, config.timeout, network)
                     .map_err(|source| SetupError::Client { section, source })?;
                 Way::Bot(Bot { http, post_message, auth_test, token: Held::new(Service::Slack, "token", token) })
             }
@@ -402,7 +402,14 @@ mod tests {
     use super::*;
 
     fn config(base: &str) -> SlackConfig {
-        SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout: Duration::from_secs(20) }
+        SlackConfig {
+            token: None,
+            webhook_url: None,
+            client_certificate: None,
+            client_key: None,
+            api_url: format!("{base}/api"),
+            timeout: Duration::from_secs(20),
+        }
     }
 
     fn call(params: Value) -> Cleared<Call> {

@@ -105,7 +105,7 @@ fn open(
     network: &Network,
 ) -> Result<Door, SetupError> {
     let base = read(url.expose_secret())?;
-    let http = http::client(&base, timeout, network);
+    let http = http::client(service.section(), &base, timeout, network);
     String::from(base).zeroize();
     let http = http.map_err(|source| SetupError::Client { section: service.section(), source })?;
     Ok(Door { http, url })

@@ -75,7 +75,7 @@ pub(super) async fn check(
         &loaded.config,
         Arc::clone(&okta),
         app::service_secrets(&loaded.config, env)?,
-        &app::network(&loaded.config),
+        &app::network(&loaded.config, env)?,
     )?;
     let mut rows = Rows { tell, told: Vec::new(), over: Box::pin(tokio::time::sleep(PATIENCE)) };
     okta::ask(&mut rows, loaded, env, &okta).await?;
