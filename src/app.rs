@@ -3,6 +3,7 @@
 mod keeper;
 pub mod rights;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -303,6 +304,11 @@ pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, AppError> {
 
 /// The client of the org that a configuration names.
 pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppError> {
+    okta_client_with(loaded, env, rights::scopes(loaded))
+}
+
+/// The same with other scopes than those that the configuration needs; an API token has none.
+pub fn okta_client_with(loaded: &Loaded, env: &SecretEnv, scopes: BTreeSet<String>) -> Result<OktaClient, AppError> {
     let config = &loaded.config;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
     let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
@@ -317,7 +323,7 @@ pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppEr
                 key_id: config.okta.key_id.clone(),
                 algorithm: config.okta.algorithm,
                 dpop: config.okta.dpop,
-                scopes: rights::scopes(loaded),
+                scopes,
             };
             OAuth::new(&settings, app, Arc::new(Clock::start())).map(|oauth| Auth::new(Arc::new(oauth)))
         }

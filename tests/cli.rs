@@ -79,6 +79,7 @@ fn settings(scene: &Scene) -> insta::Settings {
     settings.add_filter(r"\b00[ug][0-9A-Za-z]{17}\b", "OKTA_ID");
     settings.add_filter(r"process \d+", "process PID");
     settings.add_filter(r"state file +[0-9.]+ [MG]iB.*", "state file  SIZE, oldest record AGE");
+    settings.add_filter(r"\d+ left in this one", "SOME left in this one");
     settings.add_filter(r"\d+(ms|s) ago", "JUST NOW");
     settings.add_filter(r"last good poll( +)now.*", "last good poll${1}JUST NOW");
     settings.add_filter(r"\breq\d+\b", "REQUEST");

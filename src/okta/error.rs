@@ -201,6 +201,14 @@ impl OktaError {
         self.exchange.status
     }
 
+    /// Why there was no credential, if that is what went wrong.
+    pub fn auth(&self) -> Option<&AuthError> {
+        match &self.source {
+            Some(Cause::Auth(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What stays the same when the same thing goes wrong again, unlike the words, which name the request and the wait.
     pub fn gist(&self) -> String {
         let kind = match self.kind {
