@@ -11,6 +11,7 @@ use super::table::{self, Format, plural};
 use super::{Exit, runtime, tell_problems, terminal};
 use crate::app;
 use crate::config::load::{self, Loaded};
+use crate::config::playtest;
 use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
 use crate::connectors::Service;
@@ -57,6 +58,9 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(problems) => return tell_wrong(&problems, arguments.format),
     };
+    if let Err(problems) = playtest::compile(&loaded) {
+        return tell_wrong(&problems, arguments.format);
+    }
     let found = Found::of(&loaded);
     match arguments.format {
         Format::Json => table::json(&found)?,

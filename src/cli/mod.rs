@@ -22,6 +22,8 @@ mod simulate;
 mod status;
 mod table;
 pub mod terminal;
+mod test;
+mod verdict;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -70,6 +72,7 @@ enum Command {
     Run(run::Arguments),
     Demo(demo::Arguments),
     Check(check::Arguments),
+    Test(test::Arguments),
     Simulate(simulate::Arguments),
     Backfill(backfill::Arguments),
     Backup(backup::Arguments),
@@ -113,6 +116,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Run(arguments) => run::run(&config, arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&config, &arguments),
+        Command::Test(arguments) => test::run(&config, &arguments),
         Command::Simulate(arguments) => simulate::run(&config, &arguments),
         Command::Backfill(arguments) => backfill::run(&config, &arguments),
         Command::Backup(arguments) => backup::run(&config, &arguments),

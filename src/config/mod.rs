@@ -9,6 +9,7 @@ mod duration;
 mod example;
 pub mod load;
 mod path;
+pub mod playtest;
 pub mod problem;
 pub mod secret;
 pub mod values;
@@ -24,6 +25,7 @@ use url::Url;
 
 use crate::model::action::InDoubt;
 use crate::store::Keep;
+use playtest::TestConfig;
 use secret::SecretSource;
 use values::{Expiry, Interval, StartFrom, ValueError};
 
@@ -64,6 +66,9 @@ pub struct Config {
     /// The playbooks, in file order; `playbooks.d/*.toml` adds more.
     #[serde(default, rename = "playbook")]
     pub playbooks: Vec<PlaybookConfig>,
+    /// What the playbooks are meant to do; for `okta-responder test`.
+    #[serde(default, rename = "test")]
+    pub tests: Vec<TestConfig>,
 }
 
 impl Config {
