@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use jiff::Timestamp;
 
+use super::inbox;
 use super::moment::Moment;
 use super::rehearsal::{self, Rehearsal, StepState};
 use super::table::{self, Format, cut};
@@ -33,16 +34,30 @@ const MAX_SHOWN: usize = 4000;
 /// Facts that need a request are not asked for; a step that needs one says so. Give them in a file:
 /// {"user": {"login": "ann@example.com", "status": "ACTIVE"}, "manager": null, "groups": ["Staff"], "user_risk": "HIGH",
 /// "steps": {"incident": {"state": "failed", "error": "…"}}}. Steps that are not told of are taken to succeed.
+///
+/// With --from-inbox the events are those of the state file, read beside a running daemon, and what is told is how this
+/// configuration would have decided otherwise: steps that would be new, gone, filled with other parameters, refused. The
+/// facts are those that were fetched then; what was not asked for then is said to be unknown.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder simulate --event event.json\n  \
     okta-responder simulate --event event.json --facts facts.json\n  \
-    okta-responder simulate --event - < events.jsonl\n\n\
+    okta-responder simulate --event - < events.jsonl\n  \
+    okta-responder --config new.toml simulate --from-inbox 1000 --only-differences\n\n\
     Exit codes: 0 told; 1 a step or a condition would fail, or something in the file is no event; 64 usage; 78 the \
     configuration is wrong.")]
 pub(super) struct Arguments {
     /// The events; - reads standard input
-    #[arg(long, value_name = "FILE")]
-    event: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_inbox")]
+    event: Option<PathBuf>,
+    /// The newest N events of the state file instead, 0 for all: what would differ from what was done
+    #[arg(long, value_name = "N", conflicts_with_all = ["event", "facts", "now"])]
+    from_inbox: Option<usize>,
+    /// Of those only events published at or after this time (RFC 3339, or 36h before now)
+    #[arg(long, value_name = "TIME", requires = "from_inbox")]
+    since: Option<Moment>,
+    /// Of those tell only the events for which something differs
+    #[arg(long, requires = "from_inbox")]
+    only_differences: bool,
     /// What Okta would answer about the user
     #[arg(long, value_name = "FILE")]
     facts: Option<PathBuf>,
@@ -56,8 +71,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let loaded = load_config(file)?;
-    let text = read(&arguments.event)?;
-    let name = arguments.event.display();
+    let Some(source) = &arguments.event else {
+        let most = arguments.from_inbox.unwrap_or_default();
+        let since = arguments.since.map(|since| since.at(now()));
+        return inbox::run(&loaded, most, since, arguments.only_differences, arguments.format);
+    };
+    let text = read(source)?;
+    let name = source.display();
     let records = given::records(&text).with_context(|| format!("{name} holds no events"))?;
     let given = match &arguments.facts {
         None => GivenFacts::default(),

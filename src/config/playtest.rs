@@ -15,7 +15,7 @@ use super::duration;
 use crate::model::risk::RiskLevel;
 use crate::playbook::given::GivenStep;
 
-pub(crate) use compile::{json_of, parts};
+pub(crate) use compile::parts;
 pub use compile::{Expected, Playtest, compile};
 
 /// `[[test]]`

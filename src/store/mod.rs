@@ -16,6 +16,7 @@ mod journal;
 mod ledger;
 mod lock;
 mod migrate;
+mod past;
 mod people;
 mod prune;
 mod status;
@@ -45,6 +46,7 @@ pub use integrity::{LastStop, Restored, check_file};
 pub use journal::{Anchor, Hash, JournalRow, Stretch, hex, seal};
 pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunContext, SiblingState};
 pub use lock::{Holder, InstanceLock, LockError};
+pub use past::{Past, PastAction, PastRun};
 pub use people::{PersonChange, PersonError};
 pub use prune::{Keep, OKTA_KEEPS, Pruned};
 pub use status::{

@@ -455,7 +455,7 @@ fn json_of_table(table: &toml::Table) -> Value {
 }
 
 /// The same value in JSON; moments are texts.
-pub(crate) fn json_of(value: &toml::Value) -> Value {
+fn json_of(value: &toml::Value) -> Value {
     match value {
         toml::Value::String(text) => json!(text),
         toml::Value::Integer(number) => json!(number),
