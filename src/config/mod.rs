@@ -24,6 +24,8 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::model::action::InDoubt;
+use crate::okta::auth::Dpop;
+use crate::okta::auth::key::Algorithm;
 use crate::store::Keep;
 use playtest::TestConfig;
 use secret::SecretSource;
@@ -113,8 +115,19 @@ pub struct OktaConfig {
     /// Where people look at the admin console; links in messages start with it. Default: `org_url` with `-admin` for
     /// hosts of Okta, else `org_url`.
     pub admin_url: Option<String>,
-    /// The SSWS API token.
-    pub token: SecretSource,
+    /// The SSWS API token; or `client_id` and `private_key`.
+    pub token: Option<SecretSource>,
+    /// The service app that signs in, by OAuth 2.0 client credentials.
+    pub client_id: Option<String>,
+    /// Its private key: PEM or JWK.
+    pub private_key: Option<SecretSource>,
+    /// The name under which Okta knows the key. Default: a JWK's own, else none.
+    pub key_id: Option<String>,
+    /// How assertions are signed. Default: a JWK's own, else RS256 or what goes with the curve.
+    pub algorithm: Option<Algorithm>,
+    /// Whether tokens are bound to a key that the daemon makes.
+    #[serde(default)]
+    pub dpop: Dpop,
     /// The bound on one request.
     #[serde(default = "defaults::okta_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
@@ -124,6 +137,31 @@ pub struct OktaConfig {
     /// The linked object that names a user's manager, asked when the profile has no `managerId`. Empty: not asked.
     #[serde(default = "defaults::manager_link")]
     pub manager_link: String,
+}
+
+/// How the daemon signs in to Okta.
+#[derive(Debug, Clone, Copy)]
+pub enum SignIn<'c> {
+    /// By an API token.
+    Token(&'c SecretSource),
+    /// As a service app.
+    Service {
+        /// Its id.
+        client_id: &'c str,
+        /// Where its key is.
+        private_key: &'c SecretSource,
+    },
+}
+
+impl OktaConfig {
+    /// How the daemon signs in; `None` when there is no way or more than one, which a configuration that was loaded has not.
+    pub fn sign_in(&self) -> Option<SignIn<'_>> {
+        match (&self.token, &self.client_id, &self.private_key) {
+            (Some(token), None, None) => Some(SignIn::Token(token)),
+            (None, Some(client_id), Some(private_key)) => Some(SignIn::Service { client_id, private_key }),
+            _ => None,
+        }
+    }
 }
 
 /// `[poll]`

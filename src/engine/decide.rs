@@ -25,6 +25,7 @@ use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};
 use crate::model::risk::Risk;
+use crate::okta::Priority;
 use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Playbook, Step, plan};
 use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
@@ -339,7 +340,9 @@ impl Case {
             gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await?;
             let (since, most) = (self.pending.received, engine.settings.give_up_after);
             let patience = gather::Patience::since(since, most, self.pending.postponed, engine.clock.now());
-            gather::fetch(engine, &mut self.facts, open, user.as_deref(), patience).await?;
+            let priority = if self.pending.backfill.is_some() { Priority::Backfill } else { Priority::Enrichment };
+            let wanted = gather::Wanted { facts: open, priority };
+            gather::fetch(engine, &mut self.facts, wanted, user.as_deref(), patience).await?;
         }
         Ok(())
     }

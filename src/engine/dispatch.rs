@@ -28,6 +28,7 @@ use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
+use crate::okta::Priority;
 use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Condition, Playbook, Step, plan};
 use crate::store::{
@@ -499,8 +500,9 @@ async fn look(
                 debug!(action.id = action.id.0, facts = %open, "facts are fetched");
                 let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
                 let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
+                let wanted = gather::Wanted { facts: open, priority: Priority::Enrichment };
                 let fetched = match ours {
-                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), patience).await,
+                    Ok(()) => gather::fetch(engine, facts, wanted, user.as_deref(), patience).await,
                     Err(later) => Err(later),
                 };
                 if let Err(later) = fetched {

@@ -22,7 +22,8 @@ use crate::model::event::SOURCE_OKTA;
 use crate::model::ids::StreamId;
 use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::logs::{LogQuery, PageHead, clamp_since, next_limit, with_limit};
-use crate::okta::rate::{Pace, Wait};
+use crate::okta::rate::Wait;
+use crate::okta::{Bucket, OktaClient, Priority};
 use crate::store::{NewStream, PageCommit, PageCounts, Quarantined, StoreError, Stream, StreamKind, StreamState};
 
 /// How long a poller waits before it asks again after an error that passes by itself.
@@ -32,8 +33,6 @@ const FOR_A_PERSON: Schedule = Schedule { initial: Duration::from_secs(30), max:
 /// How often the cursor of a stream that has nothing new is written, so that an idle daemon does not commit every second.
 /// A restart goes back by the overlap, which is far more.
 const IDLE_COMMIT: SignedDuration = SignedDuration::from_secs(10);
-/// The share of our share of the budget that backfills leave to the live stream.
-const LEFT_TO_LIVE: f64 = 0.2;
 
 /// Reads one stream until it ends or the daemon stops.
 pub struct Poller {
@@ -54,6 +53,10 @@ pub struct Poller {
     full: bool,
     failures: u32,
     problem: Option<Problem>,
+    /// The org, asked with the priority of the stream.
+    okta: OktaClient,
+    /// When this stream asked last.
+    last_asked: Option<Duration>,
 }
 
 /// What keeps a stream from going on.
@@ -121,8 +124,13 @@ impl Poller {
     }
 
     fn of(engine: Arc<Engine>, stop: CancellationToken, stream: Stream) -> Self {
+        let priority = match stream.kind {
+            StreamKind::Live => Priority::Live,
+            StreamKind::Backfill => Priority::Backfill,
+        };
         Self {
             limit: engine.settings.page_size,
+            okta: engine.okta.with(priority),
             engine,
             stop,
             id: stream.id,
@@ -136,6 +144,7 @@ impl Poller {
             full: false,
             failures: 0,
             problem: None,
+            last_asked: None,
         }
     }
 
@@ -189,7 +198,7 @@ impl Poller {
                         break false;
                     }
                     tokio::select! {
-                        head = self.engine.okta.fetch_page(&url) => head,
+                        head = self.okta.fetch_page(&url) => head,
                         () = self.stop.cancelled() => break false,
                     }
                 }
@@ -201,7 +210,6 @@ impl Poller {
                     return Err(Interrupted::Okta(error));
                 }
             };
-            self.heard(&head);
             // A backfill ends where Okta names no next page; the live stream then asks the same URL again.
             let last = self.until.is_some() && head.next.is_none();
             let linked = head.next.is_some();
@@ -212,7 +220,7 @@ impl Poller {
                 && self.limit == self.engine.settings.page_size
                 && self.may_ask_now()
             {
-                let okta = Arc::clone(&self.engine.okta);
+                let okta = self.okta.clone();
                 self.sent();
                 let next = self.page_url(&next);
                 ahead = Some(tokio::spawn(async move { okta.fetch_page(&next).await }));
@@ -314,7 +322,7 @@ impl Poller {
     }
 
     /// Waits until the budget allows the next request. `false` when the daemon stops.
-    async fn wait_for_turn(&self) -> bool {
+    async fn wait_for_turn(&mut self) -> bool {
         loop {
             let wait = self.next_turn();
             if wait.is_zero() {
@@ -328,43 +336,37 @@ impl Poller {
         }
     }
 
+    /// How long to wait before the next request: the budget first, and for the live stream its pace.
     fn next_turn(&self) -> Duration {
-        let now = self.engine.clock.elapsed();
-        let pace = if self.full || self.kind == StreamKind::Backfill { Pace::CatchUp } else { Pace::Steady };
-        let budgets = self.engine.budgets();
-        let mut wait = budgets.logs.next_at(now, pace);
-        if self.kind == StreamKind::Backfill {
-            wait = wait.max(budgets.backfill.next_at(now, pace));
-        } else if let (Interval::Every(interval), false) = (&self.engine.settings.interval, self.full) {
-            let since_last = budgets.last_live.map_or(*interval, |last| now.saturating_sub(last));
-            wait = wait.max(interval.saturating_sub(since_last));
+        let gate = self.okta.gate();
+        match self.kind {
+            StreamKind::Backfill => gate.opens_in(Bucket::Logs, Priority::Backfill),
+            StreamKind::Live => {
+                let open = gate.opens_in(Bucket::Logs, Priority::Live);
+                if self.full { open } else { open.max(self.paced(gate.steady_gap())) }
+            }
         }
-        wait
+    }
+
+    /// What is left of the time between two polls that have nothing to catch up with.
+    fn paced(&self, steady: Duration) -> Duration {
+        let gap = match self.engine.settings.interval {
+            Interval::Auto => steady,
+            Interval::Every(interval) => steady.max(interval),
+        };
+        let passed = self.last_asked.map_or(gap, |last| self.engine.clock.elapsed().saturating_sub(last));
+        gap.saturating_sub(passed)
     }
 
     fn may_ask_now(&self) -> bool {
         self.next_turn().is_zero()
     }
 
-    fn sent(&self) {
-        let now = self.engine.clock.elapsed();
-        let mut budgets = self.engine.budgets();
-        budgets.logs.sent(now);
-        match self.kind {
-            StreamKind::Backfill => budgets.backfill.sent(now),
-            StreamKind::Live => {
-                budgets.last_live = Some(now);
-                self.engine.pulse.tick(Beat::Poller);
-            }
+    fn sent(&mut self) {
+        self.last_asked = Some(self.engine.clock.elapsed());
+        if self.kind == StreamKind::Live {
+            self.engine.pulse.tick(Beat::Poller);
         }
-    }
-
-    fn heard(&self, head: &PageHead) {
-        let Some(rate) = &head.rate else { return };
-        let now = self.engine.clock.elapsed();
-        let mut budgets = self.engine.budgets();
-        budgets.logs.heard(rate, head.date, now);
-        budgets.backfill.heard(rate, head.date, now);
     }
 
     /// A page went well: whatever was the matter is over.
@@ -396,6 +398,8 @@ impl Poller {
                 self.engine.refuse_server_filter();
                 self.restart(String::new()).await?;
             }
+            // Somebody else of ours was quicker: nothing is the matter.
+            OktaErrorKind::RateLimited(Wait::Until(wait)) if error.is_turned_away() => self.sleep(wait).await,
             OktaErrorKind::RateLimited(Wait::Until(wait)) => {
                 self.show(Problem::of(&error)).await;
                 self.full = false;
@@ -611,11 +615,6 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
 
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map(ToString::to_string).unwrap_or_default()
-}
-
-/// The budget of backfills: what is left of our share when the live stream has its part.
-pub(super) fn backfill_share(share: f64) -> f64 {
-    share * (1.0 - LEFT_TO_LIVE)
 }
 
 #[cfg(test)]

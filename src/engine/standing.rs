@@ -93,15 +93,17 @@ impl Reader {
 
 /// Reads a user as far as the guard's lists ask for him. Who does not exist needs no protection.
 async fn standing(engine: &Engine, name: &str) -> Result<Standing, OktaError> {
-    let Some(user) = engine.okta.user(name).await? else { return Ok(Standing::default()) };
+    // A remediation waits for this, and no other one is held up by it.
+    let okta = engine.okta.patiently();
+    let Some(user) = okta.user(name).await? else { return Ok(Standing::default()) };
     let (groups, roles) = engine.guard.reads();
     let mut standing = Standing { login: user.login, ..Standing::default() };
     if groups {
-        let groups = engine.okta.user_groups(&user.id).await?;
+        let groups = okta.user_groups(&user.id).await?;
         standing.groups = groups.into_iter().flat_map(|group| [group.name, group.id]).collect();
     }
     if roles {
-        let roles = engine.okta.user_roles(&user.id).await?;
+        let roles = okta.user_roles(&user.id).await?;
         let names = |role: crate::okta::users::AdminRole| [Some(role.kind), role.label, role.role];
         standing.roles = roles.into_iter().flat_map(names).flatten().collect();
     }

@@ -5,10 +5,15 @@
 
 pub mod apps;
 pub mod auth;
+pub mod bucket;
+pub mod budget;
 pub mod client;
+mod crowd;
 pub mod error;
+pub mod gate;
 pub mod groups;
 pub mod logs;
+mod meter;
 pub mod page;
 pub mod path;
 pub mod rate;
@@ -16,8 +21,10 @@ pub mod rights;
 pub mod users;
 
 pub use auth::Auth;
+pub use bucket::{Bucket, Priority};
 pub use client::{Answer, OktaClient, OktaSettings};
 pub use error::{OktaError, OktaErrorKind};
+pub use gate::Gate;
 pub use path::ApiPath;
 
 #[cfg(test)]
