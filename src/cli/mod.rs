@@ -20,6 +20,7 @@ mod rehearsal;
 mod replay;
 mod run;
 mod runs;
+mod schema;
 mod simulate;
 mod status;
 mod table;
@@ -86,6 +87,7 @@ enum Command {
     Resume(pause::ResumeArguments),
     Cursor(cursor::Arguments),
     Export(export::Arguments),
+    Schema(schema::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -130,6 +132,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Resume(arguments) => pause::resume(&config, &arguments),
         Command::Cursor(arguments) => cursor::run(&config, &arguments),
         Command::Export(arguments) => export::run(&config, &arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -136,11 +137,13 @@ fn load_and(file: &Path, more: impl Fn(&Config, &Reading) -> Vec<Problem>) -> Re
 }
 
 /// A file of `playbooks.d`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Playbooks {
+pub(super) struct Playbooks {
+    /// The playbooks.
     #[serde(default, rename = "playbook")]
     playbooks: Vec<PlaybookConfig>,
+    /// What they are meant to do; for `okta-responder test`.
     #[serde(default, rename = "test")]
     tests: Vec<TestConfig>,
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::duration;
@@ -19,7 +20,7 @@ pub(crate) use compile::parts;
 pub use compile::{Expected, Playtest, compile};
 
 /// `[[test]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestConfig {
     /// Unique; says what is expected.
@@ -27,6 +28,7 @@ pub struct TestConfig {
     /// Only this playbook is asked. Default: every one.
     pub playbook: Option<String>,
     /// The event as Okta sends it. `eventType` is enough; what else every event has is filled in.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub event: Option<toml::Table>,
     /// A file with the event as JSON, from where this file lies. Either this or `event`.
     pub event_file: Option<PathBuf>,
@@ -50,7 +52,7 @@ pub struct TestConfig {
 }
 
 /// `test.facts`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestFacts {
     /// The affected user. `id`, `login` and `name` are the event's where they are left out.
@@ -67,7 +69,7 @@ pub struct TestFacts {
 }
 
 /// `test.facts.user` and `test.facts.manager`: what is left out is null, as where Okta knows nothing.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PersonFacts {
     /// Okta's id.
@@ -90,11 +92,12 @@ pub struct PersonFacts {
     pub manager_id: Option<String>,
     /// The whole profile.
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub profile: toml::Table,
 }
 
 /// The words of [`RiskLevel`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum UserRisk {
     /// Low.
@@ -119,7 +122,7 @@ impl From<UserRisk> for RiskLevel {
 }
 
 /// `test.expect`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectConfig {
     /// The playbook, where several have a step of this name.
@@ -131,15 +134,17 @@ pub struct ExpectConfig {
     /// What becomes of it. Default: it is called for, whether it runs, awaits approval or is only observed.
     pub state: Option<ExpectedState>,
     /// Some of its final parameters. `{ contains = "…" }` takes a part of a text, or a list of parts.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub with: Option<toml::Table>,
     /// All of its final parameters, those that the event fills in among them.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub with_exactly: Option<toml::Table>,
     /// A part of the reason why it is refused, skipped or failed.
     pub why: Option<String>,
 }
 
 /// What is expected to become of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExpectedState {
     /// It runs without a person.

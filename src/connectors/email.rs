@@ -17,6 +17,7 @@ use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Message, transport};
 use secrecy::{ExposeSecret, SecretString};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -24,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::secret::Held;
 use super::wire::unauthorized;
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, shape};
 use crate::config::secret::LiveSecret;
 use crate::config::{EmailConfig, MailTls};
 use crate::guard::Cleared;
@@ -44,6 +45,7 @@ pub static SEND: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| MailParams::parse(params).map(drop),
+    schema: shape::<MailParams>,
     escape: |parameter| match parameter {
         "text" => Escape::Plain,
         "html" => Escape::Html,
@@ -325,7 +327,7 @@ fn reason_of(error: &transport::smtp::Error, text_sent: bool) -> Reason {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MailParams {
     to: Addresses,
@@ -336,7 +338,7 @@ struct MailParams {
 }
 
 /// One address or a list of them. A string is never divided at commas: a name from an event could add a recipient.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "an address or a list of addresses")]
 enum Addresses {
     One(String),

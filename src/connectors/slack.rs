@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -14,7 +15,7 @@ use url::Url;
 use super::secret::Held;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url, shape};
 use crate::config::SlackConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -34,6 +35,7 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| MessageParams::parse(params).map(drop),
+    schema: shape::<MessageParams>,
     escape: |parameter| match parameter {
         "text" | "blocks" => Escape::SlackMrkdwn,
         _ => Escape::Line,
@@ -263,7 +265,7 @@ struct Tested {
     error: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MessageParams {
     /// An id or `#name`; required with a bot token.
