@@ -117,6 +117,7 @@ fn every_command_explains_itself() {
         &["run"],
         &["demo"],
         &["check"],
+        &["test"],
         &["simulate"],
         &["backfill"],
         &["status"],
@@ -139,6 +140,7 @@ fn every_command_explains_itself() {
         &["cursor"],
         &["cursor", "show"],
         &["cursor", "reset"],
+        &["schema"],
         &["completions"],
         &["man"],
     ];

@@ -164,3 +164,6 @@ pub enum ExpectedState {
 fn yes() -> bool {
     true
 }
+
+#[cfg(test)]
+mod tests;
