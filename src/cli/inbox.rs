@@ -133,7 +133,8 @@ impl Summary {
 }
 
 fn in_numbers(counted: &[(u64, &str)], none: &str) -> String {
-    let told: Vec<_> = counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let told: Vec<_> =
+        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     if told.is_empty() { none.to_owned() } else { told.join(", ") }
 }
 
@@ -170,7 +171,9 @@ fn tell_step(step: &Step) -> io::Result<()> {
 }
 
 fn tell_parameter(change: Change, parameter: &Parameter) -> io::Result<()> {
-    let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), |value| cut(&value.to_string(), MAX_SHOWN));
+    let shown = |value: &Option<Value>| {
+        value.as_ref().map_or_else(|| "nothing".to_owned(), |value| cut(&value.to_string(), MAX_SHOWN))
+    };
     if change == Change::New {
         return terminal::line(format!("    {} = {}", parameter.name, shown(&parameter.now)));
     }

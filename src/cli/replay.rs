@@ -177,9 +177,8 @@ impl<'l> Replay<'l> {
             let run = past.runs.iter().find(|run| run.playbook == playbook.name);
             self.compare(playbook, past, run, event, &mut replayed.steps);
         }
-        let answered = |run: &&PastRun| {
-            self.loaded.playbooks.iter().filter(wants).any(|playbook| playbook.name == run.playbook)
-        };
+        let answered =
+            |run: &&PastRun| self.loaded.playbooks.iter().filter(wants).any(|playbook| playbook.name == run.playbook);
         for run in past.runs.iter().filter(|run| !answered(run)) {
             let why = if own { "its actor is one of [guard] own_ids" } else { "no playbook of this name answers it" };
             replayed.steps.extend(run.actions.iter().filter_map(|action| gone(run, action, Some(why))));
@@ -221,15 +220,18 @@ impl<'l> Replay<'l> {
             // What was refused because it had become too old by the time it was to be sent.
             let again = later.map(|at| self.rehearse(playbook, past, event, &given, at));
             let part = again.iter().flat_map(|run| &run.steps).find(|again| again.step == part.step).unwrap_or(part);
-            told.extend(self.compare_step(playbook, run, then, part).map(|step| Step {
-                action: Some(part.action.to_owned()),
-                ..step
-            }));
+            told.extend(
+                self.compare_step(playbook, run, then, part)
+                    .map(|step| Step { action: Some(part.action.to_owned()), ..step }),
+            );
         }
         let is_there = |action: &&PastAction| now.steps.iter().any(|part| part.step == action.step);
         if let Some(run) = run {
-            let why = now.why.as_deref().filter(|_| now.applies == Some(false)).unwrap_or("the playbook has no such step");
-            told.extend(run.actions.iter().filter(|action| !is_there(action)).filter_map(|one| gone(run, one, Some(why))));
+            let why =
+                now.why.as_deref().filter(|_| now.applies == Some(false)).unwrap_or("the playbook has no such step");
+            told.extend(
+                run.actions.iter().filter(|action| !is_there(action)).filter_map(|one| gone(run, one, Some(why))),
+            );
         }
     }
 
@@ -256,7 +258,8 @@ impl<'l> Replay<'l> {
         };
         match (before, now) {
             (Decided::Unknown, _) => {
-                let why = then.and_then(|then| then.error.clone()).unwrap_or_else(|| "it was not decided yet".to_owned());
+                let why =
+                    then.and_then(|then| then.error.clone()).unwrap_or_else(|| "it was not decided yet".to_owned());
                 Some(Step { change: Change::Unknown, why: Some(why), ..step })
             }
             (_, Decided::Unknown) => {
@@ -334,11 +337,8 @@ fn steps_then(run: &PastRun) -> Vec<(String, StepView)> {
         if run.observe {
             return StepView { state: "skipped".to_owned(), ..StepView::default() };
         }
-        let receipt: Receipt = action
-            .receipt
-            .clone()
-            .and_then(|receipt| serde_json::from_value(receipt).ok())
-            .unwrap_or_default();
+        let receipt: Receipt =
+            action.receipt.clone().and_then(|receipt| serde_json::from_value(receipt).ok()).unwrap_or_default();
         StepView {
             state: action.state.clone(),
             url: receipt.url,
@@ -372,6 +372,7 @@ fn all(then: Option<&Value>, part: &Part) -> Vec<Parameter> {
     let mut names: Vec<&String> = then.into_iter().chain(now).flat_map(serde_json::Map::keys).collect();
     names.sort_unstable();
     names.dedup();
-    let get = |params: Option<&serde_json::Map<String, Value>>, name: &String| params.and_then(|all| all.get(name)).cloned();
+    let get =
+        |params: Option<&serde_json::Map<String, Value>>, name: &String| params.and_then(|all| all.get(name)).cloned();
     names.into_iter().map(|name| Parameter { name: name.clone(), then: get(then, name), now: get(now, name) }).collect()
 }

@@ -46,7 +46,8 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let tests = playtest::compile(&loaded).map_err(|problems| wrong(&problems, "; no test was run"))?;
     if let Some(name) = arguments.names.iter().find(|name| !tests.iter().any(|test| test.name == **name)) {
         let meant = closest(name, tests.iter().map(|test| test.name.as_str()));
-        let hint = meant.map_or_else(|| "without a name all are run".to_owned(), |meant| format!("did you mean `{meant}`?"));
+        let hint =
+            meant.map_or_else(|| "without a name all are run".to_owned(), |meant| format!("did you mean `{meant}`?"));
         return Err(Exit::Usage.because(format!("there is no test `{name}`; {hint}")));
     }
     let links = app::links(&loaded.config)?;
@@ -141,7 +142,9 @@ fn tell_difference(difference: &Difference) -> io::Result<()> {
                 tell_value(&format!("    {name} = "), value)?;
             }
         }
-        (_, Some(Value::String(expected)), Some(Value::String(planned))) if (expected.clone() + planned).contains('\n') => {
+        (_, Some(Value::String(expected)), Some(Value::String(planned)))
+            if (expected.clone() + planned).contains('\n') =>
+        {
             for line in changed_lines(expected, planned) {
                 terminal::line(format!("    {line}"))?;
             }

@@ -1,5 +1,7 @@
 //! What a test expects, against what would be done. Pure.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,8 +24,8 @@ pub(super) struct Difference {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// What the condition reads, and what stands there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub reads: Vec<(String, Value)>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub reads: BTreeMap<String, Value>,
 }
 
 /// In which way it differs.
@@ -86,7 +88,7 @@ fn surplus(run: &Run, part: &Part) -> Difference {
     Difference {
         planned: Some(serde_json::json!({"action": part.action, "state": part.state, "with": part.params})),
         why: part.why.clone(),
-        reads: part.reads.clone(),
+        reads: part.reads.iter().cloned().collect(),
         ..difference(&run.playbook, &part.step, what)
     }
 }
@@ -97,11 +99,12 @@ fn judge_expected(expected: &Expected, run: &Run, found: &mut Vec<Difference>) {
         let why = run.why.clone().map(|why| format!("the playbook does not apply: {why}"));
         match expected.state {
             Some(ExpectedState::Skipped) => judge_reason(expected, why.as_deref(), found),
-            _ => found.push(Difference { why, reads: run.reads.clone(), ..new(What::Missing) }),
+            _ => found.push(Difference { why, reads: run.reads.iter().cloned().collect(), ..new(What::Missing) }),
         }
         return;
     };
-    let reason = || Difference { why: part.why.clone(), reads: part.reads.clone(), ..new(What::Missing) };
+    let reason =
+        || Difference { why: part.why.clone(), reads: part.reads.iter().cloned().collect(), ..new(What::Missing) };
     if part.state == StepState::NeedsFacts {
         found.push(Difference { what: What::Unknown, ..reason() });
         return;
@@ -137,7 +140,8 @@ fn judge_params(expected: &Expected, part: &Part, found: &mut Vec<Difference>) {
             found.push(Difference { expected: Some(wanted.clone()), planned: planned.cloned(), ..new(name) });
         }
     }
-    let others = part.params.iter().flatten().filter(|(name, _)| expected.exactly && !expected.with.contains_key(*name));
+    let others =
+        part.params.iter().flatten().filter(|(name, _)| expected.exactly && !expected.with.contains_key(*name));
     for (name, planned) in others {
         found.push(Difference { planned: Some(planned.clone()), ..new(name) });
     }
@@ -162,7 +166,9 @@ fn fits(wanted: &Value, planned: &Value, exactly: bool) -> bool {
         }
         (Value::Object(wanted), Value::Object(planned)) => {
             (!exactly || wanted.len() == planned.len())
-                && wanted.iter().all(|(key, wanted)| planned.get(key).is_some_and(|planned| fits(wanted, planned, exactly)))
+                && wanted
+                    .iter()
+                    .all(|(key, wanted)| planned.get(key).is_some_and(|planned| fits(wanted, planned, exactly)))
         }
         (Value::Array(wanted), Value::Array(planned)) => {
             wanted.len() == planned.len()
@@ -206,7 +212,7 @@ fn difference(playbook: &str, step: &str, what: What) -> Difference {
         expected: None,
         planned: None,
         why: None,
-        reads: Vec::new(),
+        reads: BTreeMap::new(),
     }
 }
 
@@ -218,7 +224,11 @@ mod tests {
 
     #[track_caller]
     fn check(wanted: Value, planned: Value, [loosely, exactly]: [bool; 2]) {
-        assert_eq!([fits(&wanted, &planned, false), fits(&wanted, &planned, true)], [loosely, exactly], "{wanted} {planned}");
+        assert_eq!(
+            [fits(&wanted, &planned, false), fits(&wanted, &planned, true)],
+            [loosely, exactly],
+            "{wanted} {planned}"
+        );
     }
 
     #[test]

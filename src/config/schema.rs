@@ -4,6 +4,7 @@
 //! than `check` does (no condition, no template, no name that has to be somewhere), but nothing that it refuses is right.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -35,7 +36,6 @@ fn document<T: JsonSchema>(title: &str) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let actions: Vec<_> = connectors::catalogue().into_iter().map(|kind| Action::new(kind, &mut generator)).collect();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
-    without_null(&mut schema);
     let mut put = |pointer: &str, value: Value| {
         if let Some(place) = schema.pointer_mut(pointer) {
             merge(place, value);
@@ -51,6 +51,7 @@ fn document<T: JsonSchema>(title: &str) -> Value {
     put("/$defs/AlarmConfig", json!({"allOf": telling.map(Action::of_alarm).collect::<Value>()}));
     put("/$defs/AlarmConfig/properties/action", names(&actions, tells));
     put("", json!({"title": title}));
+    as_written(&mut schema);
     schema
 }
 
@@ -107,12 +108,13 @@ fn merge(place: &mut Value, value: Value) {
     }
 }
 
-/// TOML has no null: what may be left out is left out.
-fn without_null(value: &mut Value) {
+/// Speaks of values as they stand in the file. TOML has no null, so what may be left out is left out; durations are texts;
+/// and doc comments lose what only Rust's own documentation understands.
+fn as_written(value: &mut Value) {
     match value {
-        Value::Array(list) => list.iter_mut().for_each(without_null),
+        Value::Array(list) => list.iter_mut().for_each(as_written),
         Value::Object(object) => {
-            object.values_mut().for_each(without_null);
+            object.values_mut().for_each(as_written);
             if let Some(Value::Array(types)) = object.get_mut("type") {
                 types.retain(|kind| kind != "null");
                 if let [only] = types.as_slice() {
@@ -121,11 +123,33 @@ fn without_null(value: &mut Value) {
                 }
             }
             one_of_any(object);
-            if object.get("default").is_some_and(Value::is_null) {
-                object.remove("default");
+            match object.get_mut("default") {
+                Some(Value::Null) => drop(object.remove("default")),
+                Some(default) => durations(default),
+                None => {}
+            }
+            if let Some(Value::String(text)) = object.get_mut("description") {
+                *text = text.replace("[`", "`").replace("`]", "`").replace('\n', " ");
             }
         }
         _ => {}
+    }
+}
+
+/// Writes the durations in a default value as humantime reads them.
+fn durations(value: &mut Value) {
+    let part = |key: &str| value.get(key).and_then(Value::as_u64);
+    match (part("secs"), part("nanos")) {
+        (Some(secs), Some(nanos)) => {
+            let duration = Duration::from_secs(secs) + Duration::from_nanos(nanos);
+            *value = json!(humantime::format_duration(duration).to_string());
+        }
+        _ => {
+            if let Value::Object(object) = value {
+                object.retain(|_, value| !value.is_null());
+                object.values_mut().for_each(durations);
+            }
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder};
-use secrecy::{ExposeSecret, SecretString};
 use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;

@@ -97,7 +97,8 @@ impl Condition {
         let Walk { names, steps, event_fields, whole_event, paths, .. } = walk;
         check_answers(program.expression(), &sample(&names, &steps))?;
         let event_fields = Some(event_fields).filter(|_| !whole_event);
-        let leads_on = |path: &str| paths.iter().any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
+        let leads_on =
+            |path: &str| paths.iter().any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
         let paths = paths.iter().filter(|path| !leads_on(path)).cloned().collect();
         Ok(Self { text: text.to_owned(), program, names, steps, event_fields, paths })
     }
@@ -318,7 +319,9 @@ impl<'e> Walk<'e> {
     /// A way that leads from a name of the facts through fields, and nothing else.
     fn path(&self, part: &IdedExpr) -> Option<String> {
         match &part.expr {
-            Expr::Ident(name) => (Facts::shape(name).is_some() && !self.bound.contains(&name.as_str())).then(|| name.clone()),
+            Expr::Ident(name) => {
+                (Facts::shape(name).is_some() && !self.bound.contains(&name.as_str())).then(|| name.clone())
+            }
             Expr::Select(select) => Some(format!("{}.{}", self.path(&select.operand)?, select.field)),
             _ => None,
         }

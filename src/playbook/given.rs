@@ -159,7 +159,7 @@ pub fn complete(record: &str, moment: Timestamp) -> (Cow<'_, str>, Vec<String>) 
                     format!("{civil}Z")
                 }
                 Err(_) => {
-                            notes.push(format!("its `published` is no time; {moment} is taken"));
+                    notes.push(format!("its `published` is no time; {moment} is taken"));
                     moment.to_string()
                 }
             };

@@ -312,7 +312,8 @@ impl<'l> Compiler<'l> {
             step: step.name.clone(),
             action: expected.action.clone(),
             state: expected.state,
-            with: with.map(|with| with.iter().map(|(name, value)| (name.clone(), json_of(value))).collect())
+            with: with
+                .map(|with| with.iter().map(|(name, value)| (name.clone(), json_of(value))).collect())
                 .unwrap_or_default(),
             exactly: expected.with_exactly.is_some(),
             why: expected.why.clone(),

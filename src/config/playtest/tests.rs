@@ -105,7 +105,10 @@ fn mistakes_of_shape_are_told_by_the_loader() {
 #[test]
 fn a_test_that_cannot_fail_is_refused() {
     check_refused(RISK, &["expects nothing, so it cannot fail"]);
-    check_refused("expect = []\nevent = { eventType = \"user.risk.detct\" }", &["no playbook answers", "`user.risk.detect`?"]);
+    check_refused(
+        "expect = []\nevent = { eventType = \"user.risk.detct\" }",
+        &["no playbook answers", "`user.risk.detect`?"],
+    );
     check_refused(
         "playbook = \"risk\"\nexpect = []\nevent = { eventType = \"user.session.start\" }",
         &["the playbook `risk` does not answer `user.session.start`"],
@@ -114,7 +117,10 @@ fn a_test_that_cannot_fail_is_refused() {
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    check_refused(&format!("{RISK}\nexpect = [{{ step = \"tell\" }}]"), &["`risk` and `sign-in` both have a step `tell`"]);
+    check_refused(
+        &format!("{RISK}\nexpect = [{{ step = \"tell\" }}]"),
+        &["`risk` and `sign-in` both have a step `tell`"],
+    );
     let both = "expect = [{ step = \"quarantine\" }]\nnot = [\"quarantine\"]";
     check_refused(&format!("{RISK}\n{both}"), &["`quarantine` is expected as well"]);
     let twice = "expect = [{ step = \"quarantine\" }, { step = \"quarantine\" }]";
@@ -165,7 +171,10 @@ fn an_event_may_stand_in_a_file_beside_that_of_the_test() {
 fn a_person_has_every_field_that_can_be_read() {
     let test = one(&format!("{RISK}\nfacts = {{ user = {{ email = \"a@example.com\" }}, manager = {{}} }}"), &[]);
     let user = fact(&test, Fact::User).unwrap();
-    assert_eq!((&user["id"], &user["login"], &user["name"]), (&json!("00u1"), &json!("ann@example.com"), &json!("Ann Example")));
+    assert_eq!(
+        (&user["id"], &user["login"], &user["name"]),
+        (&json!("00u1"), &json!("ann@example.com"), &json!("Ann Example"))
+    );
     assert_eq!((&user["status"], &user["mobile_phone"]), (&json!("ACTIVE"), &Value::Null));
     assert_eq!(fact(&test, Fact::Manager), Some(&Value::Null));
     assert_eq!(fact(&test, Fact::Groups), None);

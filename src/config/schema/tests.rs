@@ -38,7 +38,7 @@ fn both_are_schemas_and_know_no_null() {
     for schema in [of_configuration(), of_playbooks()] {
         assert!(jsonschema::draft202012::meta::is_valid(&schema));
         let text = schema.to_string();
-        assert!(!text.contains("\"null\"") && !text.contains("\"nanos\""), "{text}");
+        assert!(!text.contains("\"null\"") && !text.contains("\"nanos\"") && !text.contains("[`"), "{text}");
     }
 }
 
@@ -46,6 +46,19 @@ fn both_are_schemas_and_know_no_null() {
 fn the_example_is_right_with_every_setting_in_it() {
     check_right(&of_configuration(), example::EXAMPLE);
     check_right(&of_configuration(), &example::complete());
+}
+
+#[test]
+fn an_editor_shows_what_a_key_means_and_its_default() {
+    let schema = of_configuration();
+    let timeout = schema.pointer("/$defs/OktaConfig/properties/timeout").unwrap();
+    assert_eq!(timeout["default"], "30s", "{timeout}");
+    assert_eq!(timeout["description"], "The bound on one request.");
+    let defined = |value: &Value| value.as_object().is_some_and(|value| value.contains_key("description"));
+    for name in ["OktaConfig", "PollConfig", "GuardConfig", "StepConfig", "TestConfig", "ExpectConfig"] {
+        let properties = schema.pointer(&format!("/$defs/{name}/properties")).unwrap().as_object().unwrap();
+        assert!(properties.values().all(defined), "{name}: {properties:?}");
+    }
 }
 
 #[test]
@@ -71,7 +84,9 @@ fn every_way_to_write_a_value_is_right() {
     ] {
         check_right(&of_configuration(), &format!("{MINIMAL}{text}\n"));
     }
-    let step = |with: &str| format!("{MINIMAL}[[playbook]]\nname = \"p\"\non = [\"a.b\"]\n[[playbook.step]]\nname = \"s\"\n{with}\n");
+    let step = |with: &str| {
+        format!("{MINIMAL}[[playbook]]\nname = \"p\"\non = [\"a.b\"]\n[[playbook.step]]\nname = \"s\"\n{with}\n")
+    };
     for with in [
         "action = \"servicenow.incident.create\"\nwith = { short_description = \"x\", urgency = 1, impact = \"{{ 2 }}\" }",
         "action = \"okta.group.add_user\"\nwith = { group = \"g\", user = \"{{ target.id }}\" }",
@@ -86,9 +101,12 @@ fn every_way_to_write_a_value_is_right() {
 /// Whatever the schema refuses, the loader refuses as well; these are its mistakes of shape, one by one.
 #[test]
 fn mistakes_of_shape_are_seen_and_are_mistakes_for_the_loader_too() {
-    let okta = |more: &str| format!("[okta]\norg_url = \"https://example.okta.com\"\ntoken = {{ env = \"T\" }}\n{more}\n");
+    let okta =
+        |more: &str| format!("[okta]\norg_url = \"https://example.okta.com\"\ntoken = {{ env = \"T\" }}\n{more}\n");
     let playbook = |more: &str| {
-        okta(&format!("[slack]\ntoken = {{ env = \"S\" }}\n[[playbook]]\nname = \"p\"\non = [\"user.risk.detect\"]\n{more}\n"))
+        okta(&format!(
+            "[slack]\ntoken = {{ env = \"S\" }}\n[[playbook]]\nname = \"p\"\non = [\"user.risk.detect\"]\n{more}\n"
+        ))
     };
     let step = |more: &str| playbook(&format!("[[playbook.step]]\nname = \"s\"\n{more}"));
     let clear = "action = \"okta.user.clear_sessions\"";

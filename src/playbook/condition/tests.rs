@@ -238,7 +238,10 @@ fn what_a_condition_reads_is_told_with_its_values() {
         let read = Condition::compile(text).unwrap().values_read(&facts);
         read.into_iter().map(|(path, value)| format!("{path}={value}")).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(read(r#"risk.level == "HIGH" && event.client.ipAddress != "x""#), r#"event.client.ipAddress="192.0.2.7" risk.level="UNKNOWN""#);
+    assert_eq!(
+        read(r#"risk.level == "HIGH" && event.client.ipAddress != "x""#),
+        r#"event.client.ipAddress="192.0.2.7" risk.level="UNKNOWN""#
+    );
     assert_eq!(read(r#"app != null && app.id in ["risk.level"]"#), "app=null");
     assert_eq!(read(r#"risk.reasons.exists(app, app == "a")"#), "risk.reasons=[]");
     assert_eq!(read(r#"user_risk == "HIGH""#), "");
