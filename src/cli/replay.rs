@@ -376,3 +376,181 @@ fn all(then: Option<&Value>, part: &Part) -> Vec<Parameter> {
         |params: Option<&serde_json::Map<String, Value>>, name: &String| params.and_then(|all| all.get(name)).cloned();
     names.into_iter().map(|name| Parameter { name: name.clone(), then: get(then, name), now: get(now, name) }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::load;
+    use crate::model::event::SOURCE_OKTA;
+
+    const PLAYBOOK: &str = r##"
+        [okta]
+        org_url = "https://example.okta.com"
+        token = { env = "T" }
+        [slack]
+        token = { env = "S" }
+        [[playbook]]
+        name = "p"
+        on = ["user.risk.detect"]
+        [[playbook.step]]
+        name = "add"
+        when = 'user_risk == "HIGH"'
+        action = "okta.group.add_user"
+        with = { group = "g" }
+        [[playbook.step]]
+        name = "tell"
+        needs = ["add"]
+        action = "slack.message.post"
+        with = { channel = "c", text = "{{ steps.add.state }} {{ steps.add.error }}" }
+    "##;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_790_000_000 + second).unwrap()
+    }
+
+    fn event() -> Event {
+        let body = json!({"uuid": "u", "eventType": "user.risk.detect", "published": at(0).to_string(),
+            "target": [{"type": "User", "id": "00u1"}]});
+        Event::parse(SOURCE_OKTA, &body.to_string()).unwrap()
+    }
+
+    fn action(step: &str, state: &str, params: Option<Value>) -> PastAction {
+        let kind = if step == "add" { "okta.group.add_user" } else { "slack.message.post" };
+        let prepared = params.is_some();
+        PastAction {
+            id: 1,
+            step: step.to_owned(),
+            action: kind.to_owned(),
+            state: state.to_owned(),
+            reason: match state {
+                "skipped" => Some("condition".to_owned()),
+                "refused" => Some("guard".to_owned()),
+                _ => None,
+            },
+            error: None,
+            params,
+            receipt: None,
+            first_attempt: prepared.then(|| at(20)),
+            finished_at: Some(at(10)),
+        }
+    }
+
+    fn added(state: &str) -> PastAction {
+        action("add", state, Some(json!({"group": "g", "user": "00u1"})))
+    }
+
+    fn told(text: &str) -> PastAction {
+        action("tell", "succeeded", Some(json!({"channel": "c", "text": text})))
+    }
+
+    fn past(user_risk: &str, actions: Vec<PastAction>) -> Past {
+        let run = PastRun {
+            id: 7,
+            playbook: "p".to_owned(),
+            observe: false,
+            facts: Some(json!({"user_risk": {"known": user_risk}})),
+            created_at: at(1),
+            actions,
+        };
+        Past {
+            id: 3,
+            source: SOURCE_OKTA.to_owned(),
+            uuid: "u".to_owned(),
+            received_at: at(1),
+            state: "decided".to_owned(),
+            reason: None,
+            only_observed: false,
+            body: None,
+            runs: vec![run],
+        }
+    }
+
+    /// The steps of which something is told, each with how it differs.
+    #[track_caller]
+    fn check(configuration: &str, past: &Past, expected: &[(&str, Change)]) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        std::fs::write(&file, configuration).unwrap();
+        let loaded = load::load(&file).unwrap_or_else(|problems| panic!("{}", problems[0]));
+        let links = LinkBase::new("https://example.okta.com", None);
+        let replayed = Replay::new(&loaded, &links).replay(past, &event());
+        let steps: Vec<_> = replayed.steps.iter().map(|step| (step.step.as_str(), step.change)).collect();
+        assert_eq!(steps, expected, "{replayed:#?}");
+    }
+
+    #[test]
+    fn what_was_done_is_what_would_be_done() {
+        check(PLAYBOOK, &past("HIGH", vec![added("succeeded"), told("succeeded ")]), &[]);
+        check(PLAYBOOK, &past("LOW", vec![action("add", "skipped", None), action("tell", "skipped", None)]), &[]);
+        // A step that failed at the service was called for all the same, and what needs it was not.
+        check(PLAYBOOK, &past("HIGH", vec![added("failed"), action("tell", "skipped", None)]), &[]);
+    }
+
+    #[test]
+    fn how_a_step_ended_says_nothing_about_one_that_is_decided_otherwise() {
+        let wider = PLAYBOOK.replace("user_risk == \"HIGH\"", "user_risk != \"HIGH\"");
+        let low = past("LOW", vec![action("add", "skipped", None), action("tell", "skipped", None)]);
+        check(&wider, &low, &[("add", Change::New), ("tell", Change::New)]);
+        let high = past("HIGH", vec![added("succeeded"), told("succeeded ")]);
+        check(&wider, &high, &[("add", Change::Gone), ("tell", Change::Gone)]);
+    }
+
+    #[test]
+    fn what_a_text_told_before_another_step_had_ended_is_not_compared() {
+        let mut later = past("HIGH", vec![added("settled"), told("retry 503")]);
+        later.runs[0].actions[0].finished_at = Some(at(30));
+        check(PLAYBOOK, &later, &[("tell", Change::Unknown)]);
+        check(PLAYBOOK, &past("HIGH", vec![added("settled"), told("retry 503")]), &[("tell", Change::Parameters)]);
+    }
+
+    #[test]
+    fn facts_that_were_not_asked_for_are_unknown_unless_another_run_had_them() {
+        let mut without = past("HIGH", vec![added("succeeded"), told("succeeded ")]);
+        without.runs[0].facts = Some(json!({}));
+        check(PLAYBOOK, &without, &[("add", Change::Unknown)]);
+        without.runs.push(PastRun { id: 8, playbook: "q".to_owned(), ..past("HIGH", Vec::new()).runs.remove(0) });
+        check(PLAYBOOK, &without, &[]);
+    }
+
+    #[test]
+    fn a_backfill_that_only_observed_is_compared_as_one() {
+        let observed = |step: PastAction| PastAction {
+            state: "skipped".to_owned(),
+            reason: Some("observe".to_owned()),
+            first_attempt: None,
+            ..step
+        };
+        let needs_nothing = PLAYBOOK.replace("needs", "after");
+        let mut past = past("HIGH", vec![observed(added("")), observed(told("skipped "))]);
+        (past.only_observed, past.runs[0].observe) = (true, true);
+        check(&needs_nothing, &past, &[]);
+        past.only_observed = false;
+        let changed: Vec<_> = [("add", Change::Otherwise), ("tell", Change::Otherwise)].into();
+        check(&needs_nothing, &past, &changed);
+    }
+
+    #[test]
+    fn what_had_become_too_old_when_it_was_to_be_sent_is_refused_again() {
+        let bounded = format!("{PLAYBOOK}\n[guard]\nmax_event_age = \"1h\"\n");
+        let mut late = past("HIGH", vec![added("refused"), action("tell", "skipped", None)]);
+        late.runs[0].actions[0].finished_at = Some(at(7200));
+        check(&bounded, &late, &[]);
+        check(PLAYBOOK, &late, &[("add", Change::Otherwise), ("tell", Change::New)]);
+    }
+
+    #[test]
+    fn an_event_that_was_left_alone_is_left_alone() {
+        let mut echo = past("HIGH", Vec::new());
+        (echo.state, echo.reason) = ("skipped".to_owned(), Some("echo".to_owned()));
+        check(PLAYBOOK, &echo, &[]);
+    }
+
+    #[test]
+    fn the_guards_own_message_is_no_step_that_is_gone() {
+        let mut past = past("HIGH", vec![added("succeeded"), told("succeeded ")]);
+        past.runs[0].actions.push(PastAction { step: alarm::STEP.to_owned(), ..told("x") });
+        check(PLAYBOOK, &past, &[]);
+    }
+}

@@ -93,7 +93,6 @@ struct Verdict<'t> {
     file: String,
     line: usize,
     ok: bool,
-    notes: Vec<String>,
     differences: Vec<Difference>,
 }
 
@@ -101,11 +100,11 @@ impl House<'_> {
     fn verdict<'t>(&self, test: &'t Playtest) -> Verdict<'t> {
         let guard = if test.guard { &self.guard } else { &self.no_guard };
         let stage = Stage { loaded: self.loaded, guard, links: self.links, given: &test.given };
-        let Rehearsal { mut runs, notes, .. } = stage.rehearse(&test.event, test.now);
+        let Rehearsal { mut runs, .. } = stage.rehearse(&test.event, test.now);
         runs.retain(|run| test.playbook.as_ref().is_none_or(|name| run.playbook == *name));
         let differences = verdict::judge(test, &runs);
         let (file, line) = (test.file.display().to_string(), test.line);
-        Verdict { test: &test.name, file, line, ok: differences.is_empty(), notes, differences }
+        Verdict { test: &test.name, file, line, ok: differences.is_empty(), differences }
     }
 }
 
@@ -114,7 +113,6 @@ fn tell(verdict: &Verdict<'_>) -> io::Result<()> {
         return terminal::line(format!("ok      {}", verdict.test));
     }
     terminal::line(format!("FAILED  {}  ({}:{})", verdict.test, verdict.file, verdict.line))?;
-    verdict.notes.iter().try_for_each(|note| terminal::line(format!("  note: {note}")))?;
     verdict.differences.iter().try_for_each(tell_difference)
 }
 
@@ -122,7 +120,10 @@ fn tell_difference(difference: &Difference) -> io::Result<()> {
     let why = difference.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let of_plan = |key: &str| difference.planned.as_ref().and_then(|planned| planned.get(key)).and_then(Value::as_str);
     let words = match difference.what {
-        What::Missing => format!("is expected, and not called for{why}"),
+        What::Missing => {
+            let planned = difference.planned.as_ref().and_then(Value::as_str).unwrap_or("is not called for");
+            format!("is expected, and {planned}{why}")
+        }
         What::Surplus if of_plan("state") == Some("failed") => format!("is not expected, and would FAIL{why}"),
         What::Surplus => format!("is not expected, and called for ({}){why}", of_plan("action").unwrap_or_default()),
         What::Unknown => format!("can't be told{why}; give what is missing in [test.facts]"),
@@ -149,7 +150,7 @@ fn tell_difference(difference: &Difference) -> io::Result<()> {
                 terminal::line(format!("    {line}"))?;
             }
         }
-        (_, None, None) | (What::Unknown, ..) => {}
+        (_, None, None) | (What::Missing | What::Unknown, ..) => {}
         (_, expected, planned) => {
             tell_side("    expected  ", expected.as_ref())?;
             tell_side("    planned   ", planned.as_ref())?;

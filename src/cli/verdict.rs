@@ -111,7 +111,7 @@ fn judge_expected(expected: &Expected, run: &Run, found: &mut Vec<Difference>) {
     }
     if !fits_state(expected.state, part.state) {
         found.push(match expected.state {
-            None => reason(),
+            None => Difference { planned: Some(Value::from(part.state.in_words())), ..reason() },
             Some(state) => Difference {
                 what: What::State,
                 expected: Some(Value::from(state_in_words(state))),

@@ -46,7 +46,7 @@ pub struct TestConfig {
     /// Whether other steps than those in `expect` may be called for.
     #[serde(default)]
     pub others: bool,
-    /// Steps that are not called for, whatever else is.
+    /// Steps that must not happen, whatever else does.
     #[serde(default)]
     pub not: Vec<String>,
 }
