@@ -3,6 +3,7 @@
 mod keeper;
 pub mod rights;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::config::load::Loaded;
+use crate::config::network::NetworkError;
 use crate::config::secret::{LiveSecret, SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
-use crate::config::{Config, SignIn};
+use crate::config::{self, Config, SignIn};
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
 use crate::engine::pulse::Beat;
@@ -91,6 +93,9 @@ pub enum AppError {
     /// A value is wrong; `check` would have told.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// The way out of this host cannot be used as it is written.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Okta does not take the token or the service app.
     #[error("Okta does not say who the new configuration signs in as: {0}")]
     Stranger(String),
@@ -260,7 +265,12 @@ impl Ground {
 
     fn put_together(&self, mut loaded: Loaded, okta: Arc<OktaClient>, own_id: String) -> Result<Assembled, AppError> {
         let config = &loaded.config;
-        let network = network(config);
+        let network = network(config, &self.env)?;
+        for (service, way) in
+            config::network::told_ways(config, &self.env)?.into_iter().filter(|(_, way)| way != "direct")
+        {
+            info!(service, "[{service}] is reached {way}");
+        }
         let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?, &network)?;
         let identity = Identity {
             org_url: config.org_url()?.into(),
@@ -288,15 +298,20 @@ const TOKEN: &str = "okta.token";
 const PRIVATE_KEY: &str = "okta.private_key";
 
 /// The way out of this host that a configuration names.
-pub fn network(_config: &Config) -> Network {
-    Network::default()
+pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, AppError> {
+    Ok(config::network::network(config, env)?)
 }
 
 /// The client of the org that a configuration names.
 pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppError> {
+    okta_client_with(loaded, env, rights::scopes(loaded))
+}
+
+/// The same with other scopes than those that the configuration needs; an API token has none.
+pub fn okta_client_with(loaded: &Loaded, env: &SecretEnv, scopes: BTreeSet<String>) -> Result<OktaClient, AppError> {
     let config = &loaded.config;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
-    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config) };
+    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
     let secret =
         |place, read: Result<LiveSecret, SecretError>| read.map_err(|source| AppError::Secret { place, source });
     let auth = match config.okta.sign_in().ok_or(AppError::NoSignIn)? {
@@ -308,7 +323,7 @@ pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppEr
                 key_id: config.okta.key_id.clone(),
                 algorithm: config.okta.algorithm,
                 dpop: config.okta.dpop,
-                scopes: rights::scopes(loaded),
+                scopes,
             };
             OAuth::new(&settings, app, Arc::new(Clock::start())).map(|oauth| Auth::new(Arc::new(oauth)))
         }

@@ -79,9 +79,12 @@ fn settings(scene: &Scene) -> insta::Settings {
     settings.add_filter(r"\b00[ug][0-9A-Za-z]{17}\b", "OKTA_ID");
     settings.add_filter(r"process \d+", "process PID");
     settings.add_filter(r"state file +[0-9.]+ [MG]iB.*", "state file  SIZE, oldest record AGE");
+    settings.add_filter(r"\d+ left in this one", "SOME left in this one");
     settings.add_filter(r"\d+(ms|s) ago", "JUST NOW");
     settings.add_filter(r"last good poll( +)now.*", "last good poll${1}JUST NOW");
     settings.add_filter(r"\breq\d+\b", "REQUEST");
+    // How much was asked by then is another number each time; tests/budget.rs looks at them.
+    settings.add_filter(r"(?s)\n\nOkta's rate limits per minute, .*?\n---", "\n---");
     settings.add_filter(r"(\S) {2,}", "$1  ");
     settings
 }

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
 
 use super::document::Repairs;
+use super::network;
 use super::path::KeyPath;
 use super::problem::{Problem, Sources};
 use super::secret::{SecretEnv, SecretError, SecretSource};
@@ -29,6 +30,7 @@ const LEAST_KEPT: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec<Playbook>, Vec<Problem>) {
     let mut check = Check { sources, repairs, problems: Vec::new() };
     check.okta(config);
+    check.network(config);
     check.numbers(config);
     check.state(config);
     check.risk(config);
@@ -67,11 +69,18 @@ pub(super) fn secrets(
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
         ("teams", "webhook_url", config.teams.as_ref().map(|section| &section.webhook_url)),
         ("email", "password", email.and_then(|section| section.password.as_ref())),
+        ("network", "proxy_password", config.network.proxy_password.as_ref()),
     ];
     let asked = |source: &SecretSource| credentials || !matches!(source, SecretSource::Credential(_));
     let mut wrong: Vec<(KeyPath, String, String)> = Vec::new();
     if let Some(source) = config.okta.private_key.as_ref().filter(|source| asked(source)) {
         wrong.extend(private_key(&config.okta, source, env));
+    }
+    for (section, certificate, source) in config.client_certificates() {
+        let source = source.filter(|source| certificate.is_some() && asked(source));
+        if let Some(error) = source.and_then(|source| source.resolve_key(env).err()) {
+            wrong.push((KeyPath::of(section).key("client_key"), with_cause(&error), error.remedy()));
+        }
     }
     for (section, key, source) in named {
         if let Some(error) = source.filter(|source| asked(source)).and_then(|source| source.resolve(env).err()) {
@@ -102,6 +111,22 @@ fn private_key(okta: &OktaConfig, source: &SecretSource, env: &SecretEnv) -> Opt
 fn with_cause(error: &SecretError) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{error}{cause}")
+}
+
+/// The files of the way out that cannot be used, and what the environment says of proxies when it is wrong.
+pub(super) fn network(
+    config: &Config,
+    sources: &Sources,
+    repairs: &Repairs,
+    env: &SecretEnv,
+    credentials: bool,
+) -> Vec<Problem> {
+    let problems = network::problems_around(config, env, credentials).into_iter();
+    let problems = problems.map(|error| (error.place(), error.split()));
+    problems
+        .filter(|(place, _)| !repairs.may_have_caused(place, sources.stands(place)))
+        .map(|(place, (message, remedy))| sources.problem(&place, message, remedy))
+        .collect()
 }
 
 /// The directory of a state file that the configuration names: it has to be there, and this user has to be able to write
@@ -144,7 +169,7 @@ impl Check<'_> {
         let okta = KeyPath::of("okta");
         self.value(&okta.key("org_url"), config.org_url());
         if let Some(text) = &config.okta.admin_url {
-            self.value(&okta.key("admin_url"), values::service_url(text));
+            self.value(&okta.key("admin_url"), values::admin_url(text));
         }
         self.sign_in(&config.okta);
         self.positive(&okta.key("timeout"), config.okta.timeout);
@@ -152,6 +177,20 @@ impl Check<'_> {
         if !(share > 0.0 && share <= 1.0) {
             let message = format!("{share} is not a share of the rate limit");
             self.say(&okta.key("rate_share"), message, "write a number above 0 and at most 1, such as 0.5");
+        }
+    }
+
+    fn network(&mut self, config: &Config) {
+        let section = KeyPath::of("network");
+        for (key, index, message, remedy) in config.network.problems() {
+            let place = section.key(key);
+            self.say(&index.map_or(place.clone(), |index| place.element(index)), message, remedy);
+        }
+        let login = (config.network.proxy_username.is_some(), config.network.proxy_password.is_some());
+        self.pair(&section, ("proxy_username", "proxy_password"), login);
+        for (section, certificate, key) in config.client_certificates() {
+            let set = (certificate.is_some(), key.is_some());
+            self.pair(&KeyPath::of(section), ("client_certificate", "client_key"), set);
         }
     }
 

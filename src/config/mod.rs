@@ -8,6 +8,7 @@ mod duration;
 #[cfg(test)]
 mod example;
 pub mod load;
+pub mod network;
 mod path;
 pub mod playtest;
 pub mod problem;
@@ -29,6 +30,7 @@ use crate::model::action::InDoubt;
 use crate::okta::auth::Dpop;
 use crate::okta::auth::key::Algorithm;
 use crate::store::Keep;
+use network::NetworkConfig;
 use playtest::TestConfig;
 use secret::SecretSource;
 use values::{Expiry, Interval, StartFrom, ValueError};
@@ -41,6 +43,9 @@ pub use values::Limit;
 pub struct Config {
     /// The org and how to speak to it.
     pub okta: OktaConfig,
+    /// The way out of this host.
+    #[serde(default)]
+    pub network: NetworkConfig,
     /// Reading the log.
     #[serde(default)]
     pub poll: PollConfig,
@@ -90,9 +95,27 @@ impl Config {
     /// When either is not an address; a configuration that was loaded has passed this.
     pub fn admin_url(&self) -> Result<Url, ValueError> {
         match &self.okta.admin_url {
-            Some(text) => values::service_url(text),
+            Some(text) => values::admin_url(text),
             None => Ok(values::admin_url_of(&self.org_url()?)),
         }
+    }
+
+    /// The certificates of our own that services may ask for, by section: each with its key, as far as they are set.
+    pub fn client_certificates(&self) -> [(&'static str, Option<&Path>, Option<&SecretSource>); 4] {
+        fn of<'c>(
+            section: &'static str,
+            set: Option<(&'c Option<PathBuf>, &'c Option<SecretSource>)>,
+        ) -> (&'static str, Option<&'c Path>, Option<&'c SecretSource>) {
+            let (certificate, key) = set.unzip();
+            (section, certificate.and_then(Option::as_deref), key.and_then(Option::as_ref))
+        }
+        let (servicenow, slack, teams) = (self.servicenow.as_ref(), self.slack.as_ref(), self.teams.as_ref());
+        [
+            of("okta", Some((&self.okta.client_certificate, &self.okta.client_key))),
+            of("servicenow", servicenow.map(|section| (&section.client_certificate, &section.client_key))),
+            of("slack", slack.map(|section| (&section.client_certificate, &section.client_key))),
+            of("teams", teams.map(|section| (&section.client_certificate, &section.client_key))),
+        ]
     }
 
     /// The SQLite file. `state_directory` is what systemd put into `$STATE_DIRECTORY`; of several, the first counts.
@@ -130,6 +153,10 @@ pub struct OktaConfig {
     /// Whether tokens are bound to a key that the daemon makes.
     #[serde(default)]
     pub dpop: Dpop,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The bound on one request.
     #[serde(default = "defaults::okta_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
@@ -364,6 +391,10 @@ pub struct ServiceNowConfig {
     pub client_id: Option<String>,
     /// OAuth client secret.
     pub client_secret: Option<SecretSource>,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The table that incidents go to.
     #[serde(default = "defaults::servicenow_table")]
     pub table: String,
@@ -380,6 +411,10 @@ pub struct SlackConfig {
     pub token: Option<SecretSource>,
     /// An incoming webhook; its URL is the secret. It posts to the channel it was made for.
     pub webhook_url: Option<SecretSource>,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The Web API.
     #[serde(default = "defaults::slack_api_url")]
     pub api_url: String,
@@ -394,6 +429,10 @@ pub struct SlackConfig {
 pub struct TeamsConfig {
     /// The webhook of a workflow; its URL is the secret. It posts to the channel or chat it was made for.
     pub webhook_url: SecretSource,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The bound on one request.
     #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,

@@ -55,6 +55,11 @@ impl SecretEnv {
         Self { credentials_directory, variable: Arc::new(variable) }
     }
 
+    /// An environment variable, if it is set and is text.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        (self.variable)(name)?.into_string().ok()
+    }
+
     /// Whether systemd passed credentials. A command that a person starts has none, however right the unit is.
     pub fn has_credentials(&self) -> bool {
         self.credentials_directory.is_some()
@@ -168,9 +173,15 @@ impl SecretError {
                 "check that it is the right one: a secret is one short line of text, and a private key is PEM or a JWK"
                     .to_owned()
             }
-            Self::NoCredentials { name } | Self::NoCredential { name } => format!(
-                "add LoadCredential={name}:/etc/okta-responder/credentials/{name} to the [Service] section of the unit and start \
-                 the daemon with systemd, or use {{ file = \"…\" }}"
+            Self::NoCredentials { name } => format!(
+                "start the daemon with its unit, which has LoadCredential={name}:/etc/okta-responder/credentials/{name}; a command \
+                 of your own can borrow what the running unit has: sudo env \
+                 CREDENTIALS_DIRECTORY=/run/credentials/okta-responder.service okta-responder …; without systemd use \
+                 {{ file = \"…\" }}"
+            ),
+            Self::NoCredential { name } => format!(
+                "add LoadCredential={name}:/etc/okta-responder/credentials/{name} (or LoadCredentialEncrypted=) to the [Service] \
+                 section of the unit, then `systemctl daemon-reload` and restart it"
             ),
             Self::CredentialName { .. } => {
                 "write the part of LoadCredential= before the colon: a name without `/`, not `.` or `..`".to_owned()

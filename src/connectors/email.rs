@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Mailboxes, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters, TlsVersion};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Message, transport};
@@ -23,13 +23,14 @@ use serde_json::Value;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::probe::Finding;
 use super::secret::Held;
 use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, shape};
 use crate::config::secret::LiveSecret;
 use crate::config::{EmailConfig, MailTls};
 use crate::guard::Cleared;
-use crate::http::{self, Network};
+use crate::http::{self, Network, Trouble};
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -85,11 +86,12 @@ impl std::fmt::Debug for Mailer {
 }
 
 impl Mailer {
-    /// Takes the `[email]` section and its secret, and reads the system's certificates. Nothing is sent.
+    /// Takes the `[email]` section and its secret, and reads the system's certificates. Nothing is sent. Mail goes to the
+    /// server directly: proxies lead to web services only. TLS is 1.2 or 1.3.
     ///
     /// # Errors
     /// When `from` is no address, `username` and `password` are not both there, or `tls = "none"` would leave this machine.
-    pub fn new(config: &EmailConfig, password: Option<LiveSecret>, _network: &Network) -> Result<Self, SetupError> {
+    pub fn new(config: &EmailConfig, password: Option<LiveSecret>, network: &Network) -> Result<Self, SetupError> {
         let section = Service::Email.section();
         let invalid = |problem: &str| SetupError::invalid(section, problem);
         let from: Mailbox =
@@ -102,8 +104,12 @@ impl Mailer {
             _ => return Err(invalid("`username` and `password` belong together")),
         };
         let parameters = || {
-            TlsParameters::new(config.host.clone())
-                .map_err(|_| invalid("no TLS can be set up; look at `host` and the certificates of this machine"))
+            let mut builder = TlsParameters::builder(config.host.clone()).set_min_tls_version(TlsVersion::Tlsv12);
+            let wrong = |_| invalid("no TLS can be set up; look at `host` and the certificates of this machine");
+            for authority in network.authorities() {
+                builder = builder.add_root_certificate(Certificate::from_der(authority.to_vec()).map_err(wrong)?);
+            }
+            builder.build().map_err(wrong)
         };
         let (tls, default_port) = match config.tls {
             MailTls::Starttls => (Protection::Starttls(parameters()?), transport::smtp::SUBMISSION_PORT),
@@ -122,25 +128,28 @@ impl Mailer {
         })
     }
 
-    /// Connects and logs in, and leaves again without naming a mail.
-    ///
-    /// # Errors
-    /// Why that is not possible.
-    pub async fn probe(&self) -> Result<String, Failure> {
+    /// Connects, protects the connection, and logs in. Changes nothing.
+    pub async fn probe(&self) -> Vec<Finding> {
         let conversation = async {
             let mut connection = self.open().await?;
             let _ = timeout(GOODBYE, connection.abort()).await;
             Ok::<_, Outcome>(())
         };
-        match timeout(self.timeout, conversation).await {
-            Ok(result) => result.map_err(Outcome::into_failure)?,
+        let result = match timeout(self.timeout, conversation).await {
+            Ok(result) => result.map_err(Outcome::into_failure),
             Err(_) => {
                 let detail = format!("{}:{} did not answer in {} s", self.host, self.port, self.timeout.as_secs_f32());
-                return Err(Failure::new(Reason::Timeout, detail));
+                Err(Failure::new(Reason::Timeout, detail))
             }
-        }
-        let login = if self.login.is_some() { "accepts the login" } else { "answers" };
-        Ok(format!("{}:{} {login}", self.host, self.port))
+        };
+        let protected = match &self.tls {
+            Protection::Wrapped(_) => ", TLS",
+            Protection::Starttls(_) => ", STARTTLS",
+            Protection::None => ", without TLS",
+        };
+        let login = if self.login.is_some() { ", accepts the login" } else { ", no login configured" };
+        let detail = result.map(|()| format!("{}:{} answers{protected}{login}", self.host, self.port));
+        vec![Finding::of("mail server", detail)]
     }
 
     /// Leads the whole conversation. `text_sent` becomes true when the text of the mail begins to leave.
@@ -174,7 +183,7 @@ impl Mailer {
     }
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, Outcome> {
-        let unreachable = |error| self.failed("connecting", &error, false);
+        let unreachable = |error| self.unreachable("connecting", &error);
         let wrapped = match &self.tls {
             Protection::Wrapped(parameters) => Some(parameters.clone()),
             Protection::Starttls(_) | Protection::None => None,
@@ -188,7 +197,7 @@ impl Mailer {
             connection
                 .starttls(parameters.clone(), &self.hello)
                 .await
-                .map_err(|error| self.failed("starting TLS", &error, false))?;
+                .map_err(|error| self.unreachable("starting TLS", &error))?;
         }
         Ok(connection)
     }
@@ -246,6 +255,17 @@ impl Mailer {
         text_sent.store(true, Ordering::Relaxed);
         connection.message(&text).await.map_err(|error| self.failed("sending the mail", &error, true))?;
         Ok(())
+    }
+
+    /// The outcome when there is no connection to lead a conversation on, or no TLS.
+    fn unreachable(&self, step: &str, error: &transport::smtp::Error) -> Outcome {
+        match Trouble::of_chain(error) {
+            Some(trouble) if !(error.is_permanent() || error.is_transient()) => {
+                let words = format!("{step} at {}:{}: {trouble}", self.host, self.port);
+                Outcome::Transient(Failure::new(reason_of(error, false), words))
+            }
+            _ => self.failed(step, error, false),
+        }
     }
 
     /// The outcome of an error of the conversation. An answer of the server is certain; anything else is certain only
@@ -437,6 +457,7 @@ mod tests {
 
     use super::super::rotation::SecretFile;
     use super::*;
+    use crate::connectors::probe::Grade;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
     const PASSWORD: &str = "pass_word_1";
@@ -620,14 +641,14 @@ mod tests {
         assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Unauthorized), "{outcome:?}");
         assert_eq!(logins(), 1, "a password that is still the same is not sent again");
         file.write("");
-        assert!(mailer.probe().await.is_err());
+        assert!(matches!(mailer.probe().await[0].grade, Grade::Failed(_)));
         assert_eq!(logins(), 2);
 
         file.write("pass_word_2");
         let outcome = mailer.perform(&mail()).await;
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
         assert_eq!(logins(), 4);
-        assert!(mailer.probe().await.is_ok());
+        assert_eq!(mailer.probe().await[0].grade, Grade::Fine);
         assert_eq!(logins(), 5, "from now on it is the new one");
         assert_eq!(server.text().matches("MAIL FROM").count(), 1);
     }

@@ -11,6 +11,7 @@ mod okta_app;
 mod okta_group;
 mod okta_params;
 mod okta_session;
+pub mod probe;
 #[cfg(test)]
 mod rotation;
 mod secret;

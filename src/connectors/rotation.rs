@@ -155,7 +155,12 @@ fn plugs() -> Vec<Plug> {
     let teams = Plug {
         name: "teams, webhook",
         build: |_, secret| {
-            let config = TeamsConfig { webhook_url: SecretSource::Env("T".to_owned()), timeout: PATIENT };
+            let config = TeamsConfig {
+                webhook_url: SecretSource::Env("T".to_owned()),
+                client_certificate: None,
+                client_key: None,
+                timeout: PATIENT,
+            };
             Arc::new(Teams::new(&config, secret, &Network::default()).unwrap())
         },
         params: json!({"text": "User risk HIGH"}),
@@ -175,13 +180,22 @@ fn servicenow_config(base: &str) -> ServiceNowConfig {
         password: None,
         client_id: None,
         client_secret: None,
+        client_certificate: None,
+        client_key: None,
         table: "incident".to_owned(),
         timeout: PATIENT,
     }
 }
 
 fn slack_config(base: &str) -> SlackConfig {
-    SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout: PATIENT }
+    SlackConfig {
+        token: None,
+        webhook_url: None,
+        client_certificate: None,
+        client_key: None,
+        api_url: format!("{base}/api"),
+        timeout: PATIENT,
+    }
 }
 
 fn incident_row(created: &Seen) -> Value {

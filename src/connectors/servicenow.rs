@@ -6,6 +6,7 @@
 //! not write is dropped without a word (ServiceNow REST API reference, Table API).
 
 mod incident;
+mod probe;
 
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub struct ServiceNow {
 #[derive(Debug)]
 enum Login {
     Basic { username: String, password: Held },
-    OAuth(OAuth),
+    OAuth(Box<OAuth>),
 }
 
 #[derive(Debug)]
@@ -140,7 +141,12 @@ impl ServiceNow {
                     (None, None) => None,
                     _ => return Err(SetupError::invalid(section, "`username` and `password` belong together")),
                 };
-                Login::OAuth(OAuth { client_id: client_id.clone(), client_secret, user, token: Mutex::new(None) })
+                Login::OAuth(Box::new(OAuth {
+                    client_id: client_id.clone(),
+                    client_secret,
+                    user,
+                    token: Mutex::new(None),
+                }))
             }
             (None, None, Some(username), Some(password)) => Login::Basic { username: username.clone(), password },
             _ => {
@@ -150,26 +156,10 @@ impl ServiceNow {
                 ));
             }
         };
-        let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+        let http = http::client(section, &base, config.timeout, network)
+            .map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
         Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
-    }
-
-    /// Whether the instance answers and lets this account read the table. Changes nothing.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn probe(&self) -> Result<String, Failure> {
-        let what = format!("reading table `{}` at {}", self.table, self.host);
-        let probe = async {
-            let url = self.table_url()?;
-            let query = [("sysparm_limit", "1"), ("sysparm_fields", "sys_id")];
-            let answer = self.exchange(|http| http.get(url.clone()).query(&query), &what, Sends::Reading).await?;
-            self.parse::<Rows>(&answer, &what, Sends::Reading).map(drop)
-        };
-        probe.await.map_err(Outcome::into_failure)?;
-        Ok(format!("table `{}` at {} can be read", self.table, self.host))
     }
 
     /// Finds the newest incident whose `field` is exactly `value`. Changes nothing.
@@ -504,6 +494,8 @@ mod tests {
             password: None,
             client_id: None,
             client_secret: None,
+            client_certificate: None,
+            client_key: None,
             table: "incident".to_owned(),
             timeout: Duration::from_secs(20),
         }

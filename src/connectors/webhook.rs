@@ -9,8 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use zeroize::Zeroize;
 
+use super::probe::Finding;
 use super::secret::Held;
-use super::{Service, SetupError};
+use super::{Service, SetupError, wire};
 use crate::config::secret::LiveSecret;
 use crate::http::{self, Network};
 
@@ -68,6 +69,18 @@ impl Webhook {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether its host is there. The address itself is not called: that would post. Changes nothing.
+    pub(super) async fn probe(&self, about: &str) -> Finding {
+        let door = self.current();
+        let what = format!("reaching the host of the {about}");
+        match wire::reach(&door.http, door.url.expose_secret(), &what).await {
+            Ok(host) => {
+                Finding::note(about, format!("{host} answers; the webhook itself cannot be tried without posting"))
+            }
+            Err(failure) => Finding::failed(about, failure),
+        }
+    }
+
     /// What to use instead of an address that was refused; `None` when there is no other that could be used.
     pub(super) fn replacement(&self, refused: &Door) -> Option<Door> {
         let url = self.secret.replacement(&refused.url)?;
@@ -92,7 +105,7 @@ fn open(
     network: &Network,
 ) -> Result<Door, SetupError> {
     let base = read(url.expose_secret())?;
-    let http = http::client(&base, timeout, network);
+    let http = http::client(service.section(), &base, timeout, network);
     String::from(base).zeroize();
     let http = http.map_err(|source| SetupError::Client { section: service.section(), source })?;
     Ok(Door { http, url })

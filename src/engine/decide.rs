@@ -350,7 +350,10 @@ impl Case {
     /// A fact cannot be had now. Playbooks that can do without it are not held up by those that cannot.
     fn put_off(&self, engine: &Engine, later: gather::Later, now: Timestamp) -> Decision {
         let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(self.pending.postponed + 1, &self.event.uuid));
-        if later.by_design || self.pending.put_off_because.as_deref().is_some_and(|why| why != gather::OWN_CHANGES) {
+        if later.by_design
+            || later.told
+            || self.pending.put_off_because.as_deref().is_some_and(|why| why != gather::OWN_CHANGES)
+        {
             debug!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);
         } else {
             warn!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);

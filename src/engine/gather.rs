@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::reach::{OKTA, Sign};
 use super::{Engine, outcome};
 use crate::config::RiskSource;
 use crate::model::ids::RunId;
@@ -26,11 +27,13 @@ pub(super) struct Later {
     pub reason: String,
     /// Whether this is how things are meant to go, and nothing to warn about.
     pub by_design: bool,
+    /// Whether it comes of Okta being down, which the log has already.
+    pub told: bool,
 }
 
 impl From<StoreError> for Later {
     fn from(error: StoreError) -> Self {
-        Self { pause: None, reason: error.to_string(), by_design: false }
+        Self { pause: None, reason: error.to_string(), by_design: false, told: false }
     }
 }
 
@@ -89,7 +92,7 @@ pub(super) async fn wait_for_own_changes(
     if reads_groups && engine.store.has_open_changes(user, after.before).await? {
         let pause = if after.postponed < 20 { Duration::from_millis(300) } else { Duration::from_secs(2) };
         let reason = OWN_CHANGES.to_owned();
-        return Err(Later { pause: Some(pause), reason, by_design: true });
+        return Err(Later { pause: Some(pause), reason, by_design: true, told: false });
     }
     Ok(())
 }
@@ -117,6 +120,7 @@ pub(super) async fn fetch(
     let mut user: Option<User> = None;
     let mut groups: Option<Vec<GroupRef>> = None;
     let mut put_off = None;
+    let began = engine.clock.elapsed();
     for fact in missing.iter() {
         let value = match fact {
             Fact::User => of_user(&okta, &mut user, user_id, user_fact).await,
@@ -140,7 +144,9 @@ pub(super) async fn fetch(
         };
         match value {
             Ok(value) => facts.set(fact, value),
-            Err(error) => match later(&error, patience.postponed) {
+            Err(error) => match later(&error, patience.postponed)
+                .map(|later| Later { told: is_told(engine, &error, began), ..later })
+            {
                 Some(_) if patience.over => {
                     warn!(user.id = user_id, "`{fact}` is given up: {error}");
                     facts.set(fact, FactValue::GivenUp(format!("it could not be had in time: {error}")));
@@ -153,6 +159,13 @@ pub(super) async fn fetch(
         }
     }
     put_off.map_or(Ok(()), Err)
+}
+
+/// Whether Okta is down, and the log has that already.
+fn is_told(engine: &Engine, error: &OktaError, began: Duration) -> bool {
+    let failure = error.to_failure();
+    let sign = Sign::of_failure(&failure);
+    engine.reach.saw(OKTA, sign, began, engine.clock.elapsed()) && matches!(sign, Sign::Failed(_))
 }
 
 /// Whether another request may succeed while this one fails.
@@ -274,7 +287,7 @@ fn later(error: &OktaError, postponed: u32) -> Option<Later> {
         | OktaErrorKind::NoCredential => None,
         _ => return None,
     };
-    Some(Later { pause, reason: error.to_string(), by_design: false })
+    Some(Later { pause, reason: error.to_string(), by_design: false, told: false })
 }
 
 #[cfg(test)]

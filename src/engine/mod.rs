@@ -13,6 +13,8 @@ pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
+mod rates;
+mod reach;
 pub mod retry;
 mod standing;
 mod survive;
@@ -38,6 +40,7 @@ use crate::playbook::facts::{Fact, LinkBase};
 use crate::store::{Keep, Store, StoreError};
 use clock::Clock;
 use pulse::Pulse;
+use reach::Reach;
 use retry::Schedule;
 
 pub use decide::Decider;
@@ -76,7 +79,10 @@ pub struct Engine {
     pub planned: Notify,
     /// Signs of life.
     pub pulse: Pulse,
+    /// Which services can be reached.
+    pub reach: Reach,
     filter_refused: AtomicBool,
+    rates_told: rates::Told,
 }
 
 /// The settings that tasks read.
@@ -170,7 +176,9 @@ impl Engine {
             stored: Notify::new(),
             planned: Notify::new(),
             pulse,
+            reach: Reach::default(),
             filter_refused: AtomicBool::new(false),
+            rates_told: rates::Told::default(),
         }
     }
 

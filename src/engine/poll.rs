@@ -14,6 +14,8 @@ use tracing::{debug, info, warn};
 
 use super::intake::{self, Intake};
 use super::pulse::Beat;
+use super::rates;
+use super::reach::{OKTA, Sign};
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
@@ -57,6 +59,8 @@ pub struct Poller {
     okta: OktaClient,
     /// When this stream asked last.
     last_asked: Option<Duration>,
+    /// When the page was asked for that is waited for.
+    asked_at: Duration,
 }
 
 /// What keeps a stream from going on.
@@ -65,12 +69,8 @@ struct Problem {
     gist: String,
     /// The sentence for people.
     words: String,
-}
-
-impl Problem {
-    fn of(error: &OktaError) -> Self {
-        Self { gist: error.gist(), words: error.to_failure().detail }
-    }
+    /// Whether the log has it already, as a service that is down.
+    told: bool,
 }
 
 /// Why a poller's turn ended early.
@@ -145,6 +145,7 @@ impl Poller {
             failures: 0,
             problem: None,
             last_asked: None,
+            asked_at: Duration::ZERO,
         }
     }
 
@@ -158,7 +159,7 @@ impl Poller {
                 Err(Interrupted::TooLarge(error)) => self.ask_for_less(error).await,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
-                    self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await
+                    self.pause_for(Problem { gist: error.to_string(), words, told: false }, PASSING).await
                 }
                 Err(Interrupted::Store(error)) => self.handle_store(error).await,
             };
@@ -180,6 +181,7 @@ impl Poller {
         let mut committing: Option<Committing> = None;
         let ended = loop {
             let asked = self.cursor.clone();
+            self.asked_at = self.engine.clock.elapsed();
             let url = match &asked {
                 Some(cursor) => self.page_url(cursor),
                 None => self.first_url().map_err(Interrupted::Okta)?,
@@ -258,7 +260,8 @@ impl Poller {
             let page = page_commit(self.id, asked, next_url.clone(), intake, date, last);
             let store = self.engine.store.clone();
             let now = self.engine.clock.now();
-            let commit: Committing = tokio::spawn(async move { store.commit_page(page, now).await });
+            let rates = self.engine.rates_due(rates::ALONG);
+            let commit: Committing = tokio::spawn(async move { store.commit_page_and_rates(page, rates, now).await });
             if self.full {
                 committing = Some(commit);
             } else {
@@ -372,10 +375,24 @@ impl Poller {
     /// A page went well: whatever was the matter is over.
     fn good(&mut self) {
         self.failures = 0;
-        if let Some(problem) = self.problem.take() {
-            info!(stream.id = self.id.0, "reading goes on; over is: {}", problem.words);
+        self.engine.reach.saw_and_tells(OKTA, Sign::Answered, self.asked_at, self.engine.clock.elapsed());
+        match self.problem.take() {
+            Some(Problem { told: true, words, .. }) => {
+                debug!(stream.id = self.id.0, "reading goes on; over is: {words}")
+            }
+            Some(Problem { words, .. }) => info!(stream.id = self.id.0, "reading goes on; over is: {words}"),
+            None => {}
         }
         self.engine.pulse.first_poll();
+    }
+
+    /// What an error means for reading. It counts for whether Okta can be reached, too.
+    fn problem_of(&self, error: &OktaError) -> Problem {
+        let failure = error.to_failure();
+        let (sign, now) = (Sign::of_failure(&failure), self.engine.clock.elapsed());
+        let down = self.engine.reach.saw_and_tells(OKTA, sign, self.asked_at, now);
+        let told = down && matches!(sign, Sign::Failed(_));
+        Problem { gist: error.gist(), words: failure.detail, told }
     }
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
@@ -401,7 +418,7 @@ impl Poller {
             // Somebody else of ours was quicker: nothing is the matter.
             OktaErrorKind::RateLimited(Wait::Until(wait)) if error.is_turned_away() => self.sleep(wait).await,
             OktaErrorKind::RateLimited(Wait::Until(wait)) => {
-                self.show(Problem::of(&error)).await;
+                self.show(self.problem_of(&error)).await;
                 self.full = false;
                 self.sleep(wait).await;
             }
@@ -411,8 +428,8 @@ impl Poller {
             | OktaErrorKind::ForeignNext
             | OktaErrorKind::NoCredential
             | OktaErrorKind::BadRequest
-            | OktaErrorKind::NotFound => self.pause_for(Problem::of(&error), FOR_A_PERSON).await?,
-            _ => self.pause_for(Problem::of(&error), PASSING).await?,
+            | OktaErrorKind::NotFound => self.pause_for(self.problem_of(&error), FOR_A_PERSON).await?,
+            _ => self.pause_for(self.problem_of(&error), PASSING).await?,
         }
         Ok(())
     }
@@ -483,7 +500,7 @@ impl Poller {
     async fn ask_for_less(&mut self, error: OktaError) -> Result<(), TaskError> {
         let less = next_limit(self.limit, self.engine.settings.page_size, None);
         if less == self.limit {
-            return self.pause_for(Problem::of(&error), FOR_A_PERSON).await;
+            return self.pause_for(self.problem_of(&error), FOR_A_PERSON).await;
         }
         warn!(stream.id = self.id.0, limit = less, "a page is too large, so fewer records are asked for: {error}");
         self.limit = less;
@@ -502,7 +519,11 @@ impl Poller {
     async fn show(&mut self, problem: Problem) {
         if self.problem.as_ref().is_none_or(|told| told.gist != problem.gist) {
             let words = &problem.words;
-            warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
+            if problem.told {
+                debug!(stream.id = self.id.0, "reading the log does not go on: {words}");
+            } else {
+                warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
+            }
             let told =
                 self.engine.store.set_stream_problem(self.id, Some(words.clone()), self.engine.clock.now()).await;
             if let Err(error) = told {
@@ -598,7 +619,7 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             return Some(date);
         }
         attempt += 1;
-        let Problem { gist, words } = Problem::of(&error);
+        let (gist, words) = (error.gist(), error.to_failure().detail);
         if told.as_ref() != Some(&gist) {
             warn!("the log cannot be read yet: {words}");
             engine.pulse.problem(&words);

@@ -97,7 +97,7 @@ impl OktaClient {
         if !secure || !bare || org.host_str().is_none() {
             return Err(OktaSetupError::OrgUrl);
         }
-        let http = http::client(org, settings.timeout, &settings.network).map_err(OktaSetupError::Http)?;
+        let http = http::client("okta", org, settings.timeout, &settings.network).map_err(OktaSetupError::Http)?;
         let (org_url, admin_url) = (org.clone(), settings.admin_url.clone());
         let (gate, priority, patience) = (Gate::new(1.0), Priority::Remediation, Patience::Endless);
         Ok(Self { http, org_url, admin_url, auth, group_ids: GroupCache::default(), gate, priority, patience })

@@ -12,7 +12,7 @@ use super::auth::AuthError;
 use super::page::ForeignNext;
 use super::path::PathError;
 use super::rate::{RateHeaders, Wait};
-use crate::http::{self, BodyError};
+use crate::http::{self, BodyError, Trouble};
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 
 /// The most characters kept of what Okta says.
@@ -56,7 +56,7 @@ pub enum OktaErrorKind {
     FilterRefused,
     /// 5xx, or 423: Okta cannot do it now.
     Server,
-    /// No connection; nothing was sent.
+    /// No connection; nothing was taken.
     Connect,
     /// No answer in time; it may have arrived.
     Timeout,
@@ -140,7 +140,12 @@ impl OktaError {
             Reason::BadParameters => OktaErrorKind::BadParameters,
             _ => OktaErrorKind::ConnectionLost,
         };
-        let source = Some(Cause::Send(error.without_url()));
+        let trouble = Trouble::of(&error);
+        let source = Some(match kind {
+            OktaErrorKind::Connect if trouble.is_known() => Cause::NoConnection { trouble, source: None },
+            OktaErrorKind::Connect => Cause::NoConnection { trouble, source: Some(error.without_url()) },
+            _ => Cause::Send(error.without_url()),
+        });
         Self { kind, exchange: Box::new(exchange), source }
     }
 
@@ -196,6 +201,14 @@ impl OktaError {
         self.exchange.status
     }
 
+    /// Why there was no credential, if that is what went wrong.
+    pub fn auth(&self) -> Option<&AuthError> {
+        match &self.source {
+            Some(Cause::Auth(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What stays the same when the same thing goes wrong again, unlike the words, which name the request and the wait.
     pub fn gist(&self) -> String {
         let kind = match self.kind {
@@ -203,11 +216,14 @@ impl OktaError {
             OktaErrorKind::NoTokenYet { reason, .. } => OktaErrorKind::NoTokenYet { reason, wait: None },
             kind => kind,
         };
-        let credential = match &self.source {
-            Some(Cause::Auth(error)) => error.gist(),
-            _ => "",
+        let cause = match &self.source {
+            Some(Cause::Auth(AuthError::Unreached { trouble, .. }) | Cause::NoConnection { trouble, .. }) => {
+                format!("{trouble:?}")
+            }
+            Some(Cause::Auth(error)) => error.gist().to_owned(),
+            _ => String::new(),
         };
-        format!("{kind:?} {:?} {:?} {credential}", self.exchange.status, self.exchange.error_code)
+        format!("{kind:?} {:?} {:?} {cause}", self.exchange.status, self.exchange.error_code)
     }
 
     /// The reason it is counted under.
@@ -289,6 +305,8 @@ impl From<PathError> for OktaError {
 /// The cause underneath, hidden so that no caller depends on a library's type.
 #[derive(Debug, Error)]
 enum Cause {
+    #[error("{trouble}")]
+    NoConnection { trouble: Trouble, source: Option<reqwest::Error> },
     #[error(transparent)]
     Send(reqwest::Error),
     #[error(transparent)]
@@ -359,9 +377,7 @@ impl fmt::Display for Told<'_> {
             write!(f, "{method} {path}")?;
         }
         match self.kind {
-            K::Connect => {
-                f.write_str(" did not leave: no connection to Okta; look at `okta.org_url`, DNS, firewall and proxy")?
-            }
+            K::Connect => f.write_str(" did not leave for `okta.org_url`")?,
             K::Timeout => f.write_str(" was not answered in time; `okta.timeout` bounds it")?,
             K::ConnectionLost => f.write_str(" was not answered: the connection broke after sending")?,
             K::RateLimited(_) if status.is_none() => {

@@ -28,4 +28,6 @@ pub use gate::Gate;
 pub use path::ApiPath;
 
 #[cfg(test)]
+mod day;
+#[cfg(test)]
 pub(crate) mod testing;

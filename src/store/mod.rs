@@ -19,6 +19,7 @@ mod migrate;
 mod past;
 mod people;
 mod prune;
+mod rates;
 mod status;
 mod trips;
 mod who;
@@ -49,6 +50,7 @@ pub use lock::{Holder, InstanceLock, LockError};
 pub use past::{Past, PastAction, PastRun};
 pub use people::{PersonChange, PersonError};
 pub use prune::{Keep, OKTA_KEEPS, Pruned};
+pub use rates::{RateRow, RateSnapshot};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::key::{Algorithm, KeyError};
 use super::time;
-use crate::http::BodyError;
+use crate::http::{BodyError, Trouble};
 use crate::model::outcome::Reason;
 
 /// No credential could be had; the request itself was not sent. Neither token, assertion nor key is in it.
@@ -34,13 +34,15 @@ pub enum AuthError {
     #[error("no client for the token endpoint")]
     Http(#[source] Arc<crate::http::ClientError>),
     /// The token endpoint was not reached, or did not answer.
-    #[error("no access token: {}", unreached(*reason))]
+    #[error("no access token from the token endpoint: {trouble}")]
     Unreached {
         /// [`Reason::Connect`], [`Reason::Timeout`] or [`Reason::ConnectionLost`].
         reason: Reason,
-        /// What the HTTP client said.
+        /// What kept it.
+        trouble: Trouble,
+        /// What the HTTP client said, where that is more.
         #[source]
-        source: Arc<reqwest::Error>,
+        source: Option<Arc<reqwest::Error>>,
     },
     /// Its answer did not come to its end, or is too long.
     #[error("no access token: the token endpoint's answer could not be read")]
@@ -208,13 +210,5 @@ struct Skew(SignedDuration);
 impl fmt::Display for Skew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_zero() { Ok(()) } else { write!(f, "; {}", time::told(self.0)) }
-    }
-}
-
-fn unreached(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Connect => "no connection to the token endpoint; look at `okta.org_url`, DNS, firewall and proxy",
-        Reason::Timeout => "the token endpoint did not answer in time; `okta.timeout` bounds it",
-        _ => "the connection to the token endpoint broke",
     }
 }

@@ -13,6 +13,8 @@ mod oauth;
 mod ssws;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod time;
 mod token;
 

@@ -1,6 +1,7 @@
 //! The access token of a service app: fetched when it is needed, once for all who wait, and renewed before it ends.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +57,12 @@ pub struct OAuthSettings {
 #[derive(Clone)]
 pub struct OAuth(Arc<Inner>);
 
+impl fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuth").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     settings: OAuthSettings,
     scope: String,
@@ -78,6 +85,8 @@ struct State {
     failure: Option<Failure>,
     /// Failures since the last token.
     failures: u32,
+    /// The scopes that the last token came without.
+    missing: Vec<String>,
 }
 
 struct Token {
@@ -128,6 +137,12 @@ impl OAuth {
             state: Mutex::default(),
             flight: Arc::default(),
         })))
+    }
+
+    /// Waits until nobody asks the token endpoint.
+    #[cfg(test)]
+    pub(super) async fn settled(&self) {
+        drop(self.0.flight.lock().await);
     }
 
     async fn token(&self) -> Result<Arc<Token>, AuthError> {
@@ -273,6 +288,7 @@ impl Inner {
                     Some(scope) => scope.split_ascii_whitespace().map(str::to_owned).collect(),
                     None => self.settings.scopes.iter().cloned().collect(),
                 };
+                self.tell_missing(&mut state, &scopes);
                 let serial = state.serial + 1;
                 let token = Arc::new(Token {
                     secret: given.token,
@@ -295,6 +311,20 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// Says which scopes a token came without, once for as long as they are the same ones.
+    fn tell_missing(&self, state: &mut State, given: &[String]) {
+        let missing: Vec<String> =
+            self.settings.scopes.iter().filter(|scope| !given.contains(scope)).cloned().collect();
+        if !missing.is_empty() && missing != state.missing {
+            warn!(
+                "Okta gives the service app {} no access to {}: grant it under \"Okta API Scopes\" of the app",
+                self.settings.client_id,
+                missing.join(" ")
+            );
+        }
+        state.missing = missing;
     }
 
     /// The questions that it takes to get one token. The flag says whether it is bound to our key.

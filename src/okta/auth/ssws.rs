@@ -37,7 +37,10 @@ impl Credential for Ssws {
         }
         match self.0.reread() {
             Ok(true) => {
-                info!("Okta refuses the API token, and `okta.token` has a new one: it is used from now on");
+                info!(
+                    "Okta refuses the API token, and `okta.token` has a new one: it is used from now on; should it belong to \
+                     another account, reload, so that its events are known as our own"
+                );
                 is_new(self.0.current())
             }
             Ok(false) => false,

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{AuthError, hidden};
-use crate::http;
+use crate::http::{self, Trouble};
 use crate::okta::client::OktaSettings;
 use crate::okta::error::bounded;
 use crate::okta::rate::{RateHeaders, Wait, wait_after_429};
@@ -58,8 +58,8 @@ pub(super) enum Refusal {
 
 impl TokenEndpoint {
     pub(super) fn new(org: &OktaSettings) -> Result<Self, AuthError> {
-        let http =
-            http::client(&org.org_url, org.timeout, &org.network).map_err(|error| AuthError::Http(error.into()))?;
+        let http = http::client("okta", &org.org_url, org.timeout, &org.network)
+            .map_err(|error| AuthError::Http(error.into()))?;
         let mut url = org.org_url.clone();
         url.set_path("/oauth2/v1/token");
         Ok(Self { http, url })
@@ -91,9 +91,10 @@ impl TokenEndpoint {
             Some(proof) => request.header("DPoP", proof),
             None => request,
         };
-        let response = request.form(&form).send().await.map_err(|error| AuthError::Unreached {
-            reason: http::classify_send_error(&error),
-            source: Arc::new(error.without_url()),
+        let response = request.form(&form).send().await.map_err(|error| {
+            let (reason, trouble) = (http::classify_send_error(&error), Trouble::of(&error));
+            let source = (!trouble.is_known()).then(|| Arc::new(error.without_url()));
+            AuthError::Unreached { reason, trouble, source }
         })?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = http::read_bounded(response, MAX_BODY).await.map_err(|error| AuthError::Unread(error.into()))?;

@@ -24,7 +24,7 @@ pub(in crate::demo::org) async fn admit(State(world): State<Arc<World>>, mut req
                 request.extensions_mut().insert(bearer.principal.clone());
                 budgeted(&world, Some(bearer), request, next).await
             }
-            Err(refused) => refused,
+            Err(refused) => *refused,
         }
     };
     let headers = response.headers_mut();
@@ -84,7 +84,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-fn authenticate(world: &World, request: &Request) -> Result<Bearer, Response> {
+fn authenticate(world: &World, request: &Request) -> Result<Bearer, Box<Response>> {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, credential) = given.split_once(' ').unwrap_or_default();
     let url = format!("{}{}", world.okta_url(), request.uri().path());
@@ -93,7 +93,7 @@ fn authenticate(world: &World, request: &Request) -> Result<Bearer, Response> {
         "SSWS" => {
             let known = world.options.ssws_allowed && world.read(|inside| inside.secrets.okta_token == credential);
             if !known {
-                return Err(OktaError::invalid_token().into_response());
+                return Err(Box::new(OktaError::invalid_token().into_response()));
             }
             Ok(Bearer { principal: Principal::Owner, scopes: None, challenge })
         }
@@ -112,7 +112,7 @@ fn authenticate(world: &World, request: &Request) -> Result<Bearer, Response> {
             }
             Ok(Bearer { principal, scopes: Some(issued.scopes), challenge })
         }
-        _ => Err(OktaError::invalid_token().into_response()),
+        _ => Err(Box::new(OktaError::invalid_token().into_response())),
     }
 }
 
@@ -124,7 +124,7 @@ fn possess(
     credential: &str,
     jkt: &str,
     challenge: &Challenge,
-) -> Result<(), Response> {
+) -> Result<(), Box<Response>> {
     let text = proof::given(request.headers())
         .ok_or_else(|| challenge.refuse("invalid_dpop_proof", "The DPoP proof JWT header is missing."))?;
     let expected = Expected {
@@ -181,8 +181,8 @@ impl Challenge {
     }
 
     /// Refuses the credential.
-    fn refuse(&self, error: &str, words: &str) -> Response {
-        self.dress(OktaError::invalid_token().into_response(), error, words)
+    fn refuse(&self, error: &str, words: &str) -> Box<Response> {
+        Box::new(self.dress(OktaError::invalid_token().into_response(), error, words))
     }
 
     fn dress(&self, mut response: Response, error: &str, words: &str) -> Response {

@@ -16,19 +16,15 @@ const DASHES: &str = "-----";
 
 /// Finds the one private key in a text.
 pub(super) fn read(text: &str) -> Result<Material, KeyError> {
-    if text.starts_with("PuTTY-User-Key-File") {
+    if ["PuTTY-User-Key-File", "ssh-", "ecdsa-sha2-"].iter().any(|start| text.starts_with(start)) {
         return Err(KeyError::Ssh);
     }
-    let mut key = None;
+    let mut keys = Vec::new();
     let mut other = None;
     let mut rest = text;
     while let Some(section) = Section::next(&mut rest)? {
         match section.label {
-            "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
-                if key.replace(section).is_some() {
-                    return Err(KeyError::SeveralKeys);
-                }
-            }
+            "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => keys.push(section),
             "ENCRYPTED PRIVATE KEY" => return Err(KeyError::Encrypted),
             "OPENSSH PRIVATE KEY" | "SSH2 ENCRYPTED PRIVATE KEY" => return Err(KeyError::Ssh),
             label if label.ends_with("PUBLIC KEY") => other = Some(KeyError::Public),
@@ -38,7 +34,11 @@ pub(super) fn read(text: &str) -> Result<Material, KeyError> {
             _ => {}
         }
     }
-    let key = key.ok_or(other.unwrap_or(KeyError::NoKey))?;
+    let key = match keys.as_slice() {
+        [key] => key,
+        [] => return Err(other.unwrap_or(KeyError::NoKey)),
+        _ => return Err(KeyError::SeveralKeys),
+    };
     let der = key.der()?;
     match key.label {
         "RSA PRIVATE KEY" => pkcs1(&der),
