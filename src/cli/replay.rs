@@ -193,9 +193,8 @@ impl<'l> Replay<'l> {
     }
 
     fn compare(&self, playbook: &Playbook, past: &Past, run: Option<&PastRun>, event: &Event, told: &mut Vec<Step>) {
-        let at = run.map_or(past.received_at, |run| run.created_at);
         let mut given = GivenFacts { facts: facts_then(past, run), steps: run.map(steps_then).unwrap_or_default() };
-        let mut now = self.rehearse(playbook, past, event, &given, at);
+        let mut now = self.look(playbook, past, run, event, &given);
         // How a step ended then says nothing about one that is decided otherwise now.
         while let Some(run) = run {
             let same = |name: &String| {
@@ -207,7 +206,7 @@ impl<'l> Replay<'l> {
             if given.steps.len() == before {
                 break;
             }
-            now = self.rehearse(playbook, past, event, &given, at);
+            now = self.look(playbook, past, run, event, &given);
         }
         let new = |step: &str| Step { run: run.map(|run| run.id), ..unchanged(&playbook.name, step) };
         if now.applies.is_none() {
@@ -216,10 +215,6 @@ impl<'l> Replay<'l> {
         }
         for part in &now.steps {
             let then = run.and_then(|run| run.actions.iter().find(|action| action.step == part.step));
-            let later = then.filter(|then| Decided::then(then) == Decided::Refused).and_then(|then| then.finished_at);
-            // What was refused because it had become too old by the time it was to be sent.
-            let again = later.map(|at| self.rehearse(playbook, past, event, &given, at));
-            let part = again.iter().flat_map(|run| &run.steps).find(|again| again.step == part.step).unwrap_or(part);
             told.extend(
                 self.compare_step(playbook, run, then, part)
                     .map(|step| Step { action: Some(part.action.to_owned()), ..step }),
@@ -233,6 +228,24 @@ impl<'l> Replay<'l> {
                 run.actions.iter().filter(|action| !is_there(action)).filter_map(|one| gone(run, one, Some(why))),
             );
         }
+    }
+
+    /// What would be decided now. What was refused when it was to be sent, as when it had become too old by then, is
+    /// looked at as of that moment.
+    fn look(&self, playbook: &Playbook, past: &Past, run: Option<&PastRun>, event: &Event, given: &GivenFacts) -> Run {
+        let at = run.map_or(past.received_at, |run| run.created_at);
+        let mut now = self.rehearse(playbook, past, event, given, at);
+        for part in &mut now.steps {
+            let then = run.and_then(|run| run.actions.iter().find(|action| action.step == part.step));
+            let refused = then.filter(|then| Decided::then(then) == Decided::Refused);
+            if let Some(at) = refused.and_then(|then| then.finished_at) {
+                let later = self.rehearse(playbook, past, event, given, at);
+                if let Some(later) = later.steps.into_iter().find(|later| later.step == part.step) {
+                    *part = later;
+                }
+            }
+        }
+        now
     }
 
     fn rehearse(&self, playbook: &Playbook, past: &Past, event: &Event, given: &GivenFacts, at: Timestamp) -> Run {
@@ -391,6 +404,8 @@ mod tests {
         token = { env = "T" }
         [slack]
         token = { env = "S" }
+        [risk]
+        source = "ledger"
         [[playbook]]
         name = "p"
         on = ["user.risk.detect"]
