@@ -206,7 +206,7 @@ impl<'l> Replay<'l> {
             if given.steps.len() == before {
                 break;
             }
-            now = self.look(playbook, past, run, event, &given);
+            now = self.look(playbook, past, Some(run), event, &given);
         }
         let new = |step: &str| Step { run: run.map(|run| run.id), ..unchanged(&playbook.name, step) };
         if now.applies.is_none() {
