@@ -4,9 +4,12 @@
 
 mod support;
 
-use okta_responder::demo::org::{Fault, GroupKind, Misbehaviour, OrgOptions, Service, User, events, slack_channel_id};
+use okta_responder::demo::org::{
+    AppKey, Fault, GroupKind, Misbehaviour, OrgOptions, Service, ServiceApp, Ungranted, User, events, slack_channel_id,
+};
+use rcgen::PublicKeyData;
 use serde_json::Value;
-use support::Scene;
+use support::{Scene, eventually};
 
 const GROUP: &str = r##"
 [[playbook]]
@@ -76,11 +79,11 @@ async fn rows_have_one_form_and_one_order() {
             "Okta token",
             "Okta log",
             "clock",
-            "Okta rate",
             "risk events",
             "Okta admin role",
             "group High Risk Users",
             "group Medium Risk Users",
+            "Okta rate",
             "ServiceNow table",
             "ServiceNow rights",
             "Slack token",
@@ -295,4 +298,138 @@ async fn webhooks_are_not_posted_to_and_their_hosts_are_asked() {
     check(&scene, "Teams webhook", "failed", 69, &["Teams webhook"]);
     let (_, rows) = rows(&scene);
     assert!(!format!("{rows:?}").contains("secretsignature"));
+}
+
+const CLIENT: &str = "0oa1responder0000001";
+
+/// Signs in as a service app that is granted these scopes, in place of the API token.
+fn as_app(scene: &Scene, scopes: &[&str]) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    scene.secret("key.pem", &key.serialize_pem());
+    let public = AppKey::Spki { kid: "k1".to_owned(), der: key.subject_public_key_info() };
+    scene.org.register_app(ServiceApp::new(CLIENT, vec![public]).granted(scopes.iter().copied()));
+    let dir = scene.dir.path().display();
+    scene.edit(
+        &format!("token = {{ file = \"{dir}/okta-token\" }}"),
+        &format!("client_id = \"{CLIENT}\"\nprivate_key = {{ file = \"{dir}/key.pem\" }}\nkey_id = \"k1\""),
+    );
+}
+
+/// What `check` tells to grant.
+fn scopes_to_grant(scene: &Scene) -> Vec<String> {
+    let told = scene.json(&["check", "--format", "json"]);
+    told["scopes"].as_array().unwrap().iter().map(|scope| scope.as_str().unwrap().to_owned()).collect()
+}
+
+/// Everything that a playbook can ask of Okta.
+const EVERYTHING: &str = r##"
+[[playbook]]
+name = "everything"
+on = ["user.risk.detect"]
+
+  [[playbook.step]]
+  name = "add"
+  when = '!("Elsewhere" in groups) && manager == null'
+  action = "okta.group.add_user"
+  with = { group = "High Risk Users" }
+
+  [[playbook.step]]
+  name = "remove"
+  after = ["add"]
+  action = "okta.group.remove_user"
+  with = { group = "Medium Risk Users" }
+
+  [[playbook.step]]
+  name = "take-away"
+  action = "okta.app.unassign_user"
+  with = { app = "APP" }
+
+  [[playbook.step]]
+  name = "end"
+  action = "okta.user.clear_sessions"
+"##;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_check_tells_to_grant_is_enough_for_everything() {
+    let scene = scene("", GROUP).await;
+    let app = scene.org.add_app("Payroll");
+    let guard = "[guard]\nprotected_roles = [\"any\"]\nprotected_members_of = [\"High Risk Users\"]\n[poll]\nstart_from = \"1h\"\n";
+    scene.configure(guard, &EVERYTHING.replace("APP", &app));
+    let wanted = scopes_to_grant(&scene);
+    as_app(&scene, &wanted.iter().map(String::as_str).collect::<Vec<_>>());
+    let (exit, found) = rows(&scene);
+    assert_eq!(exit, 0, "{found:#?}");
+    check(&scene, "Okta token", "ok", 0, &[CLIENT, "DPoP", "1h"]);
+    for scope in &wanted {
+        check(&scene, &format!("scope {scope}"), "ok", 0, &["granted"]);
+    }
+    check(&scene, "Okta admin role", "ok", 0, &["SUPER_ADMIN"]);
+
+    let user = scene.org.add_user(User::new("Ann", "Miller"));
+    scene.org.assign(&app, &user.id);
+    let medium = scene.org.add_group("Medium Risk Users too");
+    scene.edit("with = { group = \"Medium Risk Users\" }", "with = { group = \"Medium Risk Users too\" }");
+    scene.org.add_member(&medium, &user.id);
+    let daemon = scene.daemon();
+    scene.org.push_event(events::risk_detected(&user, "LOW", "HIGH"));
+    for kind in ["group.add", "group.remove", "app.unassign", "sessions.clear"] {
+        eventually(async || match scene.org.effects_of(kind).len() {
+            0 => Err(format!("no {kind}: {}", daemon.log())),
+            _ => Ok(()),
+        })
+        .await;
+    }
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_scope_that_is_missing_is_named_whether_okta_leaves_it_out_or_refuses_all() {
+    for ungranted in [Ungranted::LeftOut, Ungranted::Refused] {
+        let options = OrgOptions { ungranted, ..OrgOptions::default() };
+        let scene = Scene::with(options, "", GROUP).await;
+        scene.org.add_group("High Risk Users");
+        scene.org.add_group("Medium Risk Users");
+        as_app(&scene, &["okta.logs.read", "okta.users.read"]);
+        check(&scene, "Okta token", "ok", 1, &[CLIENT]);
+        check(&scene, "scope okta.logs.read", "ok", 1, &[]);
+        check(
+            &scene,
+            "scope okta.groups.manage",
+            "failed",
+            1,
+            &["grant okta.groups.manage", "Okta API Scopes", "quarantine"],
+        );
+        check(&scene, "Okta log", "ok", 1, &[]);
+        check(&scene, "group High Risk Users", "note", 1, &["not asked without okta.groups.read"]);
+        scene.org.ungrant_scope(CLIENT, "okta.logs.read");
+        scene.org.ungrant_scope(CLIENT, "okta.users.read");
+        check(&scene, "Okta token", "failed", 1, &[]);
+        check(&scene, "scope okta.logs.read", "failed", 1, &["grant okta.logs.read"]);
+        check(&scene, "rest of Okta", "note", 1, &[]);
+        check(&scene, "mail server", "ok", 1, &[]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_without_the_role_or_the_key_is_told_so() {
+    let scene = scene("", GROUP).await;
+    let wanted = scopes_to_grant(&scene);
+    as_app(&scene, &wanted.iter().map(String::as_str).collect::<Vec<_>>());
+    scene.org.set_app_roles(CLIENT, &[]);
+    check(&scene, "Okta log", "failed", 1, &["grant Read-only Administrator"]);
+    check(&scene, "scope okta.logs.read", "ok", 1, &[]);
+    check(&scene, "Okta admin role", "note", 1, &["okta.roles.read", "Group Membership Administrator"]);
+    scene.org.set_app_roles(CLIENT, &["READ_ONLY_ADMIN"]);
+    check(&scene, "Okta log", "ok", 0, &[]);
+    scene.secret("key.pem", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+    check(&scene, "Okta token", "failed", 1, &[CLIENT]);
+    check(&scene, "rest of Okta", "note", 1, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_check_would_need_is_not_asked_of_an_app() {
+    let tell = step("slack.message.post", r##"{ channel = "#security", text = "x" }"##);
+    let scene = scene("[guard]\nprotected_groups = [\"High Risk Users\"]\n", &tell).await;
+    as_app(&scene, &["okta.logs.read"]);
+    check(&scene, "group High Risk Users", "note", 0, &["okta.groups.read", "nothing else"]);
 }

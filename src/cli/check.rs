@@ -173,6 +173,11 @@ struct Found {
     /// What Okta is asked to filter by; null when the filter is applied on our side.
     filter: Option<String>,
     mode: &'static str,
+    /// The service app that signs in to Okta; null with an API token.
+    #[serde(rename = "client_id")]
+    signs_in: Option<String>,
+    /// The scopes that a service app has to be granted.
+    scopes: Vec<String>,
     /// What has to be granted at Okta, each right with what it is for.
     rights: Vec<Granted>,
     /// The admin roles that are enough together.
@@ -240,6 +245,8 @@ impl Found {
                 crate::config::Mode::Enforce => "enforce",
                 crate::config::Mode::Observe => "observe",
             },
+            signs_in: config.okta.client_id.clone(),
+            scopes: rights::scopes(loaded).into_iter().collect(),
             rights: rights::needs(loaded).into_iter().map(Granted::from).collect(),
             roles: rights::roles(loaded).into_iter().collect(),
             wants_risk_events: rights::wants_risk_events(loaded),
@@ -279,7 +286,11 @@ impl Found {
                     .unwrap_or_else(|| "none at Okta: the log is read whole and filtered here".to_owned()),
             ),
             ("mode", if self.mode == "observe" { "observe: nothing is touched" } else { "enforce" }.to_owned()),
-            ("admin roles to grant", self.roles.iter().map(|role| role.label).collect::<Vec<_>>().join(", ")),
+            ("scopes to grant", self.signs_in.as_ref().map(|_| self.scopes.join(", ")).unwrap_or_default()),
+            (
+                if self.signs_in.is_some() { "roles to grant" } else { "token's owner needs" },
+                self.roles.iter().map(|role| role.label).collect::<Vec<_>>().join(", "),
+            ),
             ("risk events", if self.wants_risk_events { RISK_EVENTS_SHOWN.to_owned() } else { String::new() }),
         ])?;
         self.rights.iter().filter(|_| verbose).try_for_each(|granted| {

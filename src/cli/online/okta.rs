@@ -131,7 +131,7 @@ async fn sign_in<T: FnMut(&Row) -> io::Result<()>>(
             let kept = Arc::clone(okta);
             of_app(rows, loaded, kept, &granted).map(Some)
         }
-        Err(error) if matches!(error.auth(), Some(AuthError::InvalidScope { .. })) => {
+        Err(error) if is_about_scopes(&error) => {
             let Some(scopes) = rows.hear(grantable(loaded, env)).await else {
                 rows.add(super::late(ABOUT))?;
                 return Ok(None);
@@ -144,8 +144,9 @@ async fn sign_in<T: FnMut(&Row) -> io::Result<()>>(
             match (lesser, granted) {
                 (Ok(lesser), Some(Ok(Some(granted)))) => of_app(rows, loaded, lesser, &granted).map(Some),
                 _ => {
-                    let remedy = "grant them on the page \"Okta API Scopes\" of the app";
-                    rows.add(Finding::failed(ABOUT, error.to_failure()).remedy(remedy))?;
+                    rows.add(Finding::failed(ABOUT, error.to_failure()))?;
+                    let client_id = loaded.config.okta.client_id.as_deref().unwrap_or_default();
+                    scope_rows(rows, loaded, client_id, &[])?;
                     Ok(None)
                 }
             }
@@ -173,6 +174,15 @@ async fn sign_in<T: FnMut(&Row) -> io::Result<()>>(
     }
 }
 
+/// Whether Okta gives no token because of the scopes: some are not there in the org, or none is granted.
+fn is_about_scopes(error: &OktaError) -> bool {
+    match error.auth() {
+        Some(AuthError::InvalidScope { .. }) => true,
+        Some(AuthError::Refused { code, .. }) => code == "consent_required",
+        _ => false,
+    }
+}
+
 /// Tells what a service app was given, scope by scope.
 fn of_app<T: FnMut(&Row) -> io::Result<()>>(
     rows: &mut Rows<T>,
@@ -184,6 +194,18 @@ fn of_app<T: FnMut(&Row) -> io::Result<()>>(
     let bound = if *dpop { "bound to a key of ours (DPoP)" } else { "a bearer token (no DPoP)" };
     let lives = moment::span(*lifetime);
     rows.add(Finding::fine("Okta token", format!("of the service app {client_id}, {bound}, lives {lives}")))?;
+    scope_rows(rows, loaded, client_id, scopes)?;
+    let scopes = Some(scopes.iter().cloned().collect());
+    Ok(SignedIn { okta, who: Who::App(client_id.clone()), scopes })
+}
+
+/// A row for each scope that is needed.
+fn scope_rows<T: FnMut(&Row) -> io::Result<()>>(
+    rows: &mut Rows<T>,
+    loaded: &Loaded,
+    client_id: &str,
+    scopes: &[String],
+) -> io::Result<()> {
     for Need { right, purposes } in rights::needs(loaded) {
         let scope = right.scope();
         let about = format!("scope {scope}");
@@ -195,8 +217,7 @@ fn of_app<T: FnMut(&Row) -> io::Result<()>>(
                 .remedy(format!("grant {scope} on the page \"Okta API Scopes\" of the app {client_id}"))
         })?;
     }
-    let scopes = Some(scopes.iter().cloned().collect());
-    Ok(SignedIn { okta, who: Who::App(client_id.clone()), scopes })
+    Ok(())
 }
 
 /// The scopes of those needed that Okta gives, each asked for by itself.
@@ -204,7 +225,12 @@ async fn grantable(loaded: &Loaded, env: &SecretEnv) -> BTreeSet<String> {
     let mut granted = BTreeSet::new();
     for scope in rights::scopes(loaded) {
         let Ok(single) = app::okta_client_with(loaded, env, [scope.clone()].into()) else { continue };
-        if matches!(single.granted().await, Ok(Some(_))) {
+        let refused = match single.granted().await {
+            Ok(_) => false,
+            // Trouble that passes says nothing of the scope.
+            Err(error) => error.auth().is_none_or(|error| error.passing().is_none()),
+        };
+        if !refused {
             granted.insert(scope);
         }
     }
@@ -266,7 +292,7 @@ impl Asker<'_> {
         }
         let types = RISK_EVENTS.map(str::to_owned).into();
         let since = now().checked_sub(RISK_SINCE).unwrap_or(Timestamp::UNIX_EPOCH);
-        let is_direct = |role: &AdminRole| role.kind == "SUPER_ADMIN" && role.assigned.as_deref() == Some("USER");
+        let is_direct = |role: &AdminRole| role.kind == "SUPER_ADMIN" && role.assigned.as_deref() != Some("GROUP");
         match self.okta.newest_event(&types, since).await {
             Ok(Some(newest)) => Finding::fine(ABOUT, format!("visible; the newest is of {newest}")),
             Ok(None) if roles.is_some_and(|roles| roles.iter().any(is_direct)) => Finding::fine(

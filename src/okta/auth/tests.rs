@@ -186,6 +186,25 @@ async fn a_refused_token_is_renewed_once() {
 }
 
 #[tokio::test]
+async fn why_a_refused_token_cannot_be_renewed_is_what_is_said() {
+    let org = Org::new().await;
+    let house = org.house(Dpop::Auto);
+    house.get().await.unwrap();
+    org.world().forget_tokens();
+    org.world().fault = fault(503, "");
+    let error = house.get().await.unwrap_err();
+    assert_eq!(error.kind, OktaErrorKind::NoTokenYet { reason: Reason::ServiceError, wait: None }, "it passes");
+    assert!(matches!(error.to_outcome(true), Outcome::Transient(_)), "the refused request was not carried out");
+    org.world().fault = None;
+    org.world().active = false;
+    org.clocks.pass(45.0);
+    house.get().await.unwrap_err();
+    org.world().active = true;
+    org.clocks.pass(45.0);
+    house.get().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_api_that_takes_no_token_at_all_does_not_make_us_ask_for_ever() {
     let org = Org::new().await;
     org.world().closed = true;
@@ -210,7 +229,7 @@ async fn a_refused_token_is_never_sent_again_even_if_it_is_given_again() {
     let house = org.house(Dpop::Auto);
     house.get().await.unwrap();
     org.world().forget_tokens();
-    assert_eq!(house.get().await.unwrap_err().kind, OktaErrorKind::Unauthorized);
+    assert_eq!(house.get().await.unwrap_err().kind, OktaErrorKind::NoCredential);
     assert_eq!(org.counts(), (2, 2));
     assert_eq!(house.get().await.unwrap_err().kind, OktaErrorKind::NoCredential);
     assert_eq!(org.counts(), (2, 2));
