@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::okta_params::{Name, parse};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -25,6 +26,7 @@ pub static UNASSIGN_USER: ActionKind = ActionKind {
     rights: &[Right::ReadApps, Right::ReadUsers, Right::ChangeAssignments],
     from_event: &[("app", FromEvent::AppId), ("user", FromEvent::UserId)],
     check: |params| parse::<Params>(params).map(drop),
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| {
         let Params { app, user, .. } = parse(params).ok()?;
@@ -38,7 +40,7 @@ pub struct UnassignUser {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Id.

@@ -1,5 +1,6 @@
 //! What the parameters of Okta's actions have in common.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,7 +11,7 @@ pub(super) fn parse<T: DeserializeOwned>(params: &Value) -> Result<T, String> {
 }
 
 /// An id or a name: not empty, and not `me`, which Okta reads as whoever the token belongs to.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub(super) struct Name(pub(super) String);
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::okta_params::{Name, parse};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -25,6 +26,7 @@ pub static CLEAR_SESSIONS: ActionKind = ActionKind {
     rights: &[Right::ReadUsers, Right::EndSessions],
     from_event: &[("user", FromEvent::UserId)],
     check: |params| parse::<Params>(params).map(drop),
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("okta.session/{}", parse::<Params>(params).ok()?.user.0)),
 };
@@ -35,7 +37,7 @@ pub struct ClearSessions {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Id or login.
