@@ -246,7 +246,8 @@ impl GivenFacts {
 
 impl GivenStep {
     fn view(self) -> StepView {
-        StepView { state: self.state, url: self.url, id: self.id, number: self.number, error: self.error }
+        let Self { state, url, id, number, note, error } = self;
+        StepView { state, url, id, number, note, error }
     }
 }
 

@@ -3,6 +3,12 @@
 //! A connector sends *one* request per attempt (plus the reads it needs to be idempotent), classifies what came back as
 //! an [`Outcome`] and returns. It never waits, never repeats, never touches the store. What it must not do: report
 //! `Transient` or `Permanent` when the changing request may have arrived — that is `Unknown`.
+//!
+//! An action that needs several requests keeps to this: each attempt reads where the target stands, sends the next request
+//! that is missing and reports [`Outcome::Progress`] until none is. So every request has its own attempt row and its own
+//! word of the guard, a pause or a protection that comes in between is heeded, and after a crash the rest is done. Such an
+//! action is counted once, whatever its number of requests. Groups and devices that are found only on the way are shown to
+//! the guard before they are touched ([`Cleared::protects`]).
 
 #[cfg(test)]
 mod contract;
@@ -34,7 +40,7 @@ use crate::http::{self, Network};
 use crate::model::action::InDoubt;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
-use crate::model::outcome::{Outcome, Verdict};
+use crate::model::outcome::{Outcome, Receipt, Verdict};
 use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
@@ -233,6 +239,9 @@ pub struct Call {
     pub params: Value,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// What the attempts before this one recorded, see [`Outcome::Progress`]; for `okta.group.restore_user` what the
+    /// actions that took the user out of his groups recorded. Empty for what is done with one request.
+    pub earlier: Receipt,
 }
 
 /// What a crash between request and record means for an action.

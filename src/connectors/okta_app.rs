@@ -135,7 +135,7 @@ mod tests {
 
     fn call() -> Cleared<Call> {
         let params = json!({"app": APP, "user": USER});
-        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 })
+        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1, earlier: Receipt::default() })
     }
 
     fn assignment() -> String {

@@ -316,7 +316,8 @@ async fn is_doubtful(engine: &Engine, action: &Claimed) -> Result<bool, StoreErr
 async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     let verdict = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
         (Some(connector), Ok(params)) => {
-            let call = Call { key: action.key.clone(), params, attempt: action.attempt };
+            let (key, earlier) = (action.key.clone(), action.earlier.clone());
+            let call = Call { key, params, attempt: action.attempt, earlier };
             // Asking the same again would only fail again.
             survive_async(connector.verify(&call)).await.unwrap_or(Verdict::CannotTell)
         }
@@ -362,20 +363,23 @@ async fn record(engine: &Engine, end: AttemptEnd) -> Result<(), StoreError> {
 }
 
 fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
-    let outcome = end.outcome.unwrap_or_default();
+    let word = end.outcome.unwrap_or_default();
     let took_ms = took.as_millis() as u64;
     let id = action.id.0;
     let (kind, step) = (action.kind.as_str(), action.step.as_str());
     let detail = end.detail.as_deref().unwrap_or_default();
     match end.happening {
         Some(Happening::Succeeded) => {
-            info!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} succeeded");
+            info!(action.id = id, action.kind = kind, action.step = step, outcome = word, took_ms, "{kind} succeeded");
         }
         Some(Happening::WillNotPass) => {
-            error!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} failed: {detail}");
+            error!(action.id = id, action.kind = kind, action.step = step, outcome = word, took_ms, "{kind} failed: {detail}");
+        }
+        Some(Happening::MayPass) if end.reason == Some(outcome::PROGRESS) => {
+            info!(action.id = id, action.kind = kind, action.step = step, took_ms, "{kind} goes on: {detail}");
         }
         _ if outcome::is_known(action, end) => {
-            debug!(action.id = id, action.kind = kind, outcome, took_ms, "{kind} did not succeed yet: {detail}");
+            debug!(action.id = id, action.kind = kind, outcome = word, took_ms, "{kind} did not succeed yet: {detail}");
         }
         _ => {
             let attempt = action.attempt;
@@ -383,7 +387,7 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
                 action.id = id,
                 action.kind = kind,
                 action.step = step,
-                outcome,
+                outcome = word,
                 attempt,
                 took_ms,
                 "{kind} did not succeed yet: {detail}"
@@ -445,6 +449,7 @@ fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), St
                 url: sibling.receipt.url.clone(),
                 id: sibling.receipt.id.clone(),
                 number: sibling.receipt.number.clone(),
+                note: sibling.receipt.note.clone(),
                 error: sibling.error.clone(),
             },
         );

@@ -40,6 +40,20 @@ pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: 
         Outcome::AlreadyDone(receipt) => {
             AttemptEnd { receipt: Some(receipt), ..end("already_done", Happening::Succeeded, None) }
         }
+        Outcome::Progress(receipt) => {
+            // Nothing but the next part may follow at once; what does not get on is spaced like a failure.
+            let detail = receipt.note.clone();
+            let is_new = action.trouble.as_ref().map(|(_, words)| words) != detail.as_ref();
+            let pause = if is_new { Duration::ZERO } else { policy.schedule.pause(action.attempt, action.key.as_str()) };
+            let end = end(PART, Happening::MayPass, None);
+            retry(
+                AttemptEnd { receipt: Some(receipt), reason: Some(PROGRESS), detail, ..end },
+                action,
+                pause,
+                policy,
+                now,
+            )
+        }
         Outcome::RetryAfter(pause, failure) => {
             retry(end("retry_after", Happening::MayPass, Some(failure)), action, pause, policy, now)
         }
@@ -122,6 +136,12 @@ pub fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: 
         }
     }
 }
+
+/// The word of an attempt that did its part: its own request was done.
+const PART: &str = "done";
+
+/// The reason on record while an action has more to do.
+pub(super) const PROGRESS: &str = "progress";
 
 /// How the sentence about a reading back begins that was not possible.
 const NOT_NOW: &str = "reading back is not possible now: ";
@@ -207,6 +227,7 @@ mod tests {
             in_doubt,
             retry_from: at(0),
             since: at(0),
+            earlier: Receipt::default(),
             trouble: None,
         }
     }

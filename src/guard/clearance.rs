@@ -27,16 +27,36 @@ use crate::config::Mode;
 use crate::connectors::{self, Call};
 use crate::model::event::Event;
 use crate::model::ids::{ActionId, IdempotencyKey};
+use crate::model::outcome::Receipt;
 
 /// Something that the guard has passed, for one attempt. Nobody else makes one, and it cannot be copied.
 #[derive(Debug)]
-pub struct Cleared<T>(T);
+pub struct Cleared<T> {
+    what: T,
+    /// Whoever cleared it; nobody in tests of connectors.
+    guard: Option<Arc<Guard>>,
+}
 
 impl<T> Deref for Cleared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.what
+    }
+}
+
+impl<T> Cleared<T> {
+    /// Why a group, an app or a device that was found only on the way must not be touched: one of the names and ids by which
+    /// it is known is protected. To be asked of everything that is changed and that the parameters do not name exactly so.
+    pub fn protects<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+        let guard = self.guard.as_ref()?;
+        names.into_iter().find_map(|name| guard.protected.by_thing(name))
+    }
+
+    /// Why a user who is affected as well must not be touched: his id or his login is on the list.
+    pub fn protects_user<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+        let guard = self.guard.as_ref()?;
+        names.into_iter().find_map(|name| guard.protected.by_user(name))
     }
 }
 
@@ -44,7 +64,12 @@ impl<T> Deref for Cleared<T> {
 impl<T> Cleared<T> {
     /// For tests of connectors, which need no guard. The daemon's build has no such thing.
     pub(crate) fn unguarded(what: T) -> Self {
-        Self(what)
+        Self { what, guard: None }
+    }
+
+    /// The same under a guard, for what connectors ask of it on the way.
+    pub(crate) fn under(guard: Guard, what: T) -> Self {
+        Self { what, guard: Some(Arc::new(guard)) }
     }
 }
 
@@ -65,6 +90,8 @@ pub struct Candidate {
     pub params: String,
     /// The number of the attempt.
     pub attempt: u32,
+    /// What attempts before recorded.
+    pub earlier: Receipt,
     /// Whether its run only observes.
     pub observe: bool,
     /// Whether a person has allowed it.
@@ -217,8 +244,10 @@ impl Judge {
                 return Ruling::Hold { reason: "limit", why: over.why, trip };
             }
         }
-        let call = Call { key: candidate.key.clone(), params, attempt: candidate.attempt };
-        Ruling::Pass { call: Cleared(call), counted: kind.changes_access && !candidate.approved }
+        let (key, earlier) = (candidate.key.clone(), candidate.earlier.clone());
+        let call = Call { key, params, attempt: candidate.attempt, earlier };
+        let call = Cleared { what: call, guard: Some(Arc::clone(&self.guard)) };
+        Ruling::Pass { call, counted: kind.changes_access && !candidate.approved }
     }
 }
 
@@ -257,6 +286,7 @@ mod tests {
             key: IdempotencyKey::derive("okta", "u", "p", "s"),
             params: json!({"user": ID, "group": "High"}).to_string(),
             attempt: 3,
+            earlier: Receipt::default(),
             observe: false,
             approved: false,
             subject: Some(ID.to_owned()),
