@@ -216,6 +216,7 @@ struct GivenStep {
     url: Option<String>,
     id: Option<String>,
     number: Option<String>,
+    note: Option<String>,
     error: Option<String>,
 }
 

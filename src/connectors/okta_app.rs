@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::okta_params::{Name, parse};
+use super::okta_params::{
+    Name, RuleManaged, listing, named, parse, parsed, protected, remembered, user_receipt,
+};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
-use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+use crate::model::outcome::{Failure, GroupNote, Outcome, Reason, Receipt, Verdict};
+use crate::okta::groups::{GroupRef, OKTA_GROUP};
 use crate::okta::rights::Right;
 use crate::okta::{OktaClient, OktaError, OktaErrorKind};
 
 /// Takes an app away from a user. His profile in the app is lost, and with provisioning his account there is
-/// deactivated; what a group grants cannot be taken away like this.
+/// deactivated. What a group grants cannot be taken away like this; `via_groups` says what is done about it.
 pub static UNASSIGN_USER: ActionKind = ActionKind {
     name: "okta.app.unassign_user",
     summary: "Takes an app away from a user",
@@ -24,13 +28,21 @@ pub static UNASSIGN_USER: ActionKind = ActionKind {
     resets_risk: false,
     rights: &[Right::ReadApps, Right::ReadUsers, Right::ChangeAssignments],
     from_event: &[("app", FromEvent::AppId), ("user", FromEvent::UserId)],
-    check: |params| parse::<Params>(params).map(drop),
+    check,
     escape: |_| Escape::Plain,
     lane: |params| {
         let Params { app, user, .. } = parse(params).ok()?;
         Some(format!("okta.app/{}/{}", app.0, user.0))
     },
 };
+
+/// What these parameters need beside the rights of the action: those of the groups, where they are to be changed.
+pub fn more_rights(params: &Value) -> &'static [Right] {
+    match params.get("via_groups").and_then(Value::as_str) {
+        Some("remove" | "restrict") => &[Right::ReadGroups, Right::ChangeMembers],
+        _ => &[],
+    }
+}
 
 /// Performs [`UNASSIGN_USER`].
 #[derive(Debug)]
@@ -48,42 +60,107 @@ struct Params {
     /// Whether Okta mails the administrators.
     #[serde(default)]
     send_email: bool,
+    /// What is done about groups that grant the app.
+    #[serde(default)]
+    via_groups: ViaGroups,
+    /// Name or id of the group to which policies deny the app.
+    #[serde(default)]
+    restrict_group: Option<Name>,
+    /// Whether he may be taken out of a group that a rule put him into.
+    #[serde(default)]
+    rule_managed: RuleManaged,
+}
+
+/// What is done about groups that grant the app.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ViaGroups {
+    /// They are named, and the action fails.
+    #[default]
+    Report,
+    /// The user is taken out of each of them.
+    Remove,
+    /// The user stays in them, and is put into a group to which policies deny the app.
+    Restrict,
+}
+
+fn check(params: &Value) -> Result<(), String> {
+    let Params { via_groups, restrict_group, .. } = parse(params)?;
+    match (via_groups, restrict_group) {
+        (ViaGroups::Restrict, None) => Err("via_groups = \"restrict\" needs `restrict_group`".to_owned()),
+        (ViaGroups::Report | ViaGroups::Remove, Some(_)) => {
+            Err("`restrict_group` is only used with via_groups = \"restrict\"".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How a user has an app.
+struct Assigned {
+    user: String,
+    by_group: bool,
 }
 
 #[async_trait]
 impl Connector for UnassignUser {
     async fn perform(&self, call: &Cleared<Call>) -> Outcome {
-        let params: Params = match parse(&call.params) {
+        let params: Params = match parsed(&call.params) {
             Ok(params) => params,
-            Err(error) => return Outcome::Permanent(Failure::new(Reason::BadParameters, error)),
+            Err(outcome) => return outcome,
         };
-        let app = &params.app.0;
-        let user = match self.assigned(&params).await {
-            Ok(Some(user)) => user,
-            Ok(None) => return Outcome::AlreadyDone(self.receipt(&params, "was not assigned")),
+        if let Err(why) = check(&call.params) {
+            return Outcome::Permanent(Failure::new(Reason::BadParameters, why));
+        }
+        let Assigned { user, by_group } = match self.assigned(&params).await {
+            Ok(Some(assigned)) => assigned,
+            Ok(None) => return Outcome::AlreadyDone(self.receipt(&params, "is not assigned")),
             Err(error) => return error.to_outcome(false),
         };
-        match self.okta.unassign(app, &user, params.send_email).await {
+        let known = &call.earlier.groups;
+        match params.via_groups {
+            ViaGroups::Remove if !known.is_empty() => match self.leave_next(call, &user, known).await {
+                Ok(outcome) => return outcome,
+                // He is out of all of them; if the assignment is still there, it is one of his own.
+                Err(OutOfAll) => {}
+            },
+            ViaGroups::Remove if by_group => return self.granted(call, &params, &user).await,
+            ViaGroups::Restrict if by_group || !known.is_empty() => return self.restrict(call, &params, &user).await,
+            _ => {}
+        }
+        match self.okta.unassign(&params.app.0, &user, params.send_email).await {
             Ok(()) => Outcome::Done(self.receipt(&params, "is no longer assigned")),
             Err(error) if error.kind == OktaErrorKind::NotFound => {
                 Outcome::AlreadyDone(self.receipt(&params, "was not assigned any more"))
             }
-            Err(error) if error.kind == OktaErrorKind::GrantedByGroup => {
-                Outcome::Permanent(self.granted_by_group(app, &user).await)
-            }
+            Err(error) if error.kind == OktaErrorKind::GrantedByGroup => self.granted(call, &params, &user).await,
             Err(error) => error.to_outcome(true),
         }
     }
 
     async fn verify(&self, call: &Call) -> Verdict {
         let Ok(params) = parse::<Params>(&call.params) else { return Verdict::CannotTell };
-        match self.assigned(&params).await {
-            Ok(Some(_)) => Verdict::NotDone,
-            Ok(None) => Verdict::Done(self.receipt(&params, "is not assigned")),
+        let user = match self.assigned(&params).await {
+            Ok(Some(Assigned { user, .. })) => user,
+            Ok(None) => return Verdict::Done(self.receipt(&params, "is not assigned")),
+            Err(error) => return error.to_verdict(),
+        };
+        let (ViaGroups::Restrict, Some(group)) = (params.via_groups, &params.restrict_group) else {
+            return Verdict::NotDone;
+        };
+        let group = match self.okta.resolve_group(&group.0).await {
+            Ok(group) => group,
+            Err(error) => return error.to_verdict(),
+        };
+        match self.okta.is_member(&group.id, &user).await {
+            Ok(true) => Verdict::Done(self.restricted(&params, &group)),
+            Ok(false) => Verdict::NotDone,
             Err(error) => error.to_verdict(),
         }
     }
 }
+
+/// The user is in none of the groups that granted the app.
+struct OutOfAll;
 
 impl UnassignUser {
     /// On this org.
@@ -91,27 +168,157 @@ impl UnassignUser {
         Self { okta }
     }
 
-    /// The id of the user, if the app is assigned to him.
-    async fn assigned(&self, params: &Params) -> Result<Option<String>, OktaError> {
+    /// How the app is assigned to the user, if it is.
+    async fn assigned(&self, params: &Params) -> Result<Option<Assigned>, OktaError> {
         let Some(user) = self.okta.user_id(&params.user.0).await? else { return Ok(None) };
-        Ok(self.okta.app_user(&params.app.0, &user).await?.map(|_| user))
+        let assigned = self.okta.app_user(&params.app.0, &user).await?;
+        Ok(assigned.map(|assigned| Assigned { by_group: assigned.scope == "GROUP", user }))
+    }
+
+    /// A group grants the app, which Okta has said or shown; nothing was changed. What comes next is remembered before it is
+    /// done.
+    async fn granted(&self, call: &Cleared<Call>, params: &Params, user: &str) -> Outcome {
+        if params.via_groups == ViaGroups::Report {
+            return Outcome::Permanent(self.granted_by_group(&params.app.0, user).await);
+        }
+        let granting = match self.granting(&params.app.0, user).await {
+            Ok(granting) => granting,
+            Err(error) => return error.to_outcome(false),
+        };
+        if granting.is_empty() {
+            let why = format!("Okta says that a group grants app {} to user {user}, and lists none", params.app.0);
+            return Outcome::Transient(Failure::new(Reason::GrantedByGroup, why));
+        }
+        let names = listing(granting.iter().map(|group| named(&group.name, &group.id)));
+        if params.via_groups == ViaGroups::Remove {
+            if let Some(outcome) = self.hindrance(call, params, user, &granting).await {
+                return outcome;
+            }
+            // The same again: he was taken out of them, and Okta has not caught up.
+            if granting.iter().all(|group| call.earlier.groups.iter().any(|note| note.id == group.id)) {
+                let why = format!("{names} still grants app {} to user {user}", params.app.0);
+                return Outcome::Transient(Failure::new(Reason::GrantedByGroup, why));
+            }
+        }
+        let mut groups = call.earlier.groups.clone();
+        groups.extend(granting.iter().map(remembered));
+        groups.dedup_by(|one, other| one.id == other.id);
+        Outcome::Progress(Receipt { groups, ..self.receipt(params, &format!("is granted by {names}")) })
+    }
+
+    /// Why the user cannot be taken out of all of these groups; then he is taken out of none, because that alone would not
+    /// take the app away.
+    async fn hindrance(
+        &self,
+        call: &Cleared<Call>,
+        params: &Params,
+        user: &str,
+        granting: &[GroupRef],
+    ) -> Option<Outcome> {
+        let app = &params.app.0;
+        let told = |group: &GroupRef| named(&group.name, &group.id);
+        let stays = |why: String| {
+            let why = format!("app {app} is not taken away from user {user}: {why}; nothing was changed");
+            Some(Outcome::Permanent(Failure::new(Reason::GrantedByGroup, why)))
+        };
+        if let Some(why) = granting.iter().find_map(|group| call.protects([group.name.as_str(), group.id.as_str()])) {
+            return Some(protected(why));
+        }
+        if let Some(group) = granting.iter().find(|group| group.kind != OKTA_GROUP) {
+            return stays(format!("{} grants it, and its members come from elsewhere ({})", told(group), group.kind));
+        }
+        if params.rule_managed == RuleManaged::Report {
+            let rules = match self.okta.group_rules().await {
+                Ok(rules) => rules,
+                Err(error) => return Some(error.to_outcome(false)),
+            };
+            let by_rule = granting.iter().find_map(|group| {
+                let rule = rules.iter().find(|rule| rule.may_hold(user, &group.id))?;
+                Some(format!(
+                    "{} grants it, and the group rule `{}` may manage his membership; rule_managed = \"remove\" has him \
+                     excluded from the rule",
+                    told(group),
+                    super::cut(&rule.name, 60)
+                ))
+            });
+            if let Some(why) = by_rule {
+                return stays(why);
+            }
+        }
+        None
+    }
+
+    /// Takes the user out of the next of the groups that are remembered.
+    async fn leave_next(&self, call: &Cleared<Call>, user: &str, known: &[GroupNote]) -> Result<Outcome, OutOfAll> {
+        let groups = match self.okta.user_groups(user).await {
+            Ok(groups) => groups,
+            Err(error) => return Ok(error.to_outcome(false)),
+        };
+        let open: Vec<_> = groups.iter().filter(|group| known.iter().any(|note| note.id == group.id)).collect();
+        let Some((group, rest)) = open.split_first() else { return Err(OutOfAll) };
+        if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
+            return Ok(protected(why));
+        }
+        Ok(match self.okta.remove_member(&group.id, user).await {
+            Ok(()) => {
+                let name = named(&group.name, &group.id);
+                let note = format!("is out of {name}, which granted it; {} more to leave", rest.len());
+                Outcome::Progress(user_receipt(&self.okta, user, note))
+            }
+            Err(error) if error.kind == OktaErrorKind::NotFound => Outcome::Transient(error.to_failure()),
+            Err(error) => error.to_outcome(true),
+        })
+    }
+
+    /// Puts the user into the group to which policies deny the app.
+    async fn restrict(&self, call: &Cleared<Call>, params: &Params, user: &str) -> Outcome {
+        let Some(name) = &params.restrict_group else {
+            return Outcome::Permanent(Failure::new(Reason::BadParameters, "there is no `restrict_group`"));
+        };
+        let group = match self.okta.resolve_group(&name.0).await {
+            Ok(group) => group,
+            Err(error) => return error.to_outcome(),
+        };
+        if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
+            return protected(why);
+        }
+        match self.okta.is_member(&group.id, user).await {
+            Ok(true) => return Outcome::AlreadyDone(self.restricted(params, &group)),
+            Ok(false) => {}
+            Err(error) => return error.to_outcome(false),
+        }
+        match self.okta.add_member(&group.id, user).await {
+            Ok(()) => Outcome::Done(self.restricted(params, &group)),
+            Err(error) if error.kind == OktaErrorKind::NotFound => Outcome::Transient(error.to_failure()),
+            Err(error) => error.to_outcome(true),
+        }
+    }
+
+    /// The groups of the user that the app is assigned to.
+    async fn granting(&self, app: &str, user: &str) -> Result<Vec<GroupRef>, OktaError> {
+        let mut of_user = self.okta.user_groups(user).await?;
+        let of_app = self.okta.app_groups(app).await?;
+        of_user.retain(|group| of_app.contains(&group.id));
+        Ok(of_user)
     }
 
     /// Names the groups that grant the app, as far as they can be read: they are what has to change.
     async fn granted_by_group(&self, app: &str, user: &str) -> Failure {
-        let granting = match (self.okta.user_groups(user).await, self.okta.app_groups(app).await) {
-            (Ok(mut of_user), Ok(of_app)) => {
-                of_user.retain(|group| of_app.contains(&group.id));
-                of_user.iter().take(5).map(|group| format!("`{}` ({})", group.name, group.id)).collect::<Vec<_>>()
-            }
-            _ => Vec::new(),
+        let granting = self.granting(app, user).await.unwrap_or_default();
+        let groups = match granting.is_empty() {
+            true => "which could not be read".to_owned(),
+            false => listing(granting.iter().map(|group| named(&group.name, &group.id))),
         };
-        let groups = if granting.is_empty() { "which could not be read".to_owned() } else { granting.join(", ") };
         let detail = format!(
-            "app {app} cannot be taken away from user {user} while a group grants it: {groups}; \
-             take the user out of it with okta.group.remove_user, or deny the app by policy"
+            "app {app} cannot be taken away from user {user} while a group grants it: {groups}; via_groups = \"remove\" \
+             takes the user out of it, via_groups = \"restrict\" puts him into a group to which policies deny the app"
         );
         Failure::new(Reason::GrantedByGroup, detail)
+    }
+
+    fn restricted(&self, params: &Params, group: &GroupRef) -> Receipt {
+        let name = named(&group.name, &group.id);
+        self.receipt(params, &format!("is granted by a group and stays assigned; the user is in {name}"))
     }
 
     /// An app's own page needs a name that is not at hand; the user's page lists his apps.

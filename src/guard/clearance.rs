@@ -53,6 +53,11 @@ impl<T> Cleared<T> {
         names.into_iter().find_map(|name| guard.protected.by_thing(name))
     }
 
+    /// Whether users are on a list by name, so that it is worth reading who else is affected.
+    pub fn lists_users(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.protected.lists_users())
+    }
+
     /// Why a user who is affected as well must not be touched: his id or his login is on the list.
     pub fn protects_user<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
         let guard = self.guard.as_ref()?;

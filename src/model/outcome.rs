@@ -81,6 +81,9 @@ pub struct GroupNote {
     /// Its name when it was remembered.
     #[serde(default)]
     pub name: String,
+    /// Whether Okta did not let it be changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
 }
 
 impl Receipt {

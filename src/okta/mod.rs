@@ -6,8 +6,10 @@
 pub mod apps;
 pub mod auth;
 pub mod client;
+pub mod devices;
 pub mod error;
 pub mod groups;
+pub mod lifecycle;
 pub mod logs;
 pub mod page;
 pub mod path;

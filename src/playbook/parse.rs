@@ -171,7 +171,7 @@ fn check_steps_read(
 /// Lets the action look at its parameters. What the event will fill in is there already, as any text.
 fn check_params(with: &ParamTemplates, kind: &ActionKind, found: &mut Problems) {
     let mut params = with.unrendered();
-    for (name, _) in kind.from_event {
+    for (name, _) in kind.from_event.iter().filter(|(_, what)| what.fills(&with.unrendered())) {
         params.entry(*name).or_insert_with(|| Value::from("from the event"));
     }
     if let Err(message) = (kind.check)(&Value::Object(params)) {
