@@ -113,6 +113,10 @@ impl Connector for UnassignUser {
         }
         let Assigned { user, by_group } = match self.assigned(&params).await {
             Ok(Some(assigned)) => assigned,
+            Ok(None) if params.via_groups == ViaGroups::Remove && !call.earlier.groups.is_empty() => {
+                let names = listing(call.earlier.groups.iter().map(|note| named(&note.name, &note.id)));
+                return Outcome::Done(self.receipt(&params, &format!("is no longer assigned, and out of {names}")));
+            }
             Ok(None) => return Outcome::AlreadyDone(self.receipt(&params, "is not assigned")),
             Err(error) => return error.to_outcome(false),
         };
@@ -201,8 +205,7 @@ impl UnassignUser {
             }
         }
         let mut groups = call.earlier.groups.clone();
-        groups.extend(granting.iter().map(remembered));
-        groups.dedup_by(|one, other| one.id == other.id);
+        groups.extend(granting.iter().map(remembered).filter(|note| !call.earlier.groups.contains(note)));
         Outcome::Progress(Receipt { groups, ..self.receipt(params, &format!("is granted by {names}")) })
     }
 

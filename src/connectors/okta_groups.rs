@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::okta_params::{Name, RuleManaged, listing, named, no_such_user, parse, parsed, remembered, user_receipt};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};

@@ -17,6 +17,7 @@ mod filter;
 mod log;
 mod okta;
 mod rate;
+mod remedies;
 mod servicenow;
 mod slack;
 mod smtp;
@@ -419,6 +420,7 @@ impl Inside {
         Self {
             log,
             directory,
+            estate: remedies::Estate::default(),
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,

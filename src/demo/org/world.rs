@@ -13,6 +13,7 @@ use super::events;
 use super::faults::Faults;
 use super::log::Log;
 use super::rate::RateModel;
+use super::remedies::Estate;
 use super::servicenow::Tables;
 use super::slack::Posts;
 use super::smtp::Mail;
@@ -41,6 +42,7 @@ pub(super) struct Addresses {
 pub(super) struct Inside {
     pub(super) log: Log,
     pub(super) directory: Directory,
+    pub(super) estate: Estate,
     pub(super) journal: Journal,
     pub(super) faults: Faults,
     pub(super) rate: RateModel,
