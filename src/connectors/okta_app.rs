@@ -340,6 +340,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::GuardConfig;
+    use crate::guard::Guard;
     use crate::model::ids::IdempotencyKey;
     use crate::okta::testing::{APP, USER, answers, client, error_body, group};
 
@@ -406,6 +408,126 @@ mod tests {
         let Outcome::Permanent(failure) = connector(&server).perform(&call()).await else { panic!("not permanent") };
         assert_eq!(failure.reason, Reason::GrantedByGroup);
         assert!(failure.detail.contains("`Finance` (00gb)") && !failure.detail.contains("Staff"), "{failure}");
+    }
+
+    const FINANCE: &str = "00g0000000000000fina";
+    const DENIED: &str = "00g0000000000000deny";
+
+    /// An org in which a group grants the app, one of a kind, and a rule may manage it. The user is in it, or in another.
+    async fn granting(scope: &str, kind: &str, by_rule: bool, member_of: &str) -> ServerGuard {
+        let mut server = Server::new_async().await;
+        let assigned = json!({"id": USER, "scope": scope, "status": "ACTIVE"});
+        answers(&mut server, "GET", &assignment(), 200, &assigned).await;
+        let (finance, denied) = (group(FINANCE, "Finance", kind), group(DENIED, "Denied", "OKTA_GROUP"));
+        let his: Vec<_> = [&finance, &denied].into_iter().filter(|group| group["id"] == member_of).collect();
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}/groups"), 200, &json!(his)).await;
+        answers(&mut server, "GET", &format!("/api/v1/groups/{DENIED}"), 200, &denied).await;
+        answers(&mut server, "GET", &format!("/api/v1/apps/{APP}/groups"), 200, &json!([{"id": FINANCE}])).await;
+        let groups: &[&str] = if by_rule { &[FINANCE] } else { &[] };
+        let rules = json!([{"name": "staff", "status": "ACTIVE", "actions": {"assignUserToGroups": {"groupIds": groups}}}]);
+        answers(&mut server, "GET", "/api/v1/groups/rules", 200, &rules).await;
+        let body = error_body("E0000046", "Deactivate application for user forbidden.");
+        let refused = server.mock("DELETE", assignment().as_str()).match_query(Matcher::Any).with_status(403);
+        refused.with_body(body).expect_at_least(0).create_async().await;
+        server
+    }
+
+    fn via(params: Value, earlier: &[GroupNote]) -> Call {
+        let mut whole = json!({"app": APP, "user": USER});
+        whole.as_object_mut().unwrap().extend(params.as_object().unwrap().clone());
+        let earlier = Receipt { groups: earlier.to_vec(), ..Receipt::default() };
+        Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params: whole, attempt: 1, earlier }
+    }
+
+    async fn attempt(server: &ServerGuard, params: Value, earlier: &[GroupNote]) -> Outcome {
+        connector(server).perform(&Cleared::unguarded(via(params, earlier))).await
+    }
+
+    fn remove() -> Value {
+        json!({"via_groups": "remove"})
+    }
+
+    fn restrict() -> Value {
+        json!({"via_groups": "restrict", "restrict_group": DENIED})
+    }
+
+    #[tokio::test]
+    async fn he_is_taken_out_of_the_groups_that_grant_the_app_when_the_step_says_so() {
+        for scope in ["GROUP", "USER"] {
+            let mut server = granting(scope, "OKTA_GROUP", false, FINANCE).await;
+            let left = server.mock("DELETE", format!("/api/v1/groups/{FINANCE}/users/{USER}").as_str());
+            let left = left.with_status(204).expect(1).create_async().await;
+            let Outcome::Progress(receipt) = attempt(&server, remove(), &[]).await else { panic!("{scope}") };
+            assert!(!left.matched_async().await, "what is left is remembered first");
+            assert_eq!(receipt.groups.len(), 1);
+            assert!(matches!(attempt(&server, remove(), &receipt.groups).await, Outcome::Progress(_)));
+            left.assert_async().await;
+            // Okta has not caught up, then it has: what is left is an assignment of his own, or none.
+            let mut server = granting("USER", "OKTA_GROUP", false, "").await;
+            assert!(matches!(attempt(&server, remove(), &receipt.groups).await, Outcome::Transient(_)));
+            let own = server.mock("DELETE", assignment().as_str()).match_query(Matcher::Any).with_status(204);
+            let own = own.create_async().await;
+            assert!(matches!(attempt(&server, remove(), &receipt.groups).await, Outcome::Done(_)));
+            own.assert_async().await;
+            let gone = org(false).await;
+            let Outcome::Done(end) = attempt(&gone, remove(), &receipt.groups).await else { panic!("not done") };
+            assert!(end.note.unwrap().contains("`Finance`"));
+        }
+    }
+
+    #[tokio::test]
+    async fn where_he_cannot_leave_every_group_he_leaves_none() {
+        let config = GuardConfig { protected_groups: vec!["Finance".to_owned()], ..GuardConfig::default() };
+        for (kind, by_rule, words) in
+            [("APP_GROUP", false, "come from elsewhere"), ("OKTA_GROUP", true, "group rule `staff`")]
+        {
+            let mut server = granting("GROUP", kind, by_rule, FINANCE).await;
+            let change = server.mock("DELETE", Matcher::Regex("/groups/".to_owned())).expect(0).create_async().await;
+            let outcome = attempt(&server, remove(), &[]).await;
+            let Outcome::Permanent(Failure { reason: Reason::GrantedByGroup, detail }) = outcome else { panic!("{outcome:?}") };
+            assert!(detail.contains(words), "{detail}");
+            change.assert_async().await;
+        }
+        let by_rule = granting("GROUP", "OKTA_GROUP", true, FINANCE).await;
+        let all = json!({"via_groups": "remove", "rule_managed": "remove"});
+        assert!(matches!(attempt(&by_rule, all, &[]).await, Outcome::Progress(_)));
+        let server = granting("GROUP", "OKTA_GROUP", false, FINANCE).await;
+        let finance = GroupNote { id: FINANCE.to_owned(), name: "Finance".to_owned(), refused: false };
+        for earlier in [&[][..], &[finance]] {
+            let call = Cleared::under(Guard::new(&config, []), via(remove(), earlier));
+            let outcome = connector(&server).perform(&call).await;
+            assert!(
+                matches!(outcome, Outcome::Permanent(Failure { reason: Reason::Protected, .. })),
+                "{earlier:?}: {outcome:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn he_is_restricted_where_the_step_says_so_and_keeps_his_groups() {
+        let mut server = granting("GROUP", "OKTA_GROUP", false, FINANCE).await;
+        let add = server.mock("PUT", format!("/api/v1/groups/{DENIED}/users/{USER}").as_str()).with_status(204);
+        let add = add.expect(2).create_async().await;
+        assert!(matches!(attempt(&server, restrict(), &[]).await, Outcome::Done(_)));
+        assert_eq!(connector(&server).verify(&via(restrict(), &[])).await, Verdict::NotDone);
+        // Assigned in person as well: only Okta's refusal tells of the group.
+        let direct = granting("USER", "OKTA_GROUP", false, FINANCE).await;
+        let Outcome::Progress(receipt) = attempt(&direct, restrict(), &[]).await else { panic!("no progress") };
+        assert!(matches!(attempt(&server, restrict(), &receipt.groups).await, Outcome::Done(_)));
+        add.assert_async().await;
+        let there = granting("GROUP", "OKTA_GROUP", false, DENIED).await;
+        assert!(matches!(attempt(&there, restrict(), &[]).await, Outcome::AlreadyDone(_)));
+        assert!(matches!(connector(&there).verify(&via(restrict(), &[])).await, Verdict::Done(_)));
+    }
+
+    #[test]
+    fn what_is_done_about_groups_is_checked_and_needs_its_rights() {
+        let check = |params: Value| (UNASSIGN_USER.check)(&via(params, &[]).params);
+        assert!(check(remove()).is_ok() && check(restrict()).is_ok() && check(json!({})).is_ok());
+        assert!(check(json!({"via_groups": "restrict"})).unwrap_err().contains("restrict_group"));
+        assert!(check(json!({"restrict_group": "x"})).is_err() && check(json!({"via_groups": "all"})).is_err());
+        assert_eq!(more_rights(&remove()), [Right::ReadGroups, Right::ChangeMembers]);
+        assert!(more_rights(&json!({})).is_empty() && more_rights(&json!({"via_groups": "report"})).is_empty());
     }
 
     #[tokio::test]

@@ -256,6 +256,21 @@ mod tests {
         assert!(over.detail.unwrap().contains("given up after 1h and 40 attempts"));
     }
 
+    #[test]
+    fn an_action_that_gets_on_goes_on_at_once_and_one_that_does_not_is_spaced_and_given_up() {
+        let part = |words: &str| Outcome::Progress(Receipt::note(words));
+        let first = of_attempt(&action(InDoubt::Ask, 5), part("one is done"), POLICY, at(10));
+        assert_eq!((first.happening, first.due), (Some(Happening::MayPass), Some(at(10))));
+        assert_eq!((first.outcome, first.reason), (Some("done"), Some(PROGRESS)));
+        assert_eq!(first.receipt.and_then(|receipt| receipt.note).as_deref(), Some("one is done"));
+        let trouble = Some((PROGRESS.to_owned(), "one is done".to_owned()));
+        let stuck = Claimed { trouble, ..action(InDoubt::Ask, 6) };
+        assert_eq!(of_attempt(&stuck, part("two is done"), POLICY, at(10)).due, Some(at(10)));
+        assert!(of_attempt(&stuck, part("one is done"), POLICY, at(10)).due.unwrap() > at(10));
+        let over = of_attempt(&stuck, part("one is done"), POLICY, at(3599));
+        assert_eq!(over.happening, Some(Happening::WillNotPass));
+    }
+
     /// All that is recorded of an end.
     #[track_caller]
     fn check(

@@ -263,6 +263,7 @@ mod tests {
 
     use super::super::standing::Standing;
     use super::*;
+    use crate::model::outcome::GroupNote;
     use crate::config::{AlarmConfig, GuardConfig, Limit, LimitsConfig, PlaybookConfig};
     use crate::playbook::Playbook;
 
@@ -344,6 +345,23 @@ mod tests {
         assert_eq!(call.params, json!({"user": ID, "group": "High"}));
         check(&judge(|_| {}), &message(), "pass, counted: false");
         check(&judge(|_| {}), &Candidate { approved: true, ..candidate }, "pass, counted: false");
+    }
+
+    #[test]
+    fn what_passes_knows_what_is_protected_and_what_was_remembered() {
+        let judge = judge(|config| {
+            config.protected_groups = vec!["Break Glass".to_owned()];
+            config.protected_users = vec!["boss@example.com".to_owned()];
+        });
+        let group = GroupNote { id: "00g1".to_owned(), name: "Staff".to_owned(), refused: false };
+        let earlier = Receipt { groups: vec![group], ..Receipt::default() };
+        let candidate = Candidate { earlier: earlier.clone(), ..candidate() };
+        let Ruling::Pass { call, .. } = judge.rule(&candidate, &Spent::default()) else { panic!() };
+        assert_eq!(call.earlier, earlier);
+        assert!(call.protects(["00g7", "break glass"]).unwrap().contains("protected_groups"));
+        assert!(call.protects_user(["00u7", "BOSS@example.com"]).unwrap().contains("protected_users"));
+        assert!(call.protects(["Staff", "00g1"]).is_none() && call.protects_user([LOGIN]).is_none());
+        assert!(call.lists_users());
     }
 
     #[test]
