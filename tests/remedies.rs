@@ -17,9 +17,8 @@ struct Stage {
 
 /// A playbook for sign-ins of a level, with steps of a name, an action and its parameters.
 fn playbook(name: &str, level: &str, steps: &[(&str, &str, &str)]) -> String {
-    let mut text = format!(
-        "[[playbook]]\nname = \"{name}\"\non = [\"user.session.start\"]\nwhen = 'risk.level == \"{level}\"'\n"
-    );
+    let mut text =
+        format!("[[playbook]]\nname = \"{name}\"\non = [\"user.session.start\"]\nwhen = 'risk.level == \"{level}\"'\n");
     for (step, action, with) in steps {
         text += &format!("[[playbook.step]]\nname = \"{step}\"\naction = \"{action}\"\nwith = {{ {with} }}\n");
     }
@@ -172,7 +171,9 @@ async fn all_groups_are_left_and_restored_although_the_daemon_is_killed_on_the_w
     assert!(kept.iter().chain([&imported]).all(|group| stage.is_in(group)));
     assert!(!stage.org().is_excluded_by_rule(&stage.ann.id));
     let told = note(&strip);
-    for part in ["is out of 3 groups", "rule manages them: `By Rule`", "imported: `Imported`", "protected: `Break Glass`"] {
+    for part in
+        ["is out of 3 groups", "rule manages them: `By Rule`", "imported: `Imported`", "protected: `Break Glass`"]
+    {
         assert!(told.contains(part), "`{part}` is not in {told}");
     }
     assert_eq!(stage.org().effects_of("group.remove").len(), 3, "none twice");
@@ -190,7 +191,8 @@ async fn all_groups_are_left_and_restored_although_the_daemon_is_killed_on_the_w
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_groups_grant_is_taken_away_by_leaving_them_or_denied_by_a_group() {
     let stage = Stage::new().await;
-    let (payroll, vault, wiki) = (stage.org().add_app("Payroll"), stage.org().add_app("Vault"), stage.org().add_app("Wiki"));
+    let (payroll, vault, wiki) =
+        (stage.org().add_app("Payroll"), stage.org().add_app("Vault"), stage.org().add_app("Wiki"));
     let groups = stage.groups(&["Finance", "Accounting", "Keepers", "Imported Staff"]);
     let denied = stage.org().add_group("No Vault");
     stage.org().assign(&payroll, &stage.ann.id);
@@ -209,7 +211,11 @@ async fn an_app_that_groups_grant_is_taken_away_by_leaving_them_or_denied_by_a_g
             "HIGH",
             &[
                 ("leave", unassign, &format!("app = \"{payroll}\", via_groups = \"remove\"")),
-                ("deny", unassign, &format!("app = \"{vault}\", via_groups = \"restrict\", restrict_group = \"No Vault\"")),
+                (
+                    "deny",
+                    unassign,
+                    &format!("app = \"{vault}\", via_groups = \"restrict\", restrict_group = \"No Vault\""),
+                ),
                 ("stuck", unassign, &format!("app = \"{wiki}\", via_groups = \"remove\"")),
             ],
         )],

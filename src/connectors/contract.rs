@@ -659,7 +659,12 @@ async fn parameters_of_any_shape_are_refused_before_anything_is_sent() {
     for plug in plugs() {
         let scene = Scene::sound(&plug).await;
         for params in [json!(null), json!([]), json!("text"), json!({}), json!({"no_such_parameter": 1})] {
-            let call = Cleared::unguarded(Call { key: scene.call.key.clone(), params: params.clone(), attempt: 1, earlier: Receipt::default() });
+            let call = Cleared::unguarded(Call {
+                key: scene.call.key.clone(),
+                params: params.clone(),
+                attempt: 1,
+                earlier: Receipt::default(),
+            });
             let outcome = scene.connector.perform(&call).await;
             let Outcome::Permanent(failure) = &outcome else { panic!("{}: {params} gave {outcome:?}", plug.name) };
             assert_eq!(failure.reason, Reason::BadParameters, "{}", plug.name);

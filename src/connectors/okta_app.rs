@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::okta_params::{
-    Name, RuleManaged, listing, named, parse, parsed, protected, remembered, user_receipt,
-};
+use super::okta_params::{Name, RuleManaged, listing, named, parse, parsed, protected, remembered, user_receipt};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
@@ -347,7 +345,12 @@ mod tests {
 
     fn call() -> Cleared<Call> {
         let params = json!({"app": APP, "user": USER});
-        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1, earlier: Receipt::default() })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::derive("okta", "u", "p", "s"),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     fn assignment() -> String {
@@ -424,7 +427,8 @@ mod tests {
         answers(&mut server, "GET", &format!("/api/v1/groups/{DENIED}"), 200, &denied).await;
         answers(&mut server, "GET", &format!("/api/v1/apps/{APP}/groups"), 200, &json!([{"id": FINANCE}])).await;
         let groups: &[&str] = if by_rule { &[FINANCE] } else { &[] };
-        let rules = json!([{"name": "staff", "status": "ACTIVE", "actions": {"assignUserToGroups": {"groupIds": groups}}}]);
+        let rules =
+            json!([{"name": "staff", "status": "ACTIVE", "actions": {"assignUserToGroups": {"groupIds": groups}}}]);
         answers(&mut server, "GET", "/api/v1/groups/rules", 200, &rules).await;
         let body = error_body("E0000046", "Deactivate application for user forbidden.");
         let refused = server.mock("DELETE", assignment().as_str()).match_query(Matcher::Any).with_status(403);
@@ -484,7 +488,9 @@ mod tests {
             let mut server = granting("GROUP", kind, by_rule, FINANCE).await;
             let change = server.mock("DELETE", Matcher::Regex("/groups/".to_owned())).expect(0).create_async().await;
             let outcome = attempt(&server, remove(), &[]).await;
-            let Outcome::Permanent(Failure { reason: Reason::GrantedByGroup, detail }) = outcome else { panic!("{outcome:?}") };
+            let Outcome::Permanent(Failure { reason: Reason::GrantedByGroup, detail }) = outcome else {
+                panic!("{outcome:?}")
+            };
             assert!(detail.contains(words), "{detail}");
             change.assert_async().await;
         }

@@ -96,7 +96,9 @@ fn check(params: &Value) -> Result<(), String> {
         Params { device: Some(_), devices: Some(_), .. } => {
             Err("`device` and `devices` are both there; write one of them".to_owned())
         }
-        Params { device: None, devices: None, .. } => Err("neither `device` nor `devices = \"all\"` is there".to_owned()),
+        Params { device: None, devices: None, .. } => {
+            Err("neither `device` nor `devices = \"all\"` is there".to_owned())
+        }
         _ => Ok(()),
     }
 }
@@ -242,7 +244,9 @@ impl ChangeDevices {
             return Ok(None);
         }
         let users = self.okta.device_users(&device.id).await?;
-        Ok(users.iter().find_map(|user| call.protects_user([user.id.as_str()].into_iter().chain(user.login.as_deref()))))
+        Ok(users
+            .iter()
+            .find_map(|user| call.protects_user([user.id.as_str()].into_iter().chain(user.login.as_deref()))))
     }
 }
 

@@ -215,7 +215,12 @@ mod tests {
 
     fn call() -> Cleared<Call> {
         let params = json!({"group": "High Risk Users", "user": USER});
-        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1, earlier: Receipt::default() })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::derive("okta", "u", "p", "s"),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     /// An org with the group, and the user in it or not; `None`: there is no such user.

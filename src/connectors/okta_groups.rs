@@ -257,10 +257,8 @@ impl Connector for Restore {
             Err(Unclear::Group(error)) => return error.to_outcome(),
         };
         // What is remembered becomes this action's own memory with the first group that is restored.
-        let receipt = |note: String| Receipt {
-            groups: call.earlier.groups.clone(),
-            ..user_receipt(&self.okta, &user, note)
-        };
+        let receipt =
+            |note: String| Receipt { groups: call.earlier.groups.clone(), ..user_receipt(&self.okta, &user, note) };
         let Some(next) = next else {
             let refused: Vec<_> = call.earlier.groups.iter().filter(|note| note.refused).collect();
             if refused.is_empty() {

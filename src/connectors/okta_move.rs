@@ -214,9 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn reading_back_finds_it_done_only_when_nothing_is_missing() {
-        for (member_of, done) in
-            [(&[GROUP][..], false), (&[GROUP, OTHER], false), (&[], false), (&[OTHER], true)]
-        {
+        for (member_of, done) in [(&[GROUP][..], false), (&[GROUP, OTHER], false), (&[], false), (&[OTHER], true)] {
             let server = org(member_of).await;
             let verdict = MoveUser::new(Arc::new(client(&server.url()))).verify(&call()).await;
             assert_eq!(matches!(verdict, Verdict::Done(_)), done, "{member_of:?}: {verdict:?}");
@@ -229,11 +227,12 @@ mod tests {
         for protected in ["staff", "Quarantine"] {
             let mut server = org(&[GROUP]).await;
             let change = server.mock("PUT", Matcher::Any).expect(0).create_async().await;
-            let config =
-                GuardConfig { protected_groups: vec![protected.to_owned()], ..GuardConfig::default() };
+            let config = GuardConfig { protected_groups: vec![protected.to_owned()], ..GuardConfig::default() };
             let call = Cleared::under(Guard::new(&config, []), call());
             let outcome = MoveUser::new(Arc::new(client(&server.url()))).perform(&call).await;
-            let Outcome::Permanent(Failure { reason: Reason::Protected, detail }) = outcome else { panic!("{outcome:?}") };
+            let Outcome::Permanent(Failure { reason: Reason::Protected, detail }) = outcome else {
+                panic!("{outcome:?}")
+            };
             assert!(detail.contains("protected_groups"), "{detail}");
             change.assert_async().await;
         }
@@ -246,7 +245,8 @@ mod tests {
         assert_eq!((MOVE_USER.lane)(&there), Some("okta.group.move/A/B/u".to_owned()));
         assert_eq!((MOVE_USER.lane)(&there), (MOVE_USER.lane)(&back));
         assert!((MOVE_USER.check)(&there).is_ok());
-        for bad in [json!({"from": "A", "to": "A", "user": "u"}), json!({"to": "B", "user": "u"}), json!({"from": "A"})] {
+        for bad in [json!({"from": "A", "to": "A", "user": "u"}), json!({"to": "B", "user": "u"}), json!({"from": "A"})]
+        {
             assert!((MOVE_USER.check)(&bad).is_err(), "{bad}");
         }
     }

@@ -158,7 +158,12 @@ mod tests {
     use crate::okta::testing::{USER, answers, client};
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1, earlier: Receipt::default() })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::derive("okta", "u", "p", "s"),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     fn connector(server: &ServerGuard) -> ClearSessions {

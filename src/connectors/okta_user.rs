@@ -12,9 +12,9 @@ use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
+use crate::okta::OktaClient;
 use crate::okta::lifecycle::Lifecycle;
 use crate::okta::rights::Right;
-use crate::okta::OktaClient;
 
 /// Keeps a user from signing in. Groups and apps stay, and so do his sessions.
 pub static SUSPEND: ActionKind = status_action(
@@ -243,7 +243,8 @@ mod tests {
 
     async fn org(status: &str) -> ServerGuard {
         let mut server = Server::new_async().await;
-        answers(&mut server, "GET", &format!("/api/v1/users/{USER}"), 200, &json!({"id": USER, "status": status})).await;
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}"), 200, &json!({"id": USER, "status": status}))
+            .await;
         server
     }
 

@@ -373,7 +373,14 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
             info!(action.id = id, action.kind = kind, action.step = step, outcome = word, took_ms, "{kind} succeeded");
         }
         Some(Happening::WillNotPass) => {
-            error!(action.id = id, action.kind = kind, action.step = step, outcome = word, took_ms, "{kind} failed: {detail}");
+            error!(
+                action.id = id,
+                action.kind = kind,
+                action.step = step,
+                outcome = word,
+                took_ms,
+                "{kind} failed: {detail}"
+            );
         }
         Some(Happening::MayPass) if end.reason == Some(outcome::PROGRESS) => {
             info!(action.id = id, action.kind = kind, action.step = step, took_ms, "{kind} goes on: {detail}");

@@ -44,7 +44,8 @@ pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: 
             // Nothing but the next part may follow at once; what does not get on is spaced like a failure.
             let detail = receipt.note.clone();
             let is_new = action.trouble.as_ref().map(|(_, words)| words) != detail.as_ref();
-            let pause = if is_new { Duration::ZERO } else { policy.schedule.pause(action.attempt, action.key.as_str()) };
+            let pause =
+                if is_new { Duration::ZERO } else { policy.schedule.pause(action.attempt, action.key.as_str()) };
             let end = end(PART, Happening::MayPass, None);
             retry(
                 AttemptEnd { receipt: Some(receipt), reason: Some(PROGRESS), detail, ..end },

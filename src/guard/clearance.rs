@@ -263,8 +263,8 @@ mod tests {
 
     use super::super::standing::Standing;
     use super::*;
-    use crate::model::outcome::GroupNote;
     use crate::config::{AlarmConfig, GuardConfig, Limit, LimitsConfig, PlaybookConfig};
+    use crate::model::outcome::GroupNote;
     use crate::playbook::Playbook;
 
     const ID: &str = "00uannannannannannan";

@@ -119,7 +119,8 @@ mod tests {
     #[tokio::test]
     async fn devices_and_their_users_are_read_as_far_as_they_are_filled_in() {
         let mut server = Server::new_async().await;
-        let device = json!({"id": "guo1", "status": "ACTIVE", "profile": {"displayName": "Ann's phone", "platform": "IOS"}});
+        let device =
+            json!({"id": "guo1", "status": "ACTIVE", "profile": {"displayName": "Ann's phone", "platform": "IOS"}});
         let links = json!([{"created": "2026-01-05T08:00:00.000Z", "deviceUserId": "dus1", "device": device},
             {"device": {"id": "guo2"}}]);
         answers(&mut server, "GET", &format!("/api/v1/users/{USER}/devices"), 200, &links).await;

@@ -248,7 +248,8 @@ fn check_cycles(config: &PlaybookConfig, found: &mut Problems) {
 /// Both change the same user's status, so they are done in the order in which the playbook has them; where that order would
 /// leave him unsuspended, it is told here rather than by Okta in the night.
 fn check_status_order(config: &PlaybookConfig, found: &mut Problems) {
-    let user = |step: &StepConfig| step.with.get("user").and_then(toml::Value::as_str).map(|user| user.trim().to_owned());
+    let user =
+        |step: &StepConfig| step.with.get("user").and_then(toml::Value::as_str).map(|user| user.trim().to_owned());
     for (index, suspend) in config.steps.iter().enumerate().filter(|(_, step)| step.action == SUSPEND) {
         let waits = suspend.after.iter().chain(&suspend.needs);
         let waits: BTreeSet<&str> = waits.map(String::as_str).collect();

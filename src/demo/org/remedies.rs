@@ -112,8 +112,7 @@ enum Refused {
     Forbidden,
 }
 
-const ANY: &[&str] =
-    &["STAGED", "PROVISIONED", "ACTIVE", "RECOVERY", "LOCKED_OUT", "PASSWORD_EXPIRED", "SUSPENDED"];
+const ANY: &[&str] = &["STAGED", "PROVISIONED", "ACTIVE", "RECOVERY", "LOCKED_OUT", "PASSWORD_EXPIRED", "SUSPENDED"];
 
 fn lifecycle(change: &str) -> Option<Lifecycle> {
     let of = |effect, event, words, from, to, refused| Some(Lifecycle { effect, event, words, from, to, refused });
@@ -249,8 +248,7 @@ async fn change_device(State(world): Shared, Path((device, change)): Path<(Strin
     };
     let effect = world.effect(Service::Okta, kind, device.clone(), Value::Null);
     world.change(|inside| {
-        let status =
-            inside.estate.devices.get_mut(&device).ok_or_else(|| OktaError::not_found(&device, "Device"))?;
+        let status = inside.estate.devices.get_mut(&device).ok_or_else(|| OktaError::not_found(&device, "Device"))?;
         if !from.contains(&status.as_str()) {
             return Err(OktaError::validation("status", "The device's status does not allow it."));
         }
