@@ -13,11 +13,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
+use zeroize::Zeroizing;
 
-use crate::config::Config;
 use crate::config::load::Loaded;
-use crate::config::secret::{SecretEnv, SecretError, SecretSource};
+use crate::config::network::NetworkError;
+use crate::config::secret::{LiveSecret, SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
+use crate::config::{self, Config, SignIn};
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
 use crate::engine::pulse::Beat;
@@ -27,9 +29,9 @@ use crate::guard::Guard;
 use crate::http::Network;
 use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
-use crate::okta::auth::AuthError;
+use crate::okta::auth::{AuthError, OAuth, OAuthSettings};
 use crate::okta::client::OktaSetupError;
-use crate::okta::{Auth, OktaClient, OktaSettings};
+use crate::okta::{Auth, Gate, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
 use crate::store::{InstanceLock, LockError, Store, StoreError};
 use crate::telemetry::systemd;
@@ -75,9 +77,12 @@ pub enum AppError {
         #[source]
         source: SecretError,
     },
-    /// The token cannot be sent.
-    #[error("the token of [okta] cannot be used")]
-    Auth(#[from] AuthError),
+    /// The token or the key cannot be used.
+    #[error("[okta] does not sign in: {0}")]
+    Auth(AuthError),
+    /// There is no way to sign in, or more than one; `check` would have told.
+    #[error("[okta] has to name either a token or a client_id and its private_key")]
+    NoSignIn,
     /// No client for Okta can be made.
     #[error(transparent)]
     Okta(#[from] OktaSetupError),
@@ -87,8 +92,11 @@ pub enum AppError {
     /// A value is wrong; `check` would have told.
     #[error(transparent)]
     Value(#[from] ValueError),
-    /// Okta does not say whom the token belongs to.
-    #[error("Okta does not say whom the token of the new configuration belongs to: {0}")]
+    /// The way out of this host cannot be used as it is written.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Okta does not take the token or the service app.
+    #[error("Okta does not say who the new configuration signs in as: {0}")]
     Stranger(String),
     /// A task cannot go on.
     #[error("the task `{task}` cannot go on")]
@@ -129,12 +137,13 @@ struct Ground {
     damaged: CancellationToken,
 }
 
-/// Whom a token of an org belongs to.
+/// Who we are at an org, and by what.
 #[derive(Clone)]
 struct Identity {
     org_url: String,
-    token: SecretString,
+    credential: SecretString,
     own_id: String,
+    gate: Gate,
 }
 
 /// An engine that is ready to begin, and what it was made from.
@@ -230,7 +239,8 @@ impl Ground {
         signals: &mut mpsc::Receiver<Signal>,
         reload: &impl Fn() -> Option<Loaded>,
     ) -> Result<Result<Assembled, Ended>, AppError> {
-        let okta = Arc::new(okta_client(&loaded, &self.env)?);
+        let gate = Gate::new(loaded.config.okta.rate_share);
+        let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate));
         let own_id = tokio::select! {
             id = own_id(&okta) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
@@ -240,24 +250,32 @@ impl Ground {
     }
 
     /// Builds the engine that takes over after a reload; the old one works on meanwhile, and goes on if this fails. Where org
-    /// and token stay the same it is known who we are, so that a reload gets through while Okta does not.
+    /// and credential stay the same it is known who we are, so that a reload gets through while Okta does not.
     async fn succeed(self, loaded: Loaded, known: Identity) -> Result<Assembled, AppError> {
-        let okta = Arc::new(okta_client(&loaded, &self.env)?);
-        let config = &loaded.config;
-        let token = secret(TOKEN, &config.okta.token, &self.env)?;
-        let same = token.expose_secret() == known.token.expose_secret() && config.org_url()?.as_str() == known.org_url;
+        let (share, org_url) = (loaded.config.okta.rate_share, loaded.config.org_url()?);
+        // What was sent to the org counts for the new configuration as well.
+        let gate = if org_url.as_str() == known.org_url { known.gate } else { Gate::new(share) };
+        let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate.clone()));
+        let same = credential(&loaded, &self.env)?.expose_secret() == known.credential.expose_secret();
         let own_id = if same { known.own_id } else { own_id_soon(&okta).await? };
+        gate.set_share(share);
         self.put_together(loaded, okta, own_id)
     }
 
     fn put_together(&self, mut loaded: Loaded, okta: Arc<OktaClient>, own_id: String) -> Result<Assembled, AppError> {
         let config = &loaded.config;
-        let network = network(config);
+        let network = network(config, &self.env)?;
+        for (service, way) in
+            config::network::told_ways(config, &self.env)?.into_iter().filter(|(_, way)| way != "direct")
+        {
+            info!(service, "[{service}] is reached {way}");
+        }
         let services = Services::new(config, Arc::clone(&okta), service_secrets(config, &self.env)?, &network)?;
         let identity = Identity {
             org_url: config.org_url()?.into(),
-            token: secret(TOKEN, &config.okta.token, &self.env)?,
+            credential: credential(&loaded, &self.env)?,
             own_id: own_id.clone(),
+            gate: okta.gate().clone(),
         };
         let engine = Engine::new(Parts {
             clock: self.clock,
@@ -268,7 +286,6 @@ impl Ground {
             guard: Guard::new(&config.guard, [own_id]),
             links: links(config)?,
             settings: Settings::of(config),
-            rate_share: config.okta.rate_share,
         });
         Ok(Assembled { engine, loaded, identity })
     }
@@ -276,19 +293,55 @@ impl Ground {
 
 /// The key of Okta's token.
 const TOKEN: &str = "okta.token";
+/// The key of the service app's private key.
+const PRIVATE_KEY: &str = "okta.private_key";
 
 /// The way out of this host that a configuration names.
-pub fn network(_config: &Config) -> Network {
-    Network::default()
+pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, AppError> {
+    Ok(config::network::network(config, env)?)
 }
 
 /// The client of the org that a configuration names.
 pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppError> {
     let config = &loaded.config;
-    let token = secret(TOKEN, &config.okta.token, env)?;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
-    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config) };
-    Ok(OktaClient::new(&settings, Auth::ssws(&token)?)?)
+    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
+    let secret =
+        |place, read: Result<LiveSecret, SecretError>| read.map_err(|source| AppError::Secret { place, source });
+    let auth = match config.okta.sign_in().ok_or(AppError::NoSignIn)? {
+        SignIn::Token(source) => Auth::api_token(secret(TOKEN, LiveSecret::read(source, env))?),
+        SignIn::Service { client_id, private_key } => {
+            let app = OAuthSettings {
+                client_id: client_id.to_owned(),
+                private_key: secret(PRIVATE_KEY, LiveSecret::read_key(private_key, env))?,
+                key_id: config.okta.key_id.clone(),
+                algorithm: config.okta.algorithm,
+                dpop: config.okta.dpop,
+                scopes: rights::scopes(loaded),
+            };
+            OAuth::new(&settings, app, Arc::new(Clock::start())).map(|oauth| Auth::new(Arc::new(oauth)))
+        }
+    };
+    Ok(OktaClient::new(&settings, auth.map_err(AppError::Auth)?)?)
+}
+
+/// All that decides who we are at which org and what we are given there, in one text that is only compared.
+fn credential(loaded: &Loaded, env: &SecretEnv) -> Result<SecretString, AppError> {
+    let okta = &loaded.config.okta;
+    let org_url = loaded.config.org_url()?;
+    let mut text = Zeroizing::new(format!("{org_url}\n"));
+    match okta.sign_in().ok_or(AppError::NoSignIn)? {
+        SignIn::Token(source) => text.push_str(secret(TOKEN, source, env)?.expose_secret()),
+        SignIn::Service { client_id, private_key } => {
+            let key = private_key.resolve_key(env);
+            let key = key.map_err(|source| AppError::Secret { place: PRIVATE_KEY, source })?;
+            let how = format!("{:?} {:?} {:?} {:?}", okta.key_id, okta.algorithm, okta.dpop, rights::scopes(loaded));
+            for part in [client_id, "\n", &how, "\n", key.expose_secret()] {
+                text.push_str(part);
+            }
+        }
+    }
+    Ok(SecretString::from(text.as_str()))
 }
 
 /// Where the links in messages lead.
@@ -301,9 +354,12 @@ pub fn state_path(config: &Config) -> PathBuf {
     config.state_path(std::env::var_os("STATE_DIRECTORY").as_deref())
 }
 
-/// The secrets of the services other than Okta.
+/// The secrets of the services other than Okta, read for the first time.
 pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
-    let optional = |place, source: Option<&SecretSource>| source.map(|source| secret(place, source, env)).transpose();
+    let optional = |place, source: Option<&SecretSource>| {
+        let read = |source| LiveSecret::read(source, env).map_err(|source| AppError::Secret { place, source });
+        source.map(read).transpose()
+    };
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();
     Ok(ServiceSecrets {
@@ -323,22 +379,22 @@ fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result
     source.resolve(env).map_err(|source| AppError::Secret { place, source })
 }
 
-/// The id of the user whom the token belongs to: events that he causes are our own. Nothing is decided before it is known,
-/// or the daemon could answer itself.
+/// Who we are: the owner of the token, or the service app. Events that he or it causes are our own. Nothing is decided before
+/// it is known, or the daemon could answer itself.
 async fn own_id(okta: &OktaClient) -> String {
     // Shorter than any sensible watchdog, which has to be kept quiet when this happens after a reload.
     let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(15) };
     let mut attempt = 0;
     let mut told = String::new();
     loop {
-        match okta.me().await {
-            Ok(me) => return me.id,
+        match okta.own_id().await {
+            Ok(id) => return id,
             Err(error) => {
                 attempt += 1;
                 let gist = error.gist();
                 let words = error.to_failure().detail;
                 if gist != told {
-                    warn!("Okta does not say whom the token belongs to, so nothing is decided yet: {words}");
+                    warn!("Okta does not say who we are, so nothing is decided yet: {words}");
                     told = gist;
                 }
                 systemd::waiting(&format!("waiting for Okta: {words}"));
@@ -353,8 +409,8 @@ async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
     let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(5) };
     let mut attempt = 0;
     loop {
-        let error = match okta.me().await {
-            Ok(me) => return Ok(me.id),
+        let error = match okta.own_id().await {
+            Ok(id) => return Ok(id),
             Err(error) => error,
         };
         attempt += 1;

@@ -1,7 +1,13 @@
 //! What every outbound HTTP client here has in common: how it is built, how much of an answer it reads, and what a
 //! failure says about whether the request arrived.
 
+pub mod network;
+pub mod pem;
+pub mod proxy;
+pub mod trouble;
+
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,36 +17,34 @@ use thiserror::Error;
 
 use crate::model::outcome::{Failure, Outcome, Reason};
 
+pub use network::Network;
+pub use trouble::{Trouble, TroubleKind};
+
 /// How long making a connection may take, TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest pause that a service may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Builds a client for the service at `base`; `timeout` bounds one request from its start to the end of the body.
+/// Builds a client for the service at `base`, which has its section of this name in the configuration; `timeout` bounds one
+/// request from its start to the end of the body, and making a connection takes at most ten seconds of it.
 ///
-/// Redirects are never followed: a token must not travel to where an answer points. The proxies of the environment are
-/// used, except to loopback.
-pub fn client(base: &Url, timeout: Duration, network: &Network) -> Result<Client, ClientError> {
-    builder(base, timeout, network).build().map_err(ClientError)
+/// Redirects are never followed: a token must not travel to where an answer points. TLS is 1.2 or 1.3.
+pub fn client(section: &str, base: &Url, timeout: Duration, network: &Network) -> Result<Client, ClientError> {
+    builder(section, base, timeout, network).and_then(ClientBuilder::build).map_err(ClientError)
 }
 
-/// The way out of this host, as one service is reached by it.
-#[derive(Debug, Clone, Default)]
-pub struct Network {}
-
-fn builder(base: &Url, timeout: Duration, _network: &Network) -> ClientBuilder {
+fn builder(section: &str, base: &Url, timeout: Duration, network: &Network) -> Result<ClientBuilder, reqwest::Error> {
     let builder = Client::builder()
         .user_agent(concat!("okta-responder/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .timeout(timeout)
         .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(Arc::new(trouble::SystemNames))
         .gzip(true)
         .pool_max_idle_per_host(4)
         .pool_idle_timeout(Duration::from_secs(50));
-    let builder = if is_loopback(base) { builder.no_proxy() } else { builder };
-    // Plain http has no certificates to check, and a machine without any can still run it.
-    if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder }
+    network.lead(builder, section, base)
 }
 
 /// Whether a URL points to this machine; only then may it be plain http.
@@ -57,7 +61,8 @@ pub fn is_loopback_host(host: &str) -> bool {
 /// The HTTP client could not be built.
 #[derive(Debug, Error)]
 #[error(
-    "the HTTP client could not be built; install the package `ca-certificates`, and look at the proxy settings of this machine"
+    "the HTTP client could not be built; install the package `ca-certificates`, or name your own authorities with ca_file in \
+     [network]"
 )]
 pub struct ClientError(#[source] reqwest::Error);
 
@@ -112,17 +117,14 @@ impl BodyError {
 
 /// What an error of `Client::execute` or `RequestBuilder::send` says about the request.
 ///
-/// [`Reason::Connect`] means that it certainly did not leave: name resolution, TCP or TLS failed.
+/// [`Reason::Connect`] means that it was certainly not taken: name resolution, TCP, a proxy or TLS failed.
 /// [`Reason::BadParameters`] means that it could not even be built. After anything else it may have arrived.
 pub fn classify_send_error(error: &reqwest::Error) -> Reason {
-    if error.is_builder() {
-        Reason::BadParameters
-    } else if error.is_connect() {
-        Reason::Connect
-    } else if error.is_timeout() {
-        Reason::Timeout
-    } else {
-        Reason::ConnectionLost
+    match Trouble::of(error) {
+        trouble if trouble.kind == TroubleKind::Unbuildable => Reason::BadParameters,
+        trouble if trouble.is_before_request() => Reason::Connect,
+        trouble if trouble.kind == TroubleKind::Timeout => Reason::Timeout,
+        _ => Reason::ConnectionLost,
     }
 }
 
@@ -192,7 +194,6 @@ fn http_date(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering::SeqCst;
 
@@ -211,7 +212,7 @@ mod tests {
 
     async fn fetch(server: &mockito::Server) -> Response {
         let base = url(&server.url());
-        client(&base, 5 * S, &Network::default()).unwrap().get(base).send().await.unwrap()
+        client("okta", &base, 5 * S, &Network::default()).unwrap().get(base).send().await.unwrap()
     }
 
     #[tokio::test]
@@ -259,7 +260,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = url(&format!("http://{}", listener.local_addr().unwrap()));
         let send = |timeout| {
-            let client = client(&base, timeout, &Network::default()).unwrap();
+            let client = client("okta", &base, timeout, &Network::default()).unwrap();
             let base = base.clone();
             async move { classify_send_error(&client.get(base).send().await.unwrap_err()) }
         };
@@ -301,7 +302,7 @@ mod tests {
         let names = Names { silent: AtomicUsize::new(2), address: server.socket_address() };
         let base = url(&format!("http://org.invalid:{}", server.socket_address().port()));
         let client =
-            builder(&base, 5 * S, &Network::default()).no_proxy().dns_resolver(Arc::new(names)).build().unwrap();
+            builder("okta", &base, 5 * S, &Network::default()).unwrap().dns_resolver(Arc::new(names)).build().unwrap();
         for _ in 0..2 {
             let error = client.get(base.clone()).send().await.unwrap_err();
             assert_eq!(classify_send_error(&error), Reason::Connect);
@@ -324,8 +325,12 @@ mod tests {
                 sent = stream.write_all(b" ").await;
             }
         });
-        let response =
-            client(&base, Duration::from_millis(500), &Network::default()).unwrap().get(base).send().await.unwrap();
+        let response = client("okta", &base, Duration::from_millis(500), &Network::default())
+            .unwrap()
+            .get(base)
+            .send()
+            .await
+            .unwrap();
         let read = tokio::time::timeout(30 * S, read_bounded(response, 1000)).await.expect("it reads for ever");
         assert!(matches!(read, Err(BodyError::Timeout)), "{read:?}");
     }

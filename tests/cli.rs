@@ -82,6 +82,8 @@ fn settings(scene: &Scene) -> insta::Settings {
     settings.add_filter(r"\d+(ms|s) ago", "JUST NOW");
     settings.add_filter(r"last good poll( +)now.*", "last good poll${1}JUST NOW");
     settings.add_filter(r"\breq\d+\b", "REQUEST");
+    // How much was asked by then is another number each time; tests/budget.rs looks at them.
+    settings.add_filter(r"(?s)\n\nOkta's rate limits per minute, .*?\n---", "\n---");
     settings.add_filter(r"(\S) {2,}", "$1  ");
     settings
 }

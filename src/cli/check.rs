@@ -1,5 +1,6 @@
 //! `okta-responder check`
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
@@ -11,8 +12,10 @@ use super::table::{self, Format, plural};
 use super::{Exit, runtime, tell_problems, terminal};
 use crate::app;
 use crate::config::load::{self, Loaded};
+use crate::config::network::told_ways;
 use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
+use crate::config::values;
 use crate::connectors::Service;
 use crate::engine::wanted_types;
 use crate::okta::logs::filter_for;
@@ -57,7 +60,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(problems) => return tell_wrong(&problems, arguments.format),
     };
-    let found = Found::of(&loaded);
+    let found = Found::of(&loaded, &env)?;
     match arguments.format {
         Format::Json => table::json(&found)?,
         Format::Text => found.tell()?,
@@ -123,6 +126,11 @@ fn tell_row(row: &Row, format: Format) -> std::io::Result<()> {
 struct Found {
     config: String,
     org: String,
+    /// How the org is written, where that had to be understood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_written: Option<String>,
+    /// Which way every service is reached.
+    network: BTreeMap<&'static str, String>,
     state: String,
     playbooks: usize,
     steps: usize,
@@ -134,8 +142,9 @@ struct Found {
 }
 
 impl Found {
-    fn of(loaded: &Loaded) -> Self {
+    fn of(loaded: &Loaded, env: &SecretEnv) -> anyhow::Result<Self> {
         let config = &loaded.config;
+        let org = config.org_url()?;
         let wanted = wanted_types(&loaded.playbooks, &config.risk);
         let configured = [
             (Service::Okta, true),
@@ -144,9 +153,11 @@ impl Found {
             (Service::Teams, config.teams.is_some()),
             (Service::Email, config.email.is_some()),
         ];
-        Self {
+        Ok(Self {
             config: loaded.sources.main_file().display().to_string(),
-            org: config.okta.org_url.clone(),
+            org: org.as_str().trim_end_matches('/').to_owned(),
+            org_written: values::understood(&config.okta.org_url, &org).map(|_| config.okta.org_url.clone()),
+            network: told_ways(config, env)?.into_iter().collect(),
             state: app::state_path(config).display().to_string(),
             playbooks: loaded.playbooks.len(),
             steps: loaded.playbooks.iter().map(|playbook| playbook.steps.len()).sum(),
@@ -161,16 +172,34 @@ impl Found {
                 crate::config::Mode::Enforce => "enforce",
                 crate::config::Mode::Observe => "observe",
             },
+        })
+    }
+
+    /// Which way every service is reached, those that go the same way together.
+    fn ways(&self) -> String {
+        let mut by_way: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (service, way) in &self.network {
+            by_way.entry(way).or_default().push(service);
         }
+        let told: Vec<_> =
+            by_way.into_iter().map(|(way, services)| format!("{}: {way}", services.join(", "))).collect();
+        told.join("; ")
     }
 
     fn tell(&self) -> std::io::Result<()> {
         let playbooks = plural(self.playbooks as u64, "playbook");
         table::fields(&[
             ("configuration", format!("{} is well: {playbooks}, {}", self.config, plural(self.steps as u64, "step"))),
-            ("org", self.org.clone()),
+            (
+                "org",
+                match &self.org_written {
+                    Some(written) => format!("{} (understood from `{}`)", self.org, written.escape_debug()),
+                    None => self.org.clone(),
+                },
+            ),
             ("state file", self.state.clone()),
             ("services", self.services.join(", ")),
+            ("network", self.ways()),
             ("event types", self.event_types.join(", ")),
             (
                 "filter",

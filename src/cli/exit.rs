@@ -76,6 +76,7 @@ impl Exit {
             | AppError::Auth(_)
             | AppError::Okta(_)
             | AppError::Setup(_)
+            | AppError::Network(_)
             | AppError::Value(_) => Self::Configuration,
             _ => Self::Failed,
         }

@@ -211,3 +211,39 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .build()
         .context("the runtime could not be started")
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Words that name a secret. Everybody on the host can read the arguments of a process.
+    const SECRET: [&str; 6] = ["token", "password", "passphrase", "secret", "private", "webhook"];
+
+    fn check_takes_no_secret(command: &clap::Command) -> usize {
+        let mut seen = 0;
+        for argument in command.get_arguments() {
+            let values = argument.get_value_names().unwrap_or_default().iter().map(|name| name.to_string());
+            let mut names = vec![argument.get_id().to_string()];
+            names
+                .extend(argument.get_all_aliases().into_iter().flatten().chain(argument.get_long()).map(str::to_owned));
+            names.extend(argument.get_env().map(|name| name.to_string_lossy().into_owned()));
+            for name in names.into_iter().chain(values).map(|name| name.to_ascii_lowercase()) {
+                let is_secret = SECRET.iter().any(|word| name.contains(word));
+                assert!(
+                    !is_secret,
+                    "`{}` takes `{name}`: a secret belongs into a file or a credential",
+                    command.get_name()
+                );
+                seen += 1;
+            }
+        }
+        seen + command.get_subcommands().map(check_takes_no_secret).sum::<usize>()
+    }
+
+    #[test]
+    fn no_argument_of_any_command_takes_a_secret() {
+        assert!(check_takes_no_secret(&Arguments::command()) > 20, "the commands were not looked at");
+    }
+}

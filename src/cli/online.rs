@@ -62,7 +62,7 @@ pub(super) async fn check(
         &loaded.config,
         Arc::clone(&okta),
         app::service_secrets(&loaded.config, env)?,
-        &app::network(&loaded.config),
+        &app::network(&loaded.config, env)?,
     )?;
     let mut rows = Vec::new();
     let mut add = |row: Row| {

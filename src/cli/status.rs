@@ -13,7 +13,7 @@ use super::{Exit, load_for_state, now, open_store, runtime, terminal};
 use crate::app;
 use crate::config::values::Interval;
 use crate::model::action::ActionState;
-use crate::store::{Holder, InstanceLock, StatusSnapshot, StreamRow, TripRow};
+use crate::store::{Holder, InstanceLock, RateRow, RateSnapshot, StatusSnapshot, StreamRow, TripRow};
 
 /// Tell how things stand
 ///
@@ -64,6 +64,18 @@ struct Told {
     oldest_open_action: Option<Timestamp>,
     in_doubt_last_day: u64,
     failed_last_day: u64,
+    /// Okta's rate limits; null before a daemon has asked Okta for anything.
+    rates: Option<Rates>,
+}
+
+/// Okta's rate limits as the daemon last told them.
+#[derive(Debug, Serialize)]
+struct Rates {
+    age_seconds: i64,
+    /// Whether a daemon is at work and told this within the last minute. What is only true for a minute is null otherwise.
+    current: bool,
+    #[serde(flatten)]
+    told: RateSnapshot,
 }
 
 /// Something that a person should look at.
@@ -114,6 +126,7 @@ impl Told {
         let behind = lag_seconds.filter(|lag| polls && lag.unsigned_abs() > patience.as_secs());
         let (daemon, trouble) = daemon.map_or((None, None), |daemon| (Some(daemon.name), daemon.trouble));
         let for_a_person = tasks(&snapshot, behind, trouble.as_deref());
+        let rates = snapshot.rates.map(|rates| Rates::new(rates, daemon.is_some(), now));
         Self {
             daemon,
             trouble,
@@ -135,11 +148,27 @@ impl Told {
             oldest_open_action: snapshot.oldest_open_action,
             in_doubt_last_day: snapshot.in_doubt_last_day,
             failed_last_day: snapshot.failed_last_day,
+            rates,
         }
     }
 
     fn live(&self) -> Option<&StreamRow> {
         self.streams.iter().find(|stream| stream.kind == "live")
+    }
+}
+
+/// How long what is told of the rate limits is true: Okta counts by the minute.
+const CURRENT: i64 = 60;
+
+impl Rates {
+    fn new(mut told: RateSnapshot, at_work: bool, now: Timestamp) -> Self {
+        let age_seconds = now.duration_since(told.at).as_secs();
+        // Neither what is old nor what a clock that ran ahead wrote.
+        let current = at_work && (-CURRENT..=CURRENT).contains(&age_seconds);
+        if !current {
+            told.grow_old();
+        }
+        Self { age_seconds: age_seconds.max(0), current, told }
     }
 }
 
@@ -205,12 +234,40 @@ fn tell(told: &Told) -> std::io::Result<()> {
         terminal::line(format!("backfill {}  {}", stream.id, super::backfill::in_words(stream)))?;
     }
     if told.for_a_person.is_empty() {
-        return terminal::line("\nNothing waits for a person.");
+        terminal::line("\nNothing waits for a person.")?;
+    } else {
+        terminal::line("\nFor a person:")?;
+        told.for_a_person
+            .iter()
+            .try_for_each(|Task { count, what, look }| terminal::line(format!("  {count} {what}: {look}")))?;
     }
-    terminal::line("\nFor a person:")?;
-    told.for_a_person
-        .iter()
-        .try_for_each(|Task { count, what, look }| terminal::line(format!("  {count} {what}: {look}")))
+    told.rates.as_ref().map_or(Ok(()), |rates| tell_rates(rates, now))
+}
+
+/// Okta's rate limits, a bucket a line.
+fn tell_rates(rates: &Rates, now: Timestamp) -> std::io::Result<()> {
+    let RateSnapshot { at, at_once, buckets } = &rates.told;
+    let known = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+    terminal::line(format!("\nOkta's rate limits per minute, {} ({at_once} requests at once):", ago(*at, now)))?;
+    let cells = |row: &RateRow| {
+        [
+            row.bucket.clone(),
+            known(row.limit.map(u64::from)),
+            known(row.share.map(u64::from)),
+            known(row.used),
+            known(row.remaining.map(u64::from)),
+            row.resets_at.map_or("-".to_owned(), |reset| ago(reset, now)),
+            known(row.waiting),
+            refusals(row.refused, row.refused_at, now),
+            refusals(row.crowded, row.crowded_at, now),
+        ]
+    };
+    let headings = ["BUCKET", "LIMIT", "OURS", "USED", "LEFT", "RESETS", "WAITING", "REFUSED", "TOO MANY AT ONCE"];
+    table::whole(buckets, headings, cells, "")
+}
+
+fn refusals(count: u64, last: Option<Timestamp>, now: Timestamp) -> String {
+    last.map_or(count.to_string(), |last| format!("{count}, last {}", ago(last, now)))
 }
 
 fn state_file(told: &Told) -> String {

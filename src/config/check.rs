@@ -5,18 +5,21 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use lettre::message::Mailbox;
+use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
 
 use super::document::Repairs;
+use super::network;
 use super::path::KeyPath;
 use super::problem::{Problem, Sources};
-use super::secret::{SecretEnv, SecretSource};
+use super::secret::{SecretEnv, SecretError, SecretSource};
 use super::values::{self, ValueError};
-use super::{Config, EmailConfig, MailTls, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
+use super::{Config, EmailConfig, MailTls, OktaConfig, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
 use crate::connectors::{self, Service};
 use crate::guard::alarm;
 use crate::guard::limits::connector_of;
 use crate::http;
+use crate::okta::auth::key::{KeyError, SigningKey};
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
 use crate::store::OKTA_KEEPS;
 
@@ -27,6 +30,7 @@ const LEAST_KEPT: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec<Playbook>, Vec<Problem>) {
     let mut check = Check { sources, repairs, problems: Vec::new() };
     check.okta(config);
+    check.network(config);
     check.numbers(config);
     check.state(config);
     check.risk(config);
@@ -58,26 +62,70 @@ pub(super) fn secrets(
 ) -> Vec<Problem> {
     let (servicenow, slack, email) = (config.servicenow.as_ref(), config.slack.as_ref(), config.email.as_ref());
     let named = [
-        ("okta", "token", Some(&config.okta.token)),
+        ("okta", "token", config.okta.token.as_ref()),
         ("servicenow", "password", servicenow.and_then(|section| section.password.as_ref())),
         ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
         ("slack", "token", slack.and_then(|section| section.token.as_ref())),
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
         ("teams", "webhook_url", config.teams.as_ref().map(|section| &section.webhook_url)),
         ("email", "password", email.and_then(|section| section.password.as_ref())),
+        ("network", "proxy_password", config.network.proxy_password.as_ref()),
     ];
-    named
-        .into_iter()
-        .filter_map(|(section, key, source)| {
-            let source = source.filter(|source| credentials || !matches!(source, SecretSource::Credential(_)))?;
-            let error = source.resolve(env).err()?;
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let asked = |source: &SecretSource| credentials || !matches!(source, SecretSource::Credential(_));
+    let mut wrong: Vec<(KeyPath, String, String)> = Vec::new();
+    if let Some(source) = config.okta.private_key.as_ref().filter(|source| asked(source)) {
+        wrong.extend(private_key(&config.okta, source, env));
+    }
+    for (section, certificate, source) in config.client_certificates() {
+        let source = source.filter(|source| certificate.is_some() && asked(source));
+        if let Some(error) = source.and_then(|source| source.resolve_key(env).err()) {
+            wrong.push((KeyPath::of(section).key("client_key"), with_cause(&error), error.remedy()));
+        }
+    }
+    for (section, key, source) in named {
+        if let Some(error) = source.filter(|source| asked(source)).and_then(|source| source.resolve(env).err()) {
             let path = KeyPath::of(section).key(key);
-            if repairs.may_have_caused(&path, sources.stands(&path)) {
-                return None;
-            }
-            Some(sources.problem(&path, format!("{error}{cause}"), error.remedy()))
-        })
+            wrong.push((path, with_cause(&error), error.remedy()));
+        }
+    }
+    wrong.retain(|(path, ..)| !repairs.may_have_caused(path, sources.stands(path)));
+    wrong.into_iter().map(|(path, message, remedy)| sources.problem(&path, message, remedy)).collect()
+}
+
+/// What is wrong with the key of the service app: it cannot be had, is none, or does not fit its algorithm.
+fn private_key(okta: &OktaConfig, source: &SecretSource, env: &SecretEnv) -> Option<(KeyPath, String, String)> {
+    let here = KeyPath::of("okta");
+    let text = match source.resolve_key(env) {
+        Ok(text) => text,
+        Err(error) => return Some((here.key("private_key"), with_cause(&error), error.remedy())),
+    };
+    let error = SigningKey::read(text.expose_secret(), okta.algorithm, okta.key_id.as_deref()).err()?;
+    let key = if matches!(error, KeyError::AlgorithmMismatch { .. }) && okta.algorithm.is_some() {
+        "algorithm"
+    } else {
+        "private_key"
+    };
+    Some((here.key(key), error.to_string(), error.remedy()))
+}
+
+fn with_cause(error: &SecretError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+/// The files of the way out that cannot be used, and what the environment says of proxies when it is wrong.
+pub(super) fn network(
+    config: &Config,
+    sources: &Sources,
+    repairs: &Repairs,
+    env: &SecretEnv,
+    credentials: bool,
+) -> Vec<Problem> {
+    let problems = network::problems_around(config, env, credentials).into_iter();
+    let problems = problems.map(|error| (error.place(), error.split()));
+    problems
+        .filter(|(place, _)| !repairs.may_have_caused(place, sources.stands(place)))
+        .map(|(place, (message, remedy))| sources.problem(&place, message, remedy))
         .collect()
 }
 
@@ -121,13 +169,75 @@ impl Check<'_> {
         let okta = KeyPath::of("okta");
         self.value(&okta.key("org_url"), config.org_url());
         if let Some(text) = &config.okta.admin_url {
-            self.value(&okta.key("admin_url"), values::service_url(text));
+            self.value(&okta.key("admin_url"), values::admin_url(text));
         }
+        self.sign_in(&config.okta);
         self.positive(&okta.key("timeout"), config.okta.timeout);
         let share = config.okta.rate_share;
         if !(share > 0.0 && share <= 1.0) {
             let message = format!("{share} is not a share of the rate limit");
             self.say(&okta.key("rate_share"), message, "write a number above 0 and at most 1, such as 0.5");
+        }
+    }
+
+    fn network(&mut self, config: &Config) {
+        let section = KeyPath::of("network");
+        for (key, index, message, remedy) in config.network.problems() {
+            let place = section.key(key);
+            self.say(&index.map_or(place.clone(), |index| place.element(index)), message, remedy);
+        }
+        let login = (config.network.proxy_username.is_some(), config.network.proxy_password.is_some());
+        self.pair(&section, ("proxy_username", "proxy_password"), login);
+        for (section, certificate, key) in config.client_certificates() {
+            let set = (certificate.is_some(), key.is_some());
+            self.pair(&KeyPath::of(section), ("client_certificate", "client_key"), set);
+        }
+    }
+
+    /// Exactly one way to sign in, and nothing that belongs to the other.
+    fn sign_in(&mut self, okta: &OktaConfig) {
+        let here = KeyPath::of("okta");
+        let service = (okta.client_id.is_some(), okta.private_key.is_some());
+        match (&okta.token, service) {
+            (None, (false, false)) => {
+                // A section that lacks another key was repaired as a whole; what was never written is missing all the same.
+                let meant = ["token", "client_id", "private_key"];
+                if !meant.iter().any(|key| self.repairs.keys.contains(&here.key(key))) {
+                    let message = "there is no way to sign in to Okta";
+                    let remedy =
+                        "set client_id and private_key of a service app, or token = { credential = \"okta-token\" }";
+                    self.problems.push(self.sources.problem(&here, message, remedy));
+                }
+            }
+            (Some(_), (true, _) | (_, true)) => {
+                let message = "token and a service app (client_id, private_key) are both set, and only one can be used";
+                self.say(
+                    &here.key("token"),
+                    message,
+                    "keep client_id and private_key, which Okta recommends, or token",
+                );
+            }
+            (Some(_), (false, false)) => {
+                for key in ["key_id", "algorithm", "dpop"] {
+                    let path = here.key(key);
+                    if self.sources.stands(&path) {
+                        let message = format!("{key} says nothing about an API token");
+                        self.say(&path, message, "take it out, or sign in with client_id and private_key");
+                    }
+                }
+            }
+            (None, set) => self.pair(&here, ("client_id", "private_key"), set),
+        }
+        for (key, text) in [("client_id", &okta.client_id), ("key_id", &okta.key_id)] {
+            let usable = |text: &&String| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
+            if let Some(text) = text.as_ref().filter(|text| !usable(text)) {
+                let message = format!("\"{}\" is empty or holds white space", text.escape_debug());
+                self.say(
+                    &here.key(key),
+                    message,
+                    "write it exactly as the service app's page in the admin console shows it",
+                );
+            }
         }
     }
 

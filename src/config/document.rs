@@ -20,7 +20,7 @@ use crate::model::similar::closest;
 const MAX_MISTAKES: usize = 100;
 
 /// Keys whose values are secrets, or name them. Their values never reach a message.
-const SECRET_KEYS: &[&str] = &["token", "password", "client_secret", "webhook_url"];
+const SECRET_KEYS: &[&str] = &["token", "private_key", "password", "client_secret", "webhook_url"];
 
 /// A document that has, after repairs, the shape of `T`.
 pub(super) struct Document<T> {
@@ -304,7 +304,7 @@ fn placeholder<'i>(key: &str) -> DeValue<'i> {
     match key {
         "okta" => DeValue::Table(DeTable::new()),
         "on" => DeValue::Array(toml::de::DeArray::new()),
-        "token" | "webhook_url" => {
+        "webhook_url" => {
             let mut table = DeTable::new();
             table.insert(Spanned::new(0..0, "env".into()), Spanned::new(0..0, DeValue::String("".into())));
             DeValue::Table(table)

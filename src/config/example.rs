@@ -74,9 +74,11 @@ fn every_default_of_the_example_is_the_codes() {
         assert_eq!(format!("{shown:?}"), format!("{real:?}"));
     };
     same(&shown.okta.timeout, &real.okta.timeout);
+    same(&shown.okta.dpop, &real.okta.dpop);
     same(&shown.okta.rate_share, &real.okta.rate_share);
     same(&shown.okta.manager_link, &real.okta.manager_link);
-    same(&shown.okta.admin_url.as_deref().map(values::service_url), &Some(real.admin_url()));
+    same(&shown.okta.admin_url.as_deref().map(values::admin_url), &Some(real.admin_url()));
+    same(&shown.network.no_proxy, &real.network.no_proxy);
     same(&shown.poll, &real.poll);
     same(&shown.state_path(None), &real.state_path(None));
     same(&shown.risk.source, &real.risk.source);
@@ -112,6 +114,7 @@ fn every_key_occurs_in_the_example() {
     let of_steps: BTreeSet<String> = steps.iter().flat_map(|step| step.as_table().unwrap().keys().cloned()).collect();
     assert_eq!(document.keys().cloned().collect::<BTreeSet<_>>(), keys_of::<Config>());
     assert_eq!(table("okta"), keys_of::<OktaConfig>());
+    assert_eq!(table("network"), keys_of::<NetworkConfig>());
     assert_eq!(table("poll"), keys_of::<PollConfig>());
     assert_eq!(table("state"), keys_of::<StateConfig>());
     assert_eq!(table("risk"), keys_of::<RiskConfig>());

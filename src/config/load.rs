@@ -99,6 +99,7 @@ pub fn load_for_state(file: &Path) -> Result<(Config, usize), Vec<Problem>> {
 
 fn surroundings(config: &Config, reading: &Reading, env: &SecretEnv, credentials: bool) -> Vec<Problem> {
     let mut problems = check::secrets(config, &reading.sources, &reading.repairs, env, credentials);
+    problems.extend(check::network(config, &reading.sources, &reading.repairs, env, credentials));
     problems.extend(check::state_directory(config, &reading.sources));
     problems
 }
@@ -384,6 +385,61 @@ mod tests {
         let problems = load_with_secrets(&room.path("config.toml"), &SecretEnv::new(None, |_| None)).unwrap_err();
         let text: Vec<String> = problems.iter().map(Problem::to_string).collect();
         insta::assert_snapshot!(text.join("\n").replace(&format!("{}/", room.directory.path().display()), ""));
+    }
+
+    const SERVICE_APP: &str =
+        "[okta]\norg_url = \"https://example.okta.com\"\nclient_id = \"0oa1\"\nprivate_key = { env = \"K\" }\n";
+
+    #[test]
+    fn there_is_exactly_one_way_to_sign_in() {
+        let org = "[okta]\norg_url = \"https://example.okta.com\"\n";
+        assert_eq!(check(SERVICE_APP), "");
+        for (text, expected) in [
+            (org.to_owned(), "config.toml:1: [okta]: there is no way to sign in to Okta"),
+            (
+                format!("{SERVICE_APP}token = {{ env = \"T\" }}\n"),
+                "config.toml:5: [okta] token: token and a service app",
+            ),
+            (format!("{MINIMAL}client_id = \"0oa1\"\n"), "config.toml:3: [okta] token: token and a service app"),
+            (format!("{org}client_id = \"0oa1\"\n"), "[okta] client_id: client_id is set without private_key"),
+            (format!("{org}private_key = {{ env = \"K\" }}\n"), "private_key is set without client_id"),
+            (format!("{MINIMAL}key_id = \"k\"\n"), "[okta] key_id: key_id says nothing about an API token"),
+            (format!("{MINIMAL}dpop = \"auto\"\n"), "[okta] dpop: dpop says nothing about an API token"),
+            (format!("{SERVICE_APP}algorithm = \"PS256\"\n"), "`PS256` is not one of the choices"),
+            (format!("{SERVICE_APP}dpop = \"on\"\n"), "`on` is not one of the choices"),
+            (format!("{SERVICE_APP}key_id = \"a b\"\n"), "\"a b\" is empty or holds white space"),
+            (SERVICE_APP.replace("0oa1", ""), "[okta] client_id: \"\" is empty"),
+        ] {
+            let problems = check(&text);
+            assert!(problems.contains(expected), "{expected}: {problems}");
+            assert_eq!(problems.matches("error:").count(), 1, "{problems}");
+        }
+        let key_in_the_file = check(&SERVICE_APP.replace("{ env = \"K\" }", "\"-----BEGIN hunter2\""));
+        assert!(key_in_the_file.contains("never stands in the configuration") && !key_in_the_file.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_private_key_that_cannot_sign_is_told_with_its_place() {
+        let room = Room::new(SERVICE_APP, &[]);
+        let told = |key: &'static str| {
+            let env = SecretEnv::new(None, move |name| (name == "K").then(|| key.into()));
+            let problems = load_with_secrets(&room.path("config.toml"), &env).err().unwrap_or_default();
+            problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let public = told("-----BEGIN PUBLIC KEY-----\nhunter2\n-----END PUBLIC KEY-----\n");
+        assert!(public.contains("config.toml:4: [okta] private_key: this is a public key"), "{public}");
+        assert!(public.contains("remedy: give the private half") && !public.contains("hunter2"), "{public}");
+        assert!(told("").contains("is empty"));
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
+        let key: &'static str = Box::leak(key.into_boxed_str());
+        assert_eq!(told(key), "");
+        room.write("config.toml", &format!("{SERVICE_APP}algorithm = \"RS256\"\n"));
+        let mismatch = told(key);
+        assert!(
+            mismatch.contains("config.toml:5: [okta] algorithm: RS256 does not fit: this is an EC key"),
+            "{mismatch}"
+        );
+        assert!(mismatch.contains("remedy: write ES256"), "{mismatch}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod duration;
 #[cfg(test)]
 mod example;
 pub mod load;
+pub mod network;
 mod path;
 pub mod problem;
 pub mod secret;
@@ -23,7 +24,10 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::model::action::InDoubt;
+use crate::okta::auth::Dpop;
+use crate::okta::auth::key::Algorithm;
 use crate::store::Keep;
+use network::NetworkConfig;
 use secret::SecretSource;
 use values::{Expiry, Interval, StartFrom, ValueError};
 
@@ -35,6 +39,9 @@ pub use values::Limit;
 pub struct Config {
     /// The org and how to speak to it.
     pub okta: OktaConfig,
+    /// The way out of this host.
+    #[serde(default)]
+    pub network: NetworkConfig,
     /// Reading the log.
     #[serde(default)]
     pub poll: PollConfig,
@@ -81,9 +88,27 @@ impl Config {
     /// When either is not an address; a configuration that was loaded has passed this.
     pub fn admin_url(&self) -> Result<Url, ValueError> {
         match &self.okta.admin_url {
-            Some(text) => values::service_url(text),
+            Some(text) => values::admin_url(text),
             None => Ok(values::admin_url_of(&self.org_url()?)),
         }
+    }
+
+    /// The certificates of our own that services may ask for, by section: each with its key, as far as they are set.
+    pub fn client_certificates(&self) -> [(&'static str, Option<&Path>, Option<&SecretSource>); 4] {
+        fn of<'c>(
+            section: &'static str,
+            set: Option<(&'c Option<PathBuf>, &'c Option<SecretSource>)>,
+        ) -> (&'static str, Option<&'c Path>, Option<&'c SecretSource>) {
+            let (certificate, key) = set.unzip();
+            (section, certificate.and_then(Option::as_deref), key.and_then(Option::as_ref))
+        }
+        let (servicenow, slack, teams) = (self.servicenow.as_ref(), self.slack.as_ref(), self.teams.as_ref());
+        [
+            of("okta", Some((&self.okta.client_certificate, &self.okta.client_key))),
+            of("servicenow", servicenow.map(|section| (&section.client_certificate, &section.client_key))),
+            of("slack", slack.map(|section| (&section.client_certificate, &section.client_key))),
+            of("teams", teams.map(|section| (&section.client_certificate, &section.client_key))),
+        ]
     }
 
     /// The SQLite file. `state_directory` is what systemd put into `$STATE_DIRECTORY`; of several, the first counts.
@@ -108,8 +133,23 @@ pub struct OktaConfig {
     /// Where people look at the admin console; links in messages start with it. Default: `org_url` with `-admin` for
     /// hosts of Okta, else `org_url`.
     pub admin_url: Option<String>,
-    /// The SSWS API token.
-    pub token: SecretSource,
+    /// The SSWS API token; or `client_id` and `private_key`.
+    pub token: Option<SecretSource>,
+    /// The service app that signs in, by OAuth 2.0 client credentials.
+    pub client_id: Option<String>,
+    /// Its private key: PEM or JWK.
+    pub private_key: Option<SecretSource>,
+    /// The name under which Okta knows the key. Default: a JWK's own, else none.
+    pub key_id: Option<String>,
+    /// How assertions are signed. Default: a JWK's own, else RS256 or what goes with the curve.
+    pub algorithm: Option<Algorithm>,
+    /// Whether tokens are bound to a key that the daemon makes.
+    #[serde(default)]
+    pub dpop: Dpop,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The bound on one request.
     #[serde(default = "defaults::okta_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,
@@ -119,6 +159,31 @@ pub struct OktaConfig {
     /// The linked object that names a user's manager, asked when the profile has no `managerId`. Empty: not asked.
     #[serde(default = "defaults::manager_link")]
     pub manager_link: String,
+}
+
+/// How the daemon signs in to Okta.
+#[derive(Debug, Clone, Copy)]
+pub enum SignIn<'c> {
+    /// By an API token.
+    Token(&'c SecretSource),
+    /// As a service app.
+    Service {
+        /// Its id.
+        client_id: &'c str,
+        /// Where its key is.
+        private_key: &'c SecretSource,
+    },
+}
+
+impl OktaConfig {
+    /// How the daemon signs in; `None` when there is no way or more than one, which a configuration that was loaded has not.
+    pub fn sign_in(&self) -> Option<SignIn<'_>> {
+        match (&self.token, &self.client_id, &self.private_key) {
+            (Some(token), None, None) => Some(SignIn::Token(token)),
+            (None, Some(client_id), Some(private_key)) => Some(SignIn::Service { client_id, private_key }),
+            _ => None,
+        }
+    }
 }
 
 /// `[poll]`
@@ -315,6 +380,10 @@ pub struct ServiceNowConfig {
     pub client_id: Option<String>,
     /// OAuth client secret.
     pub client_secret: Option<SecretSource>,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The table that incidents go to.
     #[serde(default = "defaults::servicenow_table")]
     pub table: String,
@@ -331,6 +400,10 @@ pub struct SlackConfig {
     pub token: Option<SecretSource>,
     /// An incoming webhook; its URL is the secret. It posts to the channel it was made for.
     pub webhook_url: Option<SecretSource>,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The Web API.
     #[serde(default = "defaults::slack_api_url")]
     pub api_url: String,
@@ -345,6 +418,10 @@ pub struct SlackConfig {
 pub struct TeamsConfig {
     /// The webhook of a workflow; its URL is the secret. It posts to the channel or chat it was made for.
     pub webhook_url: SecretSource,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
     /// The bound on one request.
     #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
     pub timeout: Duration,

@@ -5,14 +5,18 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// The most bytes a secret may have.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// The most bytes a private key may have: one of RSA with 8192 bits has some 7,000, and text may stand around it.
+pub const MAX_KEY_BYTES: u64 = 32 * 1024;
 
 /// `{ file = "…" }`, `{ credential = "…" }` or `{ env = "…" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -48,6 +52,11 @@ impl SecretEnv {
         variable: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static,
     ) -> Self {
         Self { credentials_directory, variable: Arc::new(variable) }
+    }
+
+    /// An environment variable, if it is set and is text.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        (self.variable)(name)?.into_string().ok()
     }
 
     /// Whether systemd passed credentials. A command that a person starts has none, however right the unit is.
@@ -97,11 +106,13 @@ pub enum SecretError {
         /// The file, credential or variable.
         origin: String,
     },
-    /// It is larger than [`MAX_SECRET_BYTES`].
-    #[error("the secret in {origin} is larger than {MAX_SECRET_BYTES} bytes")]
+    /// It is larger than [`MAX_SECRET_BYTES`] or, as a key, than [`MAX_KEY_BYTES`].
+    #[error("the secret in {origin} is larger than {most} bytes")]
     TooLarge {
         /// The file, credential or variable.
         origin: String,
+        /// The bound.
+        most: u64,
     },
     /// It is not text.
     #[error("the secret in {origin} is not UTF-8 text")]
@@ -158,16 +169,41 @@ impl SecretError {
             }
             Self::Empty { origin } => format!("put the secret into {origin}"),
             Self::TooLarge { .. } | Self::NotText { .. } | Self::SeveralLines { .. } => {
-                "check that it is the right one: a secret is one short line of text".to_owned()
+                "check that it is the right one: a secret is one short line of text, and a private key is PEM or a JWK"
+                    .to_owned()
             }
-            Self::NoCredentials { name } | Self::NoCredential { name } => format!(
-                "add LoadCredential={name}:/etc/okta-responder/credentials/{name} to the [Service] section of the unit and start \
-                 the daemon with systemd, or use {{ file = \"…\" }}"
+            Self::NoCredentials { name } => format!(
+                "start the daemon with its unit, which has LoadCredential={name}:/etc/okta-responder/credentials/{name}; a command \
+                 of your own can borrow what the running unit has: sudo env \
+                 CREDENTIALS_DIRECTORY=/run/credentials/okta-responder.service okta-responder …; without systemd use \
+                 {{ file = \"…\" }}"
+            ),
+            Self::NoCredential { name } => format!(
+                "add LoadCredential={name}:/etc/okta-responder/credentials/{name} (or LoadCredentialEncrypted=) to the [Service] \
+                 section of the unit, then `systemctl daemon-reload` and restart it"
             ),
             Self::CredentialName { .. } => {
                 "write the part of LoadCredential= before the colon: a name without `/`, not `.` or `..`".to_owned()
             }
             Self::NoVariable { name } => format!("set {name} in the daemon's environment, or use {{ file = \"…\" }}"),
+        }
+    }
+}
+
+/// What a secret looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// One line: a token, a password, an address.
+    Line,
+    /// A private key, which has several.
+    Key,
+}
+
+impl Form {
+    fn most_bytes(self) -> u64 {
+        match self {
+            Self::Line => MAX_SECRET_BYTES,
+            Self::Key => MAX_KEY_BYTES,
         }
     }
 }
@@ -187,11 +223,23 @@ impl SecretSource {
     /// # Errors
     /// When it is missing, empty, larger than [`MAX_SECRET_BYTES`], not UTF-8, or lies in a file that others can open.
     pub fn resolve(&self, env: &SecretEnv) -> Result<SecretString, SecretError> {
+        self.resolve_as(env, Form::Line)
+    }
+
+    /// As [`SecretSource::resolve`], for a private key: it may have several lines, and at most [`MAX_KEY_BYTES`].
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve`].
+    pub fn resolve_key(&self, env: &SecretEnv) -> Result<SecretString, SecretError> {
+        self.resolve_as(env, Form::Key)
+    }
+
+    fn resolve_as(&self, env: &SecretEnv, form: Form) -> Result<SecretString, SecretError> {
         match self {
             Self::File(path) => {
                 let below_credentials =
                     env.credentials_directory.as_ref().is_some_and(|directory| path.starts_with(directory));
-                read(path, if below_credentials { Custody::Systemd } else { Custody::Owner })
+                read(path, if below_credentials { Custody::Systemd } else { Custody::Owner }, form)
             }
             Self::Credential(name) => {
                 if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
@@ -200,7 +248,7 @@ impl SecretSource {
                 let Some(directory) = &env.credentials_directory else {
                     return Err(SecretError::NoCredentials { name: name.clone() });
                 };
-                read(&directory.join(name), Custody::Systemd).map_err(|error| match error {
+                read(&directory.join(name), Custody::Systemd, form).map_err(|error| match error {
                     SecretError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                         SecretError::NoCredential { name: name.clone() }
                     }
@@ -213,16 +261,18 @@ impl SecretSource {
                 let usable = !name.is_empty() && !name.contains(['=', '\0']);
                 let value = usable.then(|| (env.variable)(name)).flatten();
                 let value = value.ok_or_else(|| SecretError::NoVariable { name: name.clone() })?;
-                accept(value.into_encoded_bytes(), origin)
+                accept(&Zeroizing::new(value.into_encoded_bytes()), origin, form)
             }
         }
     }
 }
 
 /// A secret and where it came from, so that it can be read again when its owner has replaced it. `Debug` shows its source.
+///
+/// Reading is synchronous: it is one small local file, and only a refusal or a reload leads to it.
 pub struct LiveSecret {
     current: Mutex<SecretString>,
-    origin: Option<(SecretSource, SecretEnv)>,
+    origin: Option<(SecretSource, SecretEnv, Form)>,
 }
 
 impl LiveSecret {
@@ -231,13 +281,25 @@ impl LiveSecret {
     /// # Errors
     /// As [`SecretSource::resolve`].
     pub fn read(source: &SecretSource, env: &SecretEnv) -> Result<Self, SecretError> {
-        let current = Mutex::new(source.resolve(env)?);
-        Ok(Self { current, origin: Some((source.clone(), env.clone())) })
+        Self::read_as(source, env, Form::Line)
+    }
+
+    /// As [`LiveSecret::read`], for a private key.
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve_key`].
+    pub fn read_key(source: &SecretSource, env: &SecretEnv) -> Result<Self, SecretError> {
+        Self::read_as(source, env, Form::Key)
+    }
+
+    fn read_as(source: &SecretSource, env: &SecretEnv, form: Form) -> Result<Self, SecretError> {
+        let current = Mutex::new(source.resolve_as(env, form)?);
+        Ok(Self { current, origin: Some((source.clone(), env.clone(), form)) })
     }
 
     /// The secret as it was read last.
     pub fn current(&self) -> SecretString {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
     }
 
     /// Reads it again where it came from; true when it is another one now.
@@ -245,12 +307,30 @@ impl LiveSecret {
     /// # Errors
     /// As [`SecretSource::resolve`]; the old one stays then.
     pub fn reread(&self) -> Result<bool, SecretError> {
-        let Some((source, env)) = &self.origin else { return Ok(false) };
-        let new = source.resolve(env)?;
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = current.expose_secret() != new.expose_secret();
-        *current = new;
-        Ok(changed)
+        let before = self.current();
+        Ok(self.replacement(&before)?.is_some())
+    }
+
+    /// Reads it again because a service has refused `refused`, and gives what there is instead; `None` while it is still the
+    /// same. What somebody else has read anew in the meantime counts too.
+    ///
+    /// # Errors
+    /// As [`SecretSource::resolve`]; the old one stays then.
+    pub fn replacement(&self, refused: &SecretString) -> Result<Option<SecretString>, SecretError> {
+        // Held while it is read, so that of two readers the later one has the last word.
+        let mut current = self.lock();
+        let read = match &self.origin {
+            Some((source, env, form)) => source.resolve_as(env, *form).map(|new| *current = new),
+            None => Ok(()),
+        };
+        if current.expose_secret() != refused.expose_secret() {
+            return Ok(Some(current.clone()));
+        }
+        read.map(|()| None)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SecretString> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -267,15 +347,21 @@ impl From<&str> for LiveSecret {
     }
 }
 
+impl From<String> for LiveSecret {
+    fn from(secret: String) -> Self {
+        Self::from(SecretString::from(secret))
+    }
+}
+
 impl std::fmt::Debug for LiveSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LiveSecret")
-            .field("source", &self.origin.as_ref().map(|(source, _)| source))
+            .field("source", &self.origin.as_ref().map(|(source, ..)| source))
             .finish_non_exhaustive()
     }
 }
 
-fn read(path: &Path, custody: Custody) -> Result<SecretString, SecretError> {
+fn read(path: &Path, custody: Custody, form: Form) -> Result<SecretString, SecretError> {
     let failed = |source| SecretError::Read { path: path.to_owned(), source };
     // Opening a pipe would wait for its writer, so the kind is looked at first; the rest is judged on the open file.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
@@ -287,9 +373,11 @@ fn read(path: &Path, custody: Custody) -> Result<SecretString, SecretError> {
         let mode = metadata.mode() & 0o7777;
         return Err(SecretError::Exposed { path: path.to_owned(), mode, uid: metadata.uid() });
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    accept(bytes, path.display().to_string())
+    // Room for all of it from the start: a buffer that grows leaves its first half behind where nobody overwrites it.
+    let most = form.most_bytes() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(most).unwrap_or_default()));
+    file.take(most).read_to_end(&mut bytes).map_err(failed)?;
+    accept(&bytes, path.display().to_string(), form)
 }
 
 fn is_exposed(metadata: &Metadata, custody: Custody) -> bool {
@@ -300,17 +388,17 @@ fn is_exposed(metadata: &Metadata, custody: Custody) -> bool {
     metadata.mode() & forbidden != 0
 }
 
-fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
-    if bytes.len() as u64 > MAX_SECRET_BYTES {
-        return Err(SecretError::TooLarge { origin });
+fn accept(bytes: &[u8], origin: String, form: Form) -> Result<SecretString, SecretError> {
+    let most = form.most_bytes();
+    if bytes.len() as u64 > most {
+        return Err(SecretError::TooLarge { origin, most });
     }
-    // The bytes themselves stay out of the error: `FromUtf8Error` would carry them.
-    let Ok(text) = String::from_utf8(bytes) else {
+    let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(SecretError::NotText { origin });
     };
     match text.trim() {
         "" => Err(SecretError::Empty { origin }),
-        text if text.contains(['\n', '\r']) => Err(SecretError::SeveralLines { origin }),
+        text if form == Form::Line && text.contains(['\n', '\r']) => Err(SecretError::SeveralLines { origin }),
         secret => Ok(SecretString::from(secret)),
     }
 }
@@ -318,7 +406,7 @@ fn accept(bytes: Vec<u8>, origin: String) -> Result<SecretString, SecretError> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -441,6 +529,134 @@ mod tests {
         let room = Room::new();
         let path = room.file("s", &vec![b'x'; MAX_SECRET_BYTES as usize], 0o600);
         assert_eq!(check(SecretSource::File(path), &bare()).unwrap().len() as u64, MAX_SECRET_BYTES);
+    }
+
+    /// A secret that is read from a file which is then changed in some way; what comes of the refusal of the old one.
+    fn check_reread(change: impl FnOnce(&Room, &Path)) -> Result<Option<String>, String> {
+        let room = Room::new();
+        let path = room.file("token", b"hunter2-old\n", 0o600);
+        let live = LiveSecret::read(&SecretSource::File(path.clone()), &bare()).unwrap();
+        change(&room, &path);
+        let (before, replaced) = (live.current(), live.replacement(&"hunter2-old".into()));
+        let after = live.current();
+        match replaced {
+            Ok(Some(new)) => {
+                assert_eq!(after.expose_secret(), new.expose_secret());
+                assert!(
+                    live.replacement(&"hunter2-old".into()).unwrap().is_some(),
+                    "the one who was slower hears of it too"
+                );
+                assert!(live.replacement(&new).unwrap().is_none());
+                assert!(!live.reread().unwrap());
+                Ok(Some(new.expose_secret().to_owned()))
+            }
+            other => {
+                assert_eq!(after.expose_secret(), before.expose_secret(), "the old one stays");
+                other.map(|_| None).map_err(|error| {
+                    let text = format!("{error:?} {error}; {}", error.remedy());
+                    assert!(!text.contains("hunter2"), "{text}");
+                    text
+                })
+            }
+        }
+    }
+
+    fn rename_over(room: &Room, path: &Path) {
+        fs::rename(room.file("token.new", b"hunter2-new\n", 0o600), path).unwrap();
+    }
+
+    #[test]
+    fn a_secret_is_replaced_however_its_file_is() {
+        let written = |_: &Room, path: &Path| fs::write(path, "hunter2-new").unwrap();
+        for replaced in [check_reread(written), check_reread(rename_over)] {
+            assert_eq!(replaced.unwrap().as_deref(), Some("hunter2-new"));
+        }
+        assert_eq!(check_reread(|_, _| {}).unwrap(), None);
+        assert_eq!(check_reread(|_, path| fs::write(path, "\n hunter2-old\n\n").unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_secret_is_replaced_behind_links_that_are_swapped_as_a_whole() {
+        // As a mounted Kubernetes secret: token -> ..data/token, ..data -> a directory of its own for each generation.
+        let room = Room::new();
+        let root = room.directory.path();
+        for (generation, content) in [("..1", "hunter2-old"), ("..2", "hunter2-new")] {
+            fs::create_dir(root.join(generation)).unwrap();
+            room.file(&format!("{generation}/token"), content.as_bytes(), 0o400);
+        }
+        symlink("..1", root.join("..data")).unwrap();
+        symlink("..data/token", root.join("token")).unwrap();
+        let live = LiveSecret::read(&SecretSource::File(root.join("token")), &bare()).unwrap();
+        assert!(!live.reread().unwrap());
+        symlink("..2", root.join("..data_tmp")).unwrap();
+        fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+        assert!(live.reread().unwrap());
+        assert_eq!(live.current().expose_secret(), "hunter2-new");
+        // The old generation is taken away later, which changes nothing.
+        fs::remove_dir_all(root.join("..1")).unwrap();
+        assert!(!live.reread().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_secret_leaves_the_old_one_in_force_and_is_told() {
+        let truncated = check_reread(|_, path| fs::write(path, "").unwrap());
+        assert!(truncated.unwrap_err().contains("is empty"));
+        let gone = check_reread(|_, path| fs::remove_file(path).unwrap());
+        assert!(gone.unwrap_err().contains("cannot be read"));
+        let open = check_reread(|room, path| fs::rename(room.file("new", b"hunter2-new", 0o644), path).unwrap());
+        assert!(open.unwrap_err().contains("is open to others"));
+        let dangling = check_reread(|room, path| {
+            fs::remove_file(path).unwrap();
+            symlink(room.directory.path().join("none"), path).unwrap();
+        });
+        assert!(dangling.unwrap_err().contains("cannot be read"));
+    }
+
+    #[test]
+    fn what_somebody_else_has_read_anew_counts_even_when_the_file_is_gone_by_then() {
+        let room = Room::new();
+        let path = room.file("token", b"hunter2-old", 0o600);
+        let live = LiveSecret::read(&SecretSource::File(path.clone()), &bare()).unwrap();
+        rename_over(&room, &path);
+        assert!(live.reread().unwrap());
+        fs::remove_file(&path).unwrap();
+        let new = live.replacement(&"hunter2-old".into()).unwrap().unwrap();
+        assert_eq!(new.expose_secret(), "hunter2-new");
+        assert!(live.replacement(&new).is_err());
+    }
+
+    #[test]
+    fn a_credential_is_read_again_where_systemd_puts_it() {
+        let room = Room::new();
+        room.file("okta-token", b"hunter2-old", 0o400);
+        let live = LiveSecret::read(&SecretSource::Credential("okta-token".to_owned()), &room.env()).unwrap();
+        fs::rename(room.file("new", b"hunter2-new", 0o400), room.directory.path().join("okta-token")).unwrap();
+        assert!(live.reread().unwrap());
+        assert!(!format!("{live:?}").contains("hunter2"), "{live:?}");
+    }
+
+    #[test]
+    fn a_secret_from_nowhere_stays() {
+        let live = LiveSecret::from("hunter2");
+        assert!(!live.reread().unwrap());
+        assert!(live.replacement(&"hunter2".into()).unwrap().is_none());
+    }
+
+    #[test]
+    fn only_a_key_may_have_several_lines() {
+        let room = Room::new();
+        let path = room.file("key", b"text\n-----BEGIN PRIVATE KEY-----\nhunter2\n", 0o600);
+        let source = SecretSource::File(path.clone());
+        assert!(matches!(source.resolve(&bare()), Err(SecretError::SeveralLines { .. })));
+        let live = LiveSecret::read_key(&source, &bare()).unwrap();
+        assert_eq!(live.current().expose_secret(), "text\n-----BEGIN PRIVATE KEY-----\nhunter2");
+        room.file("key", b"a\nb", 0o600);
+        assert!(live.reread().unwrap(), "it is read in the same form again");
+        assert_eq!(live.current().expose_secret(), "a\nb");
+        room.file("key", &vec![b'x'; MAX_KEY_BYTES as usize + 1], 0o600);
+        assert!(matches!(live.reread(), Err(SecretError::TooLarge { most: MAX_KEY_BYTES, .. })));
+        assert_eq!(live.current().expose_secret(), "a\nb", "what was good stays");
+        assert!(!format!("{live:?}").contains("hunter2"));
     }
 
     #[test]

@@ -204,28 +204,57 @@ impl<'de> Deserialize<'de> for Expiry {
     }
 }
 
-/// Reads the address of an org: scheme and host, and a port if need be. A trailing slash is dropped.
+/// Reads the address of an org: scheme and host, and a port if need be. What people copy out of a browser is understood:
+/// blanks around it, capitals, a path and the default port are dropped.
 ///
 /// # Errors
-/// For everything [`service_url`] refuses, for a path, and for the admin console's host, whose API is another one.
+/// For everything else that [`service_url`] refuses, and for the admin console's host, whose API is another one.
 pub fn org_url(text: &str) -> Result<Url, ValueError> {
-    let url = service_url(text)?;
-    let origin = format!("{}://{}", url.scheme(), authority(&url));
-    if !matches!(url.path(), "" | "/") {
-        return Err(ValueError::new(
-            format!("`{text}` goes on after the host, and the org's address ends there"),
-            format!("write \"{origin}\""),
-        ));
-    }
+    let url = origin_url(text)?;
     if let Some((name, domain)) = okta_host(&url)
         && let Some(org) = name.strip_suffix("-admin")
     {
         return Err(ValueError::new(
-            format!("`{text}` is the admin console, not the org"),
+            format!("`{}` is the admin console, not the org", bare(&url)),
             format!("write \"https://{org}.{domain}\""),
         ));
     }
     Ok(url)
+}
+
+/// Reads the address of the admin console as [`org_url`] reads that of the org.
+///
+/// # Errors
+/// For everything else that [`service_url`] refuses.
+pub fn admin_url(text: &str) -> Result<Url, ValueError> {
+    origin_url(text)
+}
+
+/// What was understood of an address of [`org_url`], where that is not what was written; a slash at its end is no difference.
+pub fn understood(text: &str, url: &Url) -> Option<String> {
+    let understood = bare(url);
+    (text.strip_suffix('/').unwrap_or(text) != understood).then_some(understood)
+}
+
+/// An address without anything behind its host and port.
+fn origin_url(text: &str) -> Result<Url, ValueError> {
+    let mut url = service_url(text.trim())?;
+    url.set_path("/");
+    // The root of the name service at the end of a name makes another host of it for certificates and for us.
+    let host = url.host_str().and_then(|host| host.strip_suffix('.')).map(str::to_owned);
+    if let Some(host) = host
+        && url.set_host(Some(&host)).is_err()
+    {
+        return Err(ValueError::new(
+            "the address names no host",
+            "write an address such as \"https://example.okta.com\"",
+        ));
+    }
+    Ok(url)
+}
+
+fn bare(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), authority(url))
 }
 
 /// Reads the address of a service: https, or http to this very machine; no user, password, query or fragment in it.
@@ -351,14 +380,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_copied_out_of_a_browser_is_understood_and_said() {
+        let understood = |text: &str| understood(text, &org_url(text).unwrap());
+        for copied in [
+            "https://example.okta.com/app/UserHome",
+            "  https://example.okta.com\t",
+            "HTTPS://EXAMPLE.Okta.com",
+            "https://example.okta.com:443/",
+            "https://example.okta.com./api/v1/",
+        ] {
+            assert_eq!(understood(copied).as_deref(), Some("https://example.okta.com"), "{copied}");
+            assert_eq!(org_url(copied).unwrap().as_str(), "https://example.okta.com/");
+        }
+        for exact in ["https://example.okta.com", "https://example.okta.com/", "https://login.example.org:8443"] {
+            assert_eq!(understood(exact), None, "{exact}");
+        }
+        assert_eq!(admin_url("https://example-admin.okta.com/admin/dashboard").unwrap().path(), "/");
+        assert_eq!(org_url("https://[2001:DB8::1]/x").unwrap().as_str(), "https://[2001:db8::1]/");
+        assert_eq!(org_url("https://192.0.2.7/x").unwrap().as_str(), "https://192.0.2.7/");
+    }
+
+    #[test]
     fn a_wrong_org_address_is_refused_naming_the_right_one() {
         let remedy = |text: &str| org_url(text).unwrap_err().remedy;
         assert_eq!(remedy("example.okta.com"), "write \"https://example.okta.com\"");
         assert_eq!(remedy("http://example.okta.com"), "write \"https://example.okta.com\"");
-        assert_eq!(remedy("https://example.okta.com/api/v1"), "write \"https://example.okta.com\"");
         assert_eq!(remedy("https://example-admin.oktapreview.com"), "write \"https://example.oktapreview.com\"");
-        for wrong in ["", " https://a.okta.com", "ftp://a.okta.com", "https://", "https://a.okta.com?x", "https://a b/"]
-        {
+        let copied = "https://Example-Admin.okta.com./admin/dashboard";
+        assert_eq!(remedy(copied), "write \"https://example.okta.com\"");
+        for wrong in ["", " ", "ftp://a.okta.com", "https://", "https://a.okta.com?x", "https://a b/", "https://./"] {
             assert!(org_url(wrong).is_err(), "{wrong}");
         }
     }

@@ -32,7 +32,6 @@ pub(super) fn syntax_remedy(message: &str, line: &str) -> &'static str {
 pub(super) fn missing_remedy(key: &str) -> String {
     match key {
         "org_url" => "write org_url = \"https://example.okta.com\" with your org".to_owned(),
-        "token" => "write token = { credential = \"okta-token\" }, { file = \"…\" } or { env = \"…\" }".to_owned(),
         "webhook_url" => {
             "write webhook_url = { credential = \"teams-webhook\" }, { file = \"…\" } or { env = \"…\" }".to_owned()
         }

@@ -126,7 +126,12 @@ fn plugs() -> Vec<Plug> {
     let teams = Plug {
         name: "teams, webhook",
         build: |base, timeout| {
-            let config = TeamsConfig { webhook_url: SecretSource::Env("T".to_owned()), timeout };
+            let config = TeamsConfig {
+                webhook_url: SecretSource::Env("T".to_owned()),
+                client_certificate: None,
+                client_key: None,
+                timeout,
+            };
             let url = format!("{base}/workflows/flow_1/invoke?api-version=1&sig=signature_1");
             let service = Teams::new(&config, url.into(), &Network::default()).unwrap();
             let debug = format!("{service:?}");
@@ -316,13 +321,22 @@ fn servicenow_config(base: &str, timeout: Duration) -> ServiceNowConfig {
         password: None,
         client_id: None,
         client_secret: None,
+        client_certificate: None,
+        client_key: None,
         table: "incident".to_owned(),
         timeout,
     }
 }
 
 fn slack_config(base: &str, timeout: Duration) -> SlackConfig {
-    SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout }
+    SlackConfig {
+        token: None,
+        webhook_url: None,
+        client_certificate: None,
+        client_key: None,
+        api_url: format!("{base}/api"),
+        timeout,
+    }
 }
 
 fn incident_row(created: &Seen) -> Value {

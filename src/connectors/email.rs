@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Mailboxes, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters, TlsVersion};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Message, transport};
@@ -20,12 +20,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
+use super::secret::Held;
 use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
+use crate::config::secret::LiveSecret;
 use crate::config::{EmailConfig, MailTls};
 use crate::guard::Cleared;
-use crate::http::{self, Network};
+use crate::http::{self, Network, Trouble};
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -61,7 +64,7 @@ pub struct Mailer {
     host: String,
     port: u16,
     tls: Protection,
-    login: Option<(String, SecretString)>,
+    login: Option<(String, Held)>,
     from: Mailbox,
     hello: ClientId,
     timeout: Duration,
@@ -80,23 +83,30 @@ impl std::fmt::Debug for Mailer {
 }
 
 impl Mailer {
-    /// Takes the `[email]` section and its secret, and reads the system's certificates. Nothing is sent.
+    /// Takes the `[email]` section and its secret, and reads the system's certificates. Nothing is sent. Mail goes to the
+    /// server directly: proxies lead to web services only. TLS is 1.2 or 1.3.
     ///
     /// # Errors
     /// When `from` is no address, `username` and `password` are not both there, or `tls = "none"` would leave this machine.
-    pub fn new(config: &EmailConfig, password: Option<SecretString>, _network: &Network) -> Result<Self, SetupError> {
+    pub fn new(config: &EmailConfig, password: Option<LiveSecret>, network: &Network) -> Result<Self, SetupError> {
         let section = Service::Email.section();
         let invalid = |problem: &str| SetupError::invalid(section, problem);
         let from: Mailbox =
             config.from.parse().map_err(|_| invalid("`from` is not `Name <user@example.com>` or an address"))?;
         let login = match (&config.username, password) {
-            (Some(username), Some(password)) => Some((username.clone(), password)),
+            (Some(username), Some(password)) => {
+                Some((username.clone(), Held::new(Service::Email, "password", password)))
+            }
             (None, None) => None,
             _ => return Err(invalid("`username` and `password` belong together")),
         };
         let parameters = || {
-            TlsParameters::new(config.host.clone())
-                .map_err(|_| invalid("no TLS can be set up; look at `host` and the certificates of this machine"))
+            let mut builder = TlsParameters::builder(config.host.clone()).set_min_tls_version(TlsVersion::Tlsv12);
+            let wrong = |_| invalid("no TLS can be set up; look at `host` and the certificates of this machine");
+            for authority in network.authorities() {
+                builder = builder.add_root_certificate(Certificate::from_der(authority.to_vec()).map_err(wrong)?);
+            }
+            builder.build().map_err(wrong)
         };
         let (tls, default_port) = match config.tls {
             MailTls::Starttls => (Protection::Starttls(parameters()?), transport::smtp::SUBMISSION_PORT),
@@ -121,10 +131,9 @@ impl Mailer {
     /// Why that is not possible.
     pub async fn probe(&self) -> Result<String, Failure> {
         let conversation = async {
-            let mut connection = self.connect().await?;
-            let result = self.log_in(&mut connection).await;
+            let mut connection = self.open().await?;
             let _ = timeout(GOODBYE, connection.abort()).await;
-            result
+            Ok::<_, Outcome>(())
         };
         match timeout(self.timeout, conversation).await {
             Ok(result) => result.map_err(Outcome::into_failure)?,
@@ -139,15 +148,36 @@ impl Mailer {
 
     /// Leads the whole conversation. `text_sent` becomes true when the text of the mail begins to leave.
     async fn deliver(&self, message: &Message, text_sent: &AtomicBool) -> Result<(), Outcome> {
-        let mut connection = self.connect().await?;
+        let mut connection = self.open().await?;
         let result = self.converse(&mut connection, message, text_sent).await;
         // The goodbye is a courtesy: the outcome stands before it.
         let _ = timeout(GOODBYE, connection.abort()).await;
         result
     }
 
+    /// Connects and logs in. A password that is refused is tried again, once and over a connection of its own, if it was
+    /// replaced: nothing was said about a mail yet.
+    async fn open(&self) -> Result<AsyncSmtpConnection, Outcome> {
+        let mut connection = self.connect().await?;
+        let Some((username, held)) = &self.login else { return Ok(connection) };
+        let password = held.current();
+        let Err((outcome, is_refusal)) = self.log_in(&mut connection, username, &password).await else {
+            return Ok(connection);
+        };
+        let _ = timeout(GOODBYE, connection.abort()).await;
+        let Some(password) = is_refusal.then(|| held.replacement(&password)).flatten() else { return Err(outcome) };
+        let mut connection = self.connect().await?;
+        match self.log_in(&mut connection, username, &password).await {
+            Ok(()) => Ok(connection),
+            Err((outcome, _)) => {
+                let _ = timeout(GOODBYE, connection.abort()).await;
+                Err(outcome)
+            }
+        }
+    }
+
     async fn connect(&self) -> Result<AsyncSmtpConnection, Outcome> {
-        let unreachable = |error| self.failed("connecting", &error, false);
+        let unreachable = |error| self.unreachable("connecting", &error);
         let wrapped = match &self.tls {
             Protection::Wrapped(parameters) => Some(parameters.clone()),
             Protection::Starttls(_) | Protection::None => None,
@@ -161,21 +191,28 @@ impl Mailer {
             connection
                 .starttls(parameters.clone(), &self.hello)
                 .await
-                .map_err(|error| self.failed("starting TLS", &error, false))?;
+                .map_err(|error| self.unreachable("starting TLS", &error))?;
         }
         Ok(connection)
     }
 
-    async fn log_in(&self, connection: &mut AsyncSmtpConnection) -> Result<(), Outcome> {
-        let Some((username, password)) = &self.login else { return Ok(()) };
-        let credentials = Credentials::new(username.clone(), password.expose_secret().to_owned());
+    /// The error says also whether it was the server that refused, such as with 535 (RFC 4954, section 6).
+    async fn log_in(
+        &self,
+        connection: &mut AsyncSmtpConnection,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<(), (Outcome, bool)> {
+        let credentials = Credentials::new(username.to_owned(), password.expose_secret().to_owned());
         connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await.map(drop).map_err(|error| {
-            let detail = format!("logging in at {}: {}", self.host, self.said(&error));
-            if error.is_permanent() || error.is_client() {
+            let detail = format!("logging in at {}: {}", self.host, said(&error, Some((username, password))));
+            let is_refusal = error.is_permanent();
+            let outcome = if is_refusal || error.is_client() {
                 unauthorized(Failure::new(Reason::Unauthorized, detail))
             } else {
                 Outcome::Transient(Failure::new(reason_of(&error, false), detail))
-            }
+            };
+            (outcome, is_refusal)
         })
     }
 
@@ -185,7 +222,6 @@ impl Mailer {
         message: &Message,
         text_sent: &AtomicBool,
     ) -> Result<(), Outcome> {
-        self.log_in(connection).await?;
         let text = message.formatted();
         let envelope = message.envelope();
         let mut options = Vec::new();
@@ -215,13 +251,25 @@ impl Mailer {
         Ok(())
     }
 
+    /// The outcome when there is no connection to lead a conversation on, or no TLS.
+    fn unreachable(&self, step: &str, error: &transport::smtp::Error) -> Outcome {
+        match Trouble::of_chain(error) {
+            Some(trouble) if !(error.is_permanent() || error.is_transient()) => {
+                let words = format!("{step} at {}:{}: {trouble}", self.host, self.port);
+                Outcome::Transient(Failure::new(reason_of(error, false), words))
+            }
+            _ => self.failed(step, error, false),
+        }
+    }
+
     /// The outcome of an error of the conversation. An answer of the server is certain; anything else is certain only
     /// before the text was sent.
     fn failed(&self, step: &str, error: &transport::smtp::Error, text_sent: bool) -> Outcome {
-        let failure = Failure::new(
-            reason_of(error, text_sent),
-            format!("{step} at {}:{}: {}", self.host, self.port, self.said(error)),
-        );
+        let password = self.login.as_ref().map(|(username, password)| (username.as_str(), password.current()));
+        let login = password.as_ref().map(|(username, password)| (*username, password));
+        let said = said(error, login);
+        let failure =
+            Failure::new(reason_of(error, text_sent), format!("{step} at {}:{}: {said}", self.host, self.port));
         if error.is_permanent() {
             Outcome::Permanent(failure)
         } else if error.is_transient() || !text_sent {
@@ -230,24 +278,25 @@ impl Mailer {
             Outcome::Unknown(failure)
         }
     }
+}
 
-    /// The error in words, bounded and without our password, should the server repeat it.
-    fn said(&self, error: &transport::smtp::Error) -> String {
-        let said = error.to_string();
-        match &self.login {
-            Some((username, password)) if repeats_password(&said, username, password) => {
-                "an answer that is not repeated here because it holds a secret".to_owned()
-            }
-            _ => cut(&Escape::Line.apply(&said), 200),
+/// The error in words, bounded and without our password, should the server repeat it.
+fn said(error: &transport::smtp::Error, login: Option<(&str, &SecretString)>) -> String {
+    let said = error.to_string();
+    match login {
+        Some((username, password)) if repeats_password(&said, username, password) => {
+            "an answer that is not repeated here because it holds a secret".to_owned()
         }
+        _ => cut(&Escape::Line.apply(&said), 200),
     }
 }
 
 /// Whether a text holds the password, as it is or as it travels: some servers repeat the command that they refuse.
 fn repeats_password(text: &str, username: &str, password: &SecretString) -> bool {
     let password = password.expose_secret();
-    let plain = BASE64.encode(format!("\0{username}\0{password}"));
-    [password, plain.trim_end_matches('='), BASE64.encode(password).trim_end_matches('=')]
+    let plain = Zeroizing::new(format!("\0{username}\0{password}"));
+    let (plain, alone) = (Zeroizing::new(BASE64.encode(&*plain)), Zeroizing::new(BASE64.encode(password)));
+    [password, plain.trim_end_matches('='), alone.trim_end_matches('=')]
         .iter()
         .any(|form| !form.is_empty() && text.contains(form))
 }
@@ -400,6 +449,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;
 
+    use super::super::rotation::SecretFile;
     use super::*;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -578,6 +628,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_password_that_was_replaced_is_read_again_and_used_in_the_same_attempt() {
+        // Of this login the server refuses the old password: \0daemon\0pass_word_1.
+        let server = Server::open("AUTH PLAIN AGRhZW1vbgBwYXNzX3dvcmRfMQ==", Some(Fault::Say("535 5.7.8 no"))).await;
+        let file = SecretFile::new(PASSWORD);
+        let mailer = Mailer::new(&config(server.port), Some(file.live()), &Network::default()).unwrap();
+        let logins = || server.text().matches("AUTH").count();
+
+        let outcome = mailer.perform(&mail()).await;
+        assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Unauthorized), "{outcome:?}");
+        assert_eq!(logins(), 1, "a password that is still the same is not sent again");
+        file.write("");
+        assert!(mailer.probe().await.is_err());
+        assert_eq!(logins(), 2);
+
+        file.write("pass_word_2");
+        let outcome = mailer.perform(&mail()).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        assert_eq!(logins(), 4);
+        assert!(mailer.probe().await.is_ok());
+        assert_eq!(logins(), 5, "from now on it is the new one");
+        assert_eq!(server.text().matches("MAIL FROM").count(), 1);
+    }
+
+    #[tokio::test]
     async fn what_is_lost_after_the_text_was_sent_is_unknown() {
         for (fault, reason) in [
             (Fault::Close, Reason::BadAnswer),
@@ -718,7 +792,7 @@ mod tests {
 
     #[test]
     fn a_section_that_cannot_work_is_refused() {
-        let secret = || Some(SecretString::from(PASSWORD));
+        let secret = || Some(LiveSecret::from(PASSWORD));
         assert!(Mailer::new(&config(25), secret(), &Network::default()).is_ok());
         assert!(Mailer::new(&config(25), None, &Network::default()).is_err());
         assert!(

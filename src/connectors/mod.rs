@@ -22,11 +22,15 @@ mod okta_params;
 mod okta_risk;
 mod okta_session;
 mod okta_user;
+#[cfg(test)]
+mod rotation;
+mod secret;
 mod servicenow;
 mod slack;
 #[cfg(test)]
 mod stage;
 mod teams;
+mod webhook;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -34,12 +38,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
 use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
 use crate::config::Config;
+use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
 use crate::http::{self, Network};
 use crate::model::action::InDoubt;
@@ -177,21 +181,22 @@ pub struct Services {
     pub email: Option<Arc<Mailer>>,
 }
 
-/// The resolved secrets of the services other than Okta; `None` for what the configuration does not name.
-#[derive(Debug, Clone, Default)]
+/// The secrets of the services other than Okta; `None` for what the configuration does not name. Each service reads its
+/// own again when it is refused.
+#[derive(Debug, Default)]
 pub struct ServiceSecrets {
     /// `servicenow.password`
-    pub servicenow_password: Option<SecretString>,
+    pub servicenow_password: Option<LiveSecret>,
     /// `servicenow.client_secret`
-    pub servicenow_client_secret: Option<SecretString>,
+    pub servicenow_client_secret: Option<LiveSecret>,
     /// `slack.token`
-    pub slack_token: Option<SecretString>,
+    pub slack_token: Option<LiveSecret>,
     /// `slack.webhook_url`
-    pub slack_webhook_url: Option<SecretString>,
+    pub slack_webhook_url: Option<LiveSecret>,
     /// `teams.webhook_url`
-    pub teams_webhook_url: Option<SecretString>,
+    pub teams_webhook_url: Option<LiveSecret>,
     /// `email.password`
-    pub email_password: Option<SecretString>,
+    pub email_password: Option<LiveSecret>,
 }
 
 impl Services {

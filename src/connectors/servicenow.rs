@@ -13,16 +13,19 @@ use async_trait::async_trait;
 use reqwest::header::ACCEPT;
 use reqwest::{Client, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
+use zeroize::Zeroize;
 
 use incident::{Incident, IncidentParams, NewIncident};
 
+use super::secret::Held;
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url};
 use crate::config::ServiceNowConfig;
+use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
 use crate::http::{self, Network};
 use crate::model::escape::Escape;
@@ -66,16 +69,40 @@ pub struct ServiceNow {
 
 #[derive(Debug)]
 enum Login {
-    Basic {
-        username: String,
-        password: SecretString,
-    },
-    OAuth {
-        client_id: String,
-        client_secret: SecretString,
-        user: Option<(String, SecretString)>,
-        token: Mutex<Option<Token>>,
-    },
+    Basic { username: String, password: Held },
+    OAuth(Box<OAuth>),
+}
+
+#[derive(Debug)]
+struct OAuth {
+    client_id: String,
+    client_secret: Held,
+    user: Option<(String, Held)>,
+    token: Mutex<Option<Token>>,
+}
+
+/// The secrets that one request for a token is made with.
+struct Grant {
+    client_secret: SecretString,
+    password: Option<SecretString>,
+}
+
+impl OAuth {
+    fn grant(&self) -> Grant {
+        let password = self.user.as_ref().map(|(_, password)| password.current());
+        Grant { client_secret: self.client_secret.current(), password }
+    }
+
+    /// What to use instead of secrets that were refused; which of them it was, nobody says.
+    fn replacement(&self, refused: Grant) -> Option<Grant> {
+        let client_secret = self.client_secret.replacement(&refused.client_secret);
+        let password = self.user.as_ref().zip(refused.password.as_ref());
+        let password = password.and_then(|((_, held), refused)| held.replacement(refused));
+        (client_secret.is_some() || password.is_some()).then(|| Grant {
+            client_secret: client_secret.unwrap_or(refused.client_secret),
+            password: password.or(refused.password),
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -92,8 +119,8 @@ impl ServiceNow {
     /// authentication nor an OAuth client is complete.
     pub fn new(
         config: &ServiceNowConfig,
-        password: Option<SecretString>,
-        client_secret: Option<SecretString>,
+        password: Option<LiveSecret>,
+        client_secret: Option<LiveSecret>,
         network: &Network,
     ) -> Result<Self, SetupError> {
         let section = Service::ServiceNow.section();
@@ -103,6 +130,8 @@ impl ServiceNow {
         {
             return Err(SetupError::invalid(section, "`table` is not the name of a table, such as \"incident\""));
         }
+        let password = password.map(|secret| Held::new(Service::ServiceNow, "password", secret));
+        let client_secret = client_secret.map(|secret| Held::new(Service::ServiceNow, "client_secret", secret));
         let login = match (&config.client_id, client_secret, &config.username, password) {
             (Some(client_id), Some(client_secret), username, password) => {
                 let user = match (username, password) {
@@ -110,7 +139,12 @@ impl ServiceNow {
                     (None, None) => None,
                     _ => return Err(SetupError::invalid(section, "`username` and `password` belong together")),
                 };
-                Login::OAuth { client_id: client_id.clone(), client_secret, user, token: Mutex::new(None) }
+                Login::OAuth(Box::new(OAuth {
+                    client_id: client_id.clone(),
+                    client_secret,
+                    user,
+                    token: Mutex::new(None),
+                }))
             }
             (None, None, Some(username), Some(password)) => Login::Basic { username: username.clone(), password },
             _ => {
@@ -120,8 +154,8 @@ impl ServiceNow {
                 ));
             }
         };
-        let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
+        let http = http::client(section, &base, config.timeout, network)
+            .map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
         Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
     }
@@ -193,56 +227,90 @@ impl ServiceNow {
         Ok(row.result)
     }
 
-    /// Sends one request with our credentials. An OAuth token that is refused is fetched anew, once: a request that was
-    /// refused with 401 has changed nothing, so sending it again is safe.
+    /// Sends one request with our credentials. One that is refused with 401 has changed nothing, so it is sent again, once,
+    /// if there is another credential by then: a new token, or a password that was replaced.
     async fn exchange(
         &self,
         request: impl Fn(&Client) -> RequestBuilder + Send + Sync,
         what: &str,
         sends: Sends,
     ) -> Result<Answer, Outcome> {
-        let send = async |token: Option<SecretString>| {
+        let send = async |credential: &SecretString| {
             let request = request(&self.http).header(ACCEPT, "application/json");
-            let request = match (&self.login, token) {
-                (Login::Basic { username, password }, _) => {
-                    request.basic_auth(username, Some(password.expose_secret()))
-                }
-                (Login::OAuth { .. }, Some(token)) => request.bearer_auth(token.expose_secret()),
-                (Login::OAuth { .. }, None) => request,
+            let request = match &self.login {
+                Login::Basic { username, .. } => request.basic_auth(username, Some(credential.expose_secret())),
+                Login::OAuth(_) => request.bearer_auth(credential.expose_secret()),
             };
             wire::exchange(request, what, sends).await
         };
-        let token = self.token(None).await?;
-        let mut answer = send(token.clone()).await?;
-        if answer.status.as_u16() == 401 && token.is_some() {
-            let token = self.token(token.as_ref()).await?;
-            answer = send(token).await?;
+        let mut credential = match &self.login {
+            Login::Basic { password, .. } => password.current(),
+            Login::OAuth(oauth) => self.token(oauth, None).await?,
+        };
+        let mut answer = send(&credential).await?;
+        if answer.status.as_u16() == 401 {
+            let other = match &self.login {
+                Login::Basic { password, .. } => password.replacement(&credential),
+                Login::OAuth(oauth) => Some(self.token(oauth, Some(&credential)).await?),
+            };
+            if let Some(other) = other {
+                credential = other;
+                answer = send(&credential).await?;
+            }
         }
         if answer.status.is_success() {
             Ok(answer)
         } else {
-            Err(wire::refusal(&answer, what, &self.said(&answer), sends))
+            Err(wire::refusal(&answer, what, &self.said(&answer, &credential), sends))
         }
     }
 
-    /// The OAuth token, from memory or from `/oauth_token.do`; `None` with basic authentication. A token equal to
-    /// `refused` is not given again.
-    async fn token(&self, refused: Option<&SecretString>) -> Result<Option<SecretString>, Outcome> {
-        let Login::OAuth { client_id, client_secret, user, token } = &self.login else { return Ok(None) };
-        let mut kept = token.lock().await;
+    /// The OAuth token, from memory or from `/oauth_token.do`. A token equal to `refused` is not given again.
+    async fn token(&self, oauth: &OAuth, refused: Option<&SecretString>) -> Result<SecretString, Outcome> {
+        let mut kept = oauth.token.lock().await;
         let is_refused = |value: &SecretString| refused.is_some_and(|old| old.expose_secret() == value.expose_secret());
         if let Some(token) = kept.as_ref()
             && Instant::now() < token.renew_at
             && !is_refused(&token.value)
         {
-            return Ok(Some(token.value.clone()));
+            return Ok(token.value.clone());
         }
         *kept = None;
 
         let what = format!("fetching a token from {}", self.host);
-        let mut form = vec![("client_id", client_id.as_str()), ("client_secret", client_secret.expose_secret())];
-        match user {
-            Some((username, password)) => form.extend([
+        let grant = oauth.grant();
+        let mut answer = self.ask_for_token(oauth, &grant, &what).await?;
+        // OAuth answers a wrong client or password with 400 or 401 (RFC 6749, section 5.2).
+        let is_refusal = |answer: &Answer| matches!(answer.status.as_u16(), 400 | 401);
+        if is_refusal(&answer)
+            && let Some(grant) = oauth.replacement(grant)
+        {
+            answer = self.ask_for_token(oauth, &grant, &what).await?;
+        }
+        if is_refusal(&answer) {
+            let status = answer.status.as_u16();
+            return Err(wire::unauthorized(Failure::new(
+                Reason::Unauthorized,
+                format!("{what}: answered {status}; check `client_id`, `client_secret`, `username` and `password`"),
+            )));
+        }
+        if !answer.status.is_success() {
+            return Err(wire::refusal(&answer, &what, "", Sends::Reading));
+        }
+        let granted = self.parse::<Granted>(&answer, &what, Sends::Reading);
+        answer.body.zeroize();
+        let Granted { access_token: value, expires_in } = granted?;
+        let lasts = Duration::from_secs(expires_in.unwrap_or(600).min(86_400));
+        let renew_at = Instant::now() + lasts.saturating_sub(RENEW_EARLY.min(lasts / 2));
+        *kept = Some(Token { value: value.clone(), renew_at });
+        Ok(value)
+    }
+
+    async fn ask_for_token(&self, oauth: &OAuth, grant: &Grant, what: &str) -> Result<Answer, Outcome> {
+        let mut form =
+            vec![("client_id", oauth.client_id.as_str()), ("client_secret", grant.client_secret.expose_secret())];
+        match oauth.user.as_ref().zip(grant.password.as_ref()) {
+            Some(((username, _), password)) => form.extend([
                 ("grant_type", "password"),
                 ("username", username.as_str()),
                 ("password", password.expose_secret()),
@@ -250,24 +318,7 @@ impl ServiceNow {
             None => form.push(("grant_type", "client_credentials")),
         }
         let request = self.http.post(self.url("oauth_token.do")?).header(ACCEPT, "application/json").form(&form);
-        let answer = wire::exchange(request, &what, Sends::Reading).await?;
-        match answer.status.as_u16() {
-            200..=299 => {}
-            // OAuth answers a wrong client or password with 400 or 401 (RFC 6749, section 5.2).
-            status @ (400 | 401) => {
-                return Err(wire::unauthorized(Failure::new(
-                    Reason::Unauthorized,
-                    format!("{what}: answered {status}; check `client_id`, `client_secret`, `username` and `password`"),
-                )));
-            }
-            _ => return Err(wire::refusal(&answer, &what, "", Sends::Reading)),
-        }
-        let granted: Granted = self.parse(&answer, &what, Sends::Reading)?;
-        let lasts = Duration::from_secs(granted.expires_in.unwrap_or(600).min(86_400));
-        let renew_at = Instant::now() + lasts.saturating_sub(RENEW_EARLY.min(lasts / 2));
-        let value = SecretString::from(granted.access_token);
-        *kept = Some(Token { value: value.clone(), renew_at });
-        Ok(Some(value))
+        wire::exchange(request, what, Sends::Reading).await
     }
 
     fn parse<T: for<'de> Deserialize<'de>>(&self, answer: &Answer, what: &str, sends: Sends) -> Result<T, Outcome> {
@@ -287,7 +338,7 @@ impl ServiceNow {
     }
 
     /// ServiceNow's own message, bounded and without any secret of ours that it may repeat.
-    fn said(&self, answer: &Answer) -> String {
+    fn said(&self, answer: &Answer, credential: &SecretString) -> String {
         #[derive(Deserialize)]
         struct Body {
             error: Message,
@@ -301,17 +352,19 @@ impl ServiceNow {
         let said: Vec<_> =
             [error.message, error.detail].into_iter().flatten().filter(|text| !text.is_empty()).collect();
         let said = said.join(": ");
-        if answer.repeats_credential || self.secrets().iter().any(|secret| said.contains(secret.expose_secret())) {
+        let is_repeated = |secret: &SecretString| said.contains(secret.expose_secret());
+        if answer.repeats_credential || is_repeated(credential) || self.secrets().iter().any(is_repeated) {
             return "an answer that is not repeated here because it holds a secret".to_owned();
         }
         cut(&Escape::Line.apply(&said), 200)
     }
 
-    fn secrets(&self) -> Vec<&SecretString> {
+    fn secrets(&self) -> Vec<SecretString> {
         match &self.login {
-            Login::Basic { password, .. } => vec![password],
-            Login::OAuth { client_secret, user, .. } => {
-                std::iter::once(client_secret).chain(user.iter().map(|(_, password)| password)).collect()
+            Login::Basic { password, .. } => vec![password.current()],
+            Login::OAuth(oauth) => {
+                let Grant { client_secret, password } = oauth.grant();
+                std::iter::once(client_secret).chain(password).collect()
             }
         }
     }
@@ -415,8 +468,26 @@ struct Row {
 
 #[derive(Deserialize)]
 struct Granted {
-    access_token: String,
+    #[serde(deserialize_with = "secret_text")]
+    access_token: SecretString,
     expires_in: Option<u64>,
+}
+
+/// Takes a secret out of an answer without a copy that nobody overwrites.
+fn secret_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    struct Visitor;
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = SecretString;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a token")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<SecretString, E> {
+            Ok(SecretString::from(text))
+        }
+    }
+    deserializer.deserialize_str(Visitor)
 }
 
 #[cfg(test)]
@@ -438,6 +509,8 @@ mod tests {
             password: None,
             client_id: None,
             client_secret: None,
+            client_certificate: None,
+            client_key: None,
             table: "incident".to_owned(),
             timeout: Duration::from_secs(20),
         }
@@ -715,7 +788,7 @@ mod tests {
 
     #[test]
     fn a_section_that_cannot_work_is_refused() {
-        let secret = || Some(SecretString::from("secret"));
+        let secret = || Some(LiveSecret::from("secret"));
         let good = || config("https://example.service-now.com");
         assert!(ServiceNow::new(&good(), secret(), None, &Network::default()).is_ok());
         assert!(

@@ -4,16 +4,19 @@
 //! The key travels in the message's `metadata`, for people and for tools that look for it.
 
 use async_trait::async_trait;
-use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::secret::Held;
+use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url};
 use crate::config::SlackConfig;
+use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
 use crate::http::{self, Network};
 use crate::model::escape::Escape;
@@ -50,21 +53,21 @@ const EVENT_TYPE: &str = "okta_responder_action";
 /// One Slack workspace, or the one channel behind a webhook.
 #[derive(Debug)]
 pub struct Slack {
-    http: Client,
     way: Way,
 }
 
 #[derive(Debug)]
 enum Way {
-    Bot {
-        post_message: Url,
-        auth_test: Url,
-        token: SecretString,
-    },
-    /// The URL is the secret.
-    Webhook {
-        url: SecretString,
-    },
+    Bot(Bot),
+    Webhook(Webhook),
+}
+
+#[derive(Debug)]
+struct Bot {
+    http: Client,
+    post_message: Url,
+    auth_test: Url,
+    token: Held,
 }
 
 impl Slack {
@@ -75,33 +78,33 @@ impl Slack {
     /// loopback).
     pub fn new(
         config: &SlackConfig,
-        token: Option<SecretString>,
-        webhook_url: Option<SecretString>,
+        token: Option<LiveSecret>,
+        webhook_url: Option<LiveSecret>,
         network: &Network,
     ) -> Result<Self, SetupError> {
         let section = Service::Slack.section();
         let invalid = |problem| SetupError::invalid(section, problem);
-        let (base, way) = match (token, webhook_url) {
+        let way = match (token, webhook_url) {
             (Some(token), None) => {
                 let api = service_url(section, "api_url", &config.api_url)?;
                 let method = |name| api.join(name).map_err(|_| invalid("`api_url` cannot be the start of an address"));
                 let (post_message, auth_test) = (method("chat.postMessage")?, method("auth.test")?);
-                (api, Way::Bot { post_message, auth_test, token })
+                let http = http::client(section, &api, config.timeout, network)
+                    .map_err(|source| SetupError::Client { section, source })?;
+                Way::Bot(Bot { http, post_message, auth_test, token: Held::new(Service::Slack, "token", token) })
             }
             (None, Some(url)) => {
-                let base = service_url(section, "webhook_url", url.expose_secret())?;
-                (base, Way::Webhook { url })
+                let read: fn(&str) -> _ = |text| service_url(Service::Slack.section(), "webhook_url", text);
+                Way::Webhook(Webhook::new(Service::Slack, url, read, config.timeout, network)?)
             }
             _ => return Err(invalid("give either `token` or `webhook_url`")),
         };
-        let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
-        Ok(Self { http, way })
+        Ok(Self { way })
     }
 
     /// Whether messages go over the Web API, where each has to name its channel. A webhook has one channel of its own.
     pub fn needs_channel(&self) -> bool {
-        matches!(self.way, Way::Bot { .. })
+        matches!(self.way, Way::Bot(_))
     }
 
     /// Whether Slack knows the bot token (`auth.test`). A webhook cannot be asked without posting to it. Changes nothing.
@@ -110,11 +113,11 @@ impl Slack {
     /// Why not.
     pub async fn probe(&self) -> Result<String, Failure> {
         const WHAT: &str = "asking Slack whose token this is";
-        let Way::Bot { auth_test, token, .. } = &self.way else {
+        let Way::Bot(bot) = &self.way else {
             return Ok("a webhook cannot be tried without posting to it".to_owned());
         };
-        let request = self.http.post(auth_test.clone()).bearer_auth(token.expose_secret());
-        let answer = wire::exchange(request, WHAT, Sends::Reading).await.map_err(Outcome::into_failure)?;
+        let request = || bot.http.post(bot.auth_test.clone());
+        let answer = bot.exchange(request, WHAT, Sends::Reading).await.map_err(Outcome::into_failure)?;
         if !answer.status.is_success() {
             return Err(wire::refusal(&answer, WHAT, "", Sends::Reading).into_failure());
         }
@@ -133,11 +136,17 @@ impl Slack {
             Err(_) => Err(Failure::new(Reason::BadAnswer, format!("{WHAT}: the answer is not Slack's JSON"))),
         }
     }
+}
 
-    async fn post_as_bot(&self, url: &Url, token: &SecretString, message: Map<String, Value>) -> Outcome {
+impl Bot {
+    async fn post(&self, message: &Map<String, Value>) -> Outcome {
         const WHAT: &str = "posting to Slack";
-        let request = self.http.post(url.clone()).bearer_auth(token.expose_secret());
-        let answer = match self.send(request, &message, WHAT).await {
+        let body = match body(message, WHAT) {
+            Ok(body) => body,
+            Err(outcome) => return outcome,
+        };
+        let request = || filled(self.http.post(self.post_message.clone()), &body);
+        let answer = match self.exchange(request, WHAT, Sends::Changing).await {
             Ok(answer) if answer.status.is_success() => answer,
             Ok(answer) => return wire::refusal(&answer, WHAT, "", Sends::Changing),
             Err(outcome) => return outcome,
@@ -154,36 +163,80 @@ impl Slack {
         refused_with(WHAT, &error, &answer)
     }
 
-    async fn post_to_webhook(&self, url: &SecretString, message: Map<String, Value>) -> Outcome {
-        const WHAT: &str = "posting to the Slack webhook";
-        let answer = match self.send(self.http.post(url.expose_secret()), &message, WHAT).await {
-            Ok(answer) => answer,
-            Err(outcome) => return outcome,
-        };
-        if !answer.status.is_success() {
-            let said = word(&answer.body);
-            let said = if !said.is_empty() && url.expose_secret().contains(&said) { NO_WORD } else { &said };
-            return wire::refusal(&answer, WHAT, said, Sends::Changing);
-        }
-        if answer.body.trim_ascii() == b"ok" {
-            Outcome::Done(Receipt::note("posted through the webhook"))
-        } else {
-            Sends::Changing.lost(Reason::BadAnswer, format!("{WHAT}: answered 200, but not with `ok`"))
-        }
-    }
-
-    async fn send(
+    /// Sends one request with our token. One whose token is refused has posted nothing, so it is sent again, once, if the
+    /// token was replaced.
+    async fn exchange(
         &self,
-        request: reqwest::RequestBuilder,
-        message: &Map<String, Value>,
+        request: impl Fn() -> RequestBuilder,
         what: &str,
+        sends: Sends,
     ) -> Result<Answer, Outcome> {
-        let body = serde_json::to_vec(message)
-            .map_err(|_| Outcome::Permanent(Failure::new(Reason::BadParameters, format!("{what}: no JSON"))))?;
-        // Slack warns about JSON without a charset.
-        let request = request.header(CONTENT_TYPE, "application/json; charset=utf-8").body(body);
-        wire::exchange(request, what, Sends::Changing).await
+        let send = async |token: &SecretString| {
+            let request = request().bearer_auth(token.expose_secret());
+            wire::exchange(request, what, sends).await
+        };
+        let token = self.token.current();
+        let answer = send(&token).await?;
+        if !refuses_token(&answer) {
+            return Ok(answer);
+        }
+        match self.token.replacement(&token) {
+            Some(token) => send(&token).await,
+            None => Ok(answer),
+        }
     }
+}
+
+/// Posts through a webhook. An address that Slack refuses has posted nothing, so the message goes out again, once, if the
+/// address was replaced.
+async fn post_to_webhook(webhook: &Webhook, message: &Map<String, Value>) -> Outcome {
+    const WHAT: &str = "posting to the Slack webhook";
+    let body = match body(message, WHAT) {
+        Ok(body) => body,
+        Err(outcome) => return outcome,
+    };
+    let send = async |door: &Door| wire::exchange(filled(door.post(), &body), WHAT, Sends::Changing).await;
+    let mut door = webhook.current();
+    let mut sent = send(&door).await;
+    if let Ok(answer) = &sent
+        && matches!(answer.status.as_u16(), 401 | 403 | 404 | 410)
+        && let Some(other) = webhook.replacement(&door)
+    {
+        door = other;
+        sent = send(&door).await;
+    }
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(outcome) => return outcome,
+    };
+    if !answer.status.is_success() {
+        let said = word(&answer.body);
+        let said = if !said.is_empty() && door.holds(&said) { NO_WORD } else { &said };
+        if answer.status.is_client_error() && WEBHOOK_IS_GONE.contains(&said) {
+            let detail =
+                format!("{WHAT}: Slack says `{said}`; make a new webhook and put it where `webhook_url` is read");
+            return wire::unauthorized(Failure::new(Reason::Unauthorized, detail));
+        }
+        return wire::refusal(&answer, WHAT, said, Sends::Changing);
+    }
+    if answer.body.trim_ascii() == b"ok" {
+        Outcome::Done(Receipt::note("posted through the webhook"))
+    } else {
+        Sends::Changing.lost(Reason::BadAnswer, format!("{WHAT}: answered 200, but not with `ok`"))
+    }
+}
+
+/// What Slack says of an address that is no webhook, or none any more.
+const WEBHOOK_IS_GONE: [&str; 2] = ["no_service", "invalid_token"];
+
+fn body(message: &Map<String, Value>, what: &str) -> Result<Vec<u8>, Outcome> {
+    serde_json::to_vec(message)
+        .map_err(|_| Outcome::Permanent(Failure::new(Reason::BadParameters, format!("{what}: no JSON"))))
+}
+
+/// Slack warns about JSON without a charset.
+fn filled(request: RequestBuilder, body: &[u8]) -> RequestBuilder {
+    request.header(CONTENT_TYPE, "application/json; charset=utf-8").body(body.to_vec())
 }
 
 #[async_trait]
@@ -192,8 +245,8 @@ impl Connector for Slack {
         let message = MessageParams::parse(&call.params).and_then(|params| params.message(&call.key, &self.way));
         match (message, &self.way) {
             (Err(problem), _) => Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
-            (Ok(message), Way::Bot { post_message, token, .. }) => self.post_as_bot(post_message, token, message).await,
-            (Ok(message), Way::Webhook { url }) => self.post_to_webhook(url, message).await,
+            (Ok(message), Way::Bot(bot)) => bot.post(&message).await,
+            (Ok(message), Way::Webhook(webhook)) => post_to_webhook(webhook, &message).await,
         }
     }
 
@@ -259,7 +312,7 @@ impl MessageParams {
             link_nothing_bare(&mut blocks);
             message.insert("blocks".to_owned(), blocks);
         }
-        if let Way::Bot { .. } = way {
+        if let Way::Bot(_) = way {
             let channel =
                 self.channel.ok_or("`channel` is missing: with a bot token every message names its channel")?;
             message.insert("channel".to_owned(), json!(channel));
@@ -319,11 +372,28 @@ impl Posted {
     }
 }
 
+/// Slack's words for a token that it does not take (Slack Web API, errors of `chat.postMessage` and `auth.test`).
+const TOKEN_IS_REFUSED: [&str; 5] =
+    ["not_authed", "invalid_auth", "account_inactive", "token_revoked", "token_expired"];
+
+/// Whether an answer of the Web API refuses the token, so that nothing else was looked at.
+fn refuses_token(answer: &Answer) -> bool {
+    #[derive(Deserialize)]
+    struct Refused {
+        ok: bool,
+        error: String,
+    }
+    answer.status.as_u16() == 401
+        || answer.status.is_success()
+            && serde_json::from_slice::<Refused>(&answer.body)
+                .is_ok_and(|answer| !answer.ok && TOKEN_IS_REFUSED.contains(&answer.error.as_str()))
+}
+
 /// What one of Slack's error words means (Slack Web API, errors of `chat.postMessage`).
 fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
     let failure = |reason, remedy: &str| Failure::new(reason, format!("{what}: Slack says `{error}`{remedy}"));
     match error {
-        "not_authed" | "invalid_auth" | "account_inactive" | "token_revoked" | "token_expired" => {
+        error if TOKEN_IS_REFUSED.contains(&error) => {
             wire::unauthorized(failure(Reason::Unauthorized, "; check `slack.token`"))
         }
         "missing_scope" => Outcome::Permanent(failure(Reason::Forbidden, "; give the bot the scope chat:write")),
@@ -368,7 +438,14 @@ mod tests {
     use super::*;
 
     fn config(base: &str) -> SlackConfig {
-        SlackConfig { token: None, webhook_url: None, api_url: format!("{base}/api"), timeout: Duration::from_secs(20) }
+        SlackConfig {
+            token: None,
+            webhook_url: None,
+            client_certificate: None,
+            client_key: None,
+            api_url: format!("{base}/api"),
+            timeout: Duration::from_secs(20),
+        }
     }
 
     fn call(params: Value) -> Cleared<Call> {
@@ -492,7 +569,13 @@ mod tests {
              "fields": [{"type": "mrkdwn", "text": "y"}, {"type": "plain_text", "text": "z"}]},
             {"type": "context", "elements": [{"type": "mrkdwn", "text": "w"}]},
         ]});
-        let way = Way::Webhook { url: "https://hooks.slack.com/services/T/B/X".into() };
+        let slack = Slack::new(
+            &config("https://slack.com"),
+            None,
+            Some("https://hooks.slack.com/services/T/B/X".into()),
+            &Network::default(),
+        );
+        let Slack { way } = slack.unwrap();
         let key = IdempotencyKey::from_stored("k".repeat(40));
         let message = MessageParams::parse(&params).unwrap().message(&key, &way).unwrap();
         assert_eq!(

@@ -9,15 +9,15 @@
 //! and nothing to look up.
 
 use async_trait::async_trait;
-use reqwest::Client;
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
 use crate::config::TeamsConfig;
+use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
 use crate::http::{self, Network};
 use crate::model::escape::Escape;
@@ -60,9 +60,8 @@ const CUT: &str = "… (the text was longer; this is all that Teams takes)";
 /// One webhook, which posts to the channel or chat that its workflow was made for.
 #[derive(Debug)]
 pub struct Teams {
-    http: Client,
     /// The whole URL is the secret: it holds the signature that lets us in.
-    url: SecretString,
+    webhook: Webhook,
 }
 
 impl Teams {
@@ -70,13 +69,13 @@ impl Teams {
     ///
     /// # Errors
     /// When the secret is not an https URL (http only to loopback).
-    pub fn new(config: &TeamsConfig, webhook_url: SecretString, network: &Network) -> Result<Self, SetupError> {
-        let section = Service::Teams.section();
-        let base = webhook(webhook_url.expose_secret())
-            .map_err(|problem| SetupError::invalid(section, format!("`webhook_url` {problem}")))?;
-        let http =
-            http::client(&base, config.timeout, network).map_err(|source| SetupError::Client { section, source })?;
-        Ok(Self { http, url: webhook_url })
+    pub fn new(config: &TeamsConfig, webhook_url: LiveSecret, network: &Network) -> Result<Self, SetupError> {
+        let read: fn(&str) -> _ = |text| {
+            webhook(text)
+                .map_err(|problem| SetupError::invalid(Service::Teams.section(), format!("`webhook_url` {problem}")))
+        };
+        let webhook = Webhook::new(Service::Teams, webhook_url, read, config.timeout, network)?;
+        Ok(Self { webhook })
     }
 }
 
@@ -100,8 +99,18 @@ impl Connector for Teams {
             Ok(message) => message,
             Err(problem) => return Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
         };
-        let request = self.http.post(self.url.expose_secret()).json(&message.card);
-        match wire::exchange(request, WHAT, Sends::Changing).await {
+        let send = async |door: &Door| wire::exchange(door.post().json(&message.card), WHAT, Sends::Changing).await;
+        let door = self.webhook.current();
+        let mut sent = send(&door).await;
+        // A wrong signature, or a workflow that is not there any more: nothing has run, so the message goes out again, once, if
+        // the address was replaced.
+        if let Ok(answer) = &sent
+            && matches!(answer.status.as_u16(), 401 | 403 | 404 | 410)
+            && let Some(other) = self.webhook.replacement(&door)
+        {
+            sent = send(&other).await;
+        }
+        match sent {
             Ok(answer) if answer.status.is_success() => taken(&answer, WHAT, &message),
             // Nothing of the body is quoted: it can repeat the address.
             Ok(answer) => wire::refusal(&answer, WHAT, "", Sends::Changing),

@@ -3,7 +3,7 @@
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{RequestBuilder, StatusCode};
 
-use crate::http;
+use crate::http::{self, Trouble};
 use crate::model::outcome::{Failure, Outcome, Reason};
 
 /// The largest answer that is read, in bytes; a record of one of these services is a few kilobytes.
@@ -52,14 +52,7 @@ impl Answer {
 /// error of the client is not quoted: it holds the URL, which can be a secret.
 pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) -> Result<Answer, Outcome> {
     let failed = |error: reqwest::Error| {
-        let reason = http::classify_send_error(&error);
-        let happened = match reason {
-            Reason::Connect => "no connection could be made; look at the address, the name service and the firewall",
-            Reason::BadParameters => "no request can be built from these parameters",
-            Reason::Timeout => "no answer came in time",
-            _ => "the connection broke before an answer came",
-        };
-        sends.lost(reason, format!("{what}: {happened}"))
+        sends.lost(http::classify_send_error(&error), format!("{what}: {}", Trouble::of(&error)))
     };
     let (client, request) = request.build_split();
     let request = request.map_err(failed)?;

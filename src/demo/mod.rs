@@ -5,6 +5,7 @@
 //! org ([`tally`]); the daemon's own record is never asked whether it did right.
 
 mod daemon;
+mod identity;
 mod ledger;
 pub mod org;
 mod script;

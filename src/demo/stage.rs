@@ -5,8 +5,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::identity::{CLIENT_ID, Identity, KEY_ID};
 use super::org::{Org, SERVICENOW_PASSWORD, SERVICENOW_USER, SLACK_TOKEN};
 use super::script::Cast;
+use crate::app::rights;
+use crate::config::load;
 
 /// The demo runs the playbooks that are shipped.
 const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -35,14 +38,19 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Makes a directory that only its owner can enter, with everything in it that a daemon of this org needs.
+    /// Makes a directory that only its owner can enter, with everything in it that a daemon of this org needs, and registers
+    /// the daemon at the org: as a service app with the scopes that its configuration needs, and no other.
     pub(super) fn build(org: &Org, cast: &Cast) -> io::Result<Self> {
         let stage = Self { directory: own_directory(&std::env::temp_dir())? };
-        stage.write("okta-token", org.token())?;
+        let identity = Identity::make()?;
+        stage.write("okta-key.pem", &identity.private_key)?;
         stage.write("servicenow-password", SERVICENOW_PASSWORD)?;
         stage.write("slack-token", SLACK_TOKEN)?;
         let playbooks = format!("{}{END_SESSIONS}", shipped_playbooks(cast));
         stage.write("config.toml", &format!("{}\n{playbooks}", stage.settings(org)))?;
+        let loaded = load::load(&stage.config())
+            .map_err(|problems| io::Error::other(problems.first().map_or_else(String::new, ToString::to_string)))?;
+        org.register_app(identity.app(rights::scopes(&loaded)));
         Ok(stage)
     }
 
@@ -68,7 +76,10 @@ impl Stage {
             r#"# The configuration of a demo: a simulated org on this machine.
 [okta]
 org_url = {okta}
-token = {{ file = {okta_token} }}
+client_id = {client_id}
+private_key = {{ file = {okta_key} }}
+key_id = {key_id}
+dpop = "required"
 rate_share = 1.0
 timeout = "10s"
 
@@ -101,7 +112,9 @@ tls = "none"
 from = "Okta Responder <okta-responder@example.com>"
 "#,
             okta = quoted(&org.okta_url()),
-            okta_token = path("okta-token"),
+            client_id = quoted(CLIENT_ID),
+            okta_key = path("okta-key.pem"),
+            key_id = quoted(KEY_ID),
             state = path("state.db"),
             servicenow = quoted(&org.servicenow_url()),
             user = quoted(SERVICENOW_USER),
@@ -156,7 +169,6 @@ mod tests {
 
     use super::super::org::OrgOptions;
     use super::*;
-    use crate::config::load;
 
     #[tokio::test]
     async fn the_demo_runs_the_shipped_playbooks_for_its_own_apps() {

@@ -140,7 +140,9 @@ struct Seen {
 impl Demo {
     /// Starts the org and writes the configuration. `program` is this program, whose `run` is the daemon.
     pub async fn prepare(program: PathBuf, show: Show) -> Result<Self, DemoError> {
-        let org = Org::start(OrgOptions::default()).await.map_err(DemoError::Org)?;
+        // The daemon signs in as a service app; there is no other way in.
+        let options = OrgOptions { ssws_allowed: false, ..OrgOptions::default() };
+        let org = Org::start(options).await.map_err(DemoError::Org)?;
         let began = org.now();
         let cast = Cast::enter(&org);
         let stage = Stage::build(&org, &cast).map_err(|source| DemoError::Stage(std::env::temp_dir(), source))?;

@@ -34,6 +34,16 @@ impl Clock {
     }
 }
 
+impl crate::okta::auth::Time for Clock {
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
 /// Smaller steps are those of a clock that is being kept right.
 const STEP: SignedDuration = SignedDuration::from_secs(5);
 

@@ -25,6 +25,7 @@ use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};
 use crate::model::risk::Risk;
+use crate::okta::Priority;
 use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Playbook, Step, plan};
 use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
@@ -339,7 +340,9 @@ impl Case {
             gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await?;
             let (since, most) = (self.pending.received, engine.settings.give_up_after);
             let patience = gather::Patience::since(since, most, self.pending.postponed, engine.clock.now());
-            gather::fetch(engine, &mut self.facts, open, user.as_deref(), patience).await?;
+            let priority = if self.pending.backfill.is_some() { Priority::Backfill } else { Priority::Enrichment };
+            let wanted = gather::Wanted { facts: open, priority };
+            gather::fetch(engine, &mut self.facts, wanted, user.as_deref(), patience).await?;
         }
         Ok(())
     }
@@ -347,7 +350,10 @@ impl Case {
     /// A fact cannot be had now. Playbooks that can do without it are not held up by those that cannot.
     fn put_off(&self, engine: &Engine, later: gather::Later, now: Timestamp) -> Decision {
         let pause = later.pause.unwrap_or_else(|| POSTPONED.pause(self.pending.postponed + 1, &self.event.uuid));
-        if later.by_design || self.pending.put_off_because.as_deref().is_some_and(|why| why != gather::OWN_CHANGES) {
+        if later.by_design
+            || later.told
+            || self.pending.put_off_because.as_deref().is_some_and(|why| why != gather::OWN_CHANGES)
+        {
             debug!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);
         } else {
             warn!(event.uuid = self.event.uuid, "an event is put off: {}", later.reason);

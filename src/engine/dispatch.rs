@@ -16,6 +16,8 @@ use super::clock::Steps;
 use super::outcome::{self, RetryPolicy};
 use super::prepare;
 use super::pulse::Beat;
+use super::rates;
+use super::reach::Sign;
 use super::retry::Schedule;
 use super::standing::Reader;
 use super::survive::{self, survive_async};
@@ -28,6 +30,7 @@ use crate::model::action::{ActionState, Happening};
 use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
+use crate::okta::Priority;
 use crate::playbook::facts::{FactSet, Facts, StepView};
 use crate::playbook::{Condition, Playbook, Step, plan};
 use crate::store::{
@@ -158,6 +161,9 @@ impl Dispatcher {
     /// One look into the ledger.
     async fn round(&mut self) -> Result<(), StoreError> {
         self.look_at_the_clock().await?;
+        if let Some(rates) = self.engine.rates_due(rates::ALONE) {
+            self.engine.store.note_rates(rates).await?;
+        }
         let now = self.engine.clock.now();
         self.claim(now).await?;
         for action in self.engine.store.preparable(now, ROUND).await? {
@@ -298,8 +304,11 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     let took = engine.clock.elapsed().saturating_sub(began);
     let patience = engine.connectors.get(&action.kind).map(|connector| connector.patience()).unwrap_or_default();
     let policy = RetryPolicy { still_at_work: patience.saturating_sub(took), ..policy(engine) };
+    let sign = Sign::of_outcome(&outcome);
+    let down = engine.reach.saw(service_of(&action.kind), sign, began, engine.clock.elapsed());
+    let told = down && matches!(sign, Sign::Failed(_));
     let end = outcome::of_attempt(&action, outcome, policy, engine.clock.now());
-    tell(&action, &end, took);
+    tell(&action, &end, took, told);
     record(engine, end).await?;
     halt::point(Point::OutcomeStored);
     Ok(())
@@ -314,6 +323,7 @@ async fn is_doubtful(engine: &Engine, action: &Claimed) -> Result<bool, StoreErr
 
 /// Reads the target of an unknown attempt back and records what that says.
 async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
+    let began = engine.clock.elapsed();
     let verdict = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
         (Some(connector), Ok(params)) => {
             let (key, earlier) = (action.key.clone(), action.earlier.clone());
@@ -325,11 +335,15 @@ async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
         (_, Err(_)) => Verdict::CannotTell,
     };
     halt::point(Point::ReadBack);
+    let sign = Sign::of_verdict(&verdict);
+    let down = engine.reach.saw(service_of(&action.kind), sign, began, engine.clock.elapsed());
+    let told = down && matches!(sign, Sign::Failed(_));
     let end = outcome::of_verdict(&action, verdict, policy(engine), engine.clock.now());
     let (id, kind) = (action.id.0, action.kind.as_str());
     let found = end.detail.as_deref().unwrap_or("the effect is there");
     match end.happening {
         _ if outcome::is_known(&action, &end) => debug!(action.id = id, action.kind = kind, "{found}"),
+        None if told => debug!(action.id = id, action.kind = kind, "an unknown attempt stays unknown: {found}"),
         None => warn!(action.id = id, action.kind = kind, "an unknown attempt stays unknown: {found}"),
         Some(Happening::CannotTell) => error!(action.id = id, action.kind = kind, "{kind} needs attention: {found}"),
         Some(_) => info!(action.id = id, action.kind = kind, "an unknown attempt was read back: {found}"),
@@ -362,7 +376,8 @@ async fn record(engine: &Engine, end: AttemptEnd) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
+/// One line for an attempt. `told` says that its service is down, and that the log has that already.
+fn tell(action: &Claimed, end: &AttemptEnd, took: Duration, told: bool) {
     let word = end.outcome.unwrap_or_default();
     let took_ms = took.as_millis() as u64;
     let id = action.id.0;
@@ -385,7 +400,7 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration) {
         Some(Happening::MayPass) if end.reason == Some(outcome::PROGRESS) => {
             info!(action.id = id, action.kind = kind, action.step = step, took_ms, "{kind} goes on: {detail}");
         }
-        _ if outcome::is_known(action, end) => {
+        _ if told || outcome::is_known(action, end) => {
             debug!(action.id = id, action.kind = kind, outcome = word, took_ms, "{kind} did not succeed yet: {detail}");
         }
         _ => {
@@ -511,8 +526,9 @@ async fn look(
                 debug!(action.id = action.id.0, facts = %open, "facts are fetched");
                 let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
                 let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
+                let wanted = gather::Wanted { facts: open, priority: Priority::Enrichment };
                 let fetched = match ours {
-                    Ok(()) => gather::fetch(engine, facts, open, user.as_deref(), patience).await,
+                    Ok(()) => gather::fetch(engine, facts, wanted, user.as_deref(), patience).await,
                     Err(later) => Err(later),
                 };
                 if let Err(later) = fetched {

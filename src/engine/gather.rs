@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::reach::{OKTA, Sign};
 use super::{Engine, outcome};
 use crate::config::RiskSource;
 use crate::model::ids::RunId;
@@ -13,6 +14,7 @@ use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::groups::GroupRef;
 use crate::okta::rate::Wait;
 use crate::okta::users::User;
+use crate::okta::{OktaClient, Priority};
 use crate::playbook::facts::{Fact, FactSet, FactValue, Facts};
 use crate::store::StoreError;
 
@@ -25,11 +27,13 @@ pub(super) struct Later {
     pub reason: String,
     /// Whether this is how things are meant to go, and nothing to warn about.
     pub by_design: bool,
+    /// Whether it comes of Okta being down, which the log has already.
+    pub told: bool,
 }
 
 impl From<StoreError> for Later {
     fn from(error: StoreError) -> Self {
-        Self { pause: None, reason: error.to_string(), by_design: false }
+        Self { pause: None, reason: error.to_string(), by_design: false, told: false }
     }
 }
 
@@ -51,6 +55,15 @@ impl Patience {
     pub fn since(began: Timestamp, most: Duration, postponed: u32, now: Timestamp) -> Self {
         Self { postponed, over: postponed >= Self::LEAST && now >= outcome::after(began, most) }
     }
+}
+
+/// What is asked for, and how urgently.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// The facts.
+    pub facts: FactSet,
+    /// Before or behind what else is asked of Okta.
+    pub priority: Priority,
 }
 
 /// Whose changes are waited for, and how often they were already.
@@ -79,7 +92,7 @@ pub(super) async fn wait_for_own_changes(
     if reads_groups && engine.store.has_open_changes(user, after.before).await? {
         let pause = if after.postponed < 20 { Duration::from_millis(300) } else { Duration::from_secs(2) };
         let reason = OWN_CHANGES.to_owned();
-        return Err(Later { pause: Some(pause), reason, by_design: true });
+        return Err(Later { pause: Some(pause), reason, by_design: true, told: false });
     }
     Ok(())
 }
@@ -89,11 +102,11 @@ pub(super) async fn wait_for_own_changes(
 pub(super) async fn fetch(
     engine: &Engine,
     facts: &mut Facts,
-    wanted: FactSet,
+    wanted: Wanted,
     user_id: Option<&str>,
     patience: Patience,
 ) -> Result<(), Later> {
-    let missing = facts.not_fetched(wanted);
+    let missing = facts.not_fetched(wanted.facts);
     if missing.is_empty() {
         return Ok(());
     }
@@ -103,24 +116,26 @@ pub(super) async fn fetch(
         }
         return Ok(());
     };
+    let okta = engine.okta.with(wanted.priority);
     let mut user: Option<User> = None;
     let mut groups: Option<Vec<GroupRef>> = None;
     let mut put_off = None;
+    let began = engine.clock.elapsed();
     for fact in missing.iter() {
         let value = match fact {
-            Fact::User => of_user(engine, &mut user, user_id, user_fact).await,
-            Fact::Manager => manager(engine, &mut user, user_id).await,
+            Fact::User => of_user(&okta, &mut user, user_id, user_fact).await,
+            Fact::Manager => manager(engine, &okta, &mut user, user_id).await,
             Fact::Groups => {
-                of_groups(engine, &mut groups, user_id, |groups| {
+                of_groups(&okta, &mut groups, user_id, |groups| {
                     json!(groups.iter().map(|group| &group.name).collect::<Vec<_>>())
                 })
                 .await
             }
             Fact::UserRisk => match engine.settings.risk.source {
                 RiskSource::Groups => {
-                    of_groups(engine, &mut groups, user_id, |groups| risk_by_groups(engine, groups)).await
+                    of_groups(&okta, &mut groups, user_id, |groups| risk_by_groups(engine, groups)).await
                 }
-                RiskSource::Okta => engine.okta.user_risk(user_id).await.map(|level| known(level_word(&level))),
+                RiskSource::Okta => okta.user_risk(user_id).await.map(|level| known(level_word(&level))),
                 RiskSource::Ledger => {
                     let newest = engine.store.newest_risk(user_id).await?;
                     Ok(known(newest.unwrap_or_else(|| "UNKNOWN".to_owned())))
@@ -129,7 +144,9 @@ pub(super) async fn fetch(
         };
         match value {
             Ok(value) => facts.set(fact, value),
-            Err(error) => match later(&error, patience.postponed) {
+            Err(error) => match later(&error, patience.postponed)
+                .map(|later| Later { told: is_told(engine, &error, began), ..later })
+            {
                 Some(_) if patience.over => {
                     warn!(user.id = user_id, "`{fact}` is given up: {error}");
                     facts.set(fact, FactValue::GivenUp(format!("it could not be had in time: {error}")));
@@ -144,6 +161,13 @@ pub(super) async fn fetch(
     put_off.map_or(Ok(()), Err)
 }
 
+/// Whether Okta is down, and the log has that already.
+fn is_told(engine: &Engine, error: &OktaError, began: Duration) -> bool {
+    let failure = error.to_failure();
+    let sign = Sign::of_failure(&failure);
+    engine.reach.saw(OKTA, sign, began, engine.clock.elapsed()) && matches!(sign, Sign::Failed(_))
+}
+
 /// Whether another request may succeed while this one fails.
 fn is_about_one_request(error: &OktaError) -> bool {
     use OktaErrorKind::{BadAnswer, ConnectionLost, Server, Timeout};
@@ -151,13 +175,13 @@ fn is_about_one_request(error: &OktaError) -> bool {
 }
 
 async fn of_user(
-    engine: &Engine,
+    okta: &OktaClient,
     cache: &mut Option<User>,
     id: &str,
     view: impl FnOnce(&User) -> Value,
 ) -> Result<FactValue, OktaError> {
     if cache.is_none() {
-        *cache = engine.okta.user(id).await?;
+        *cache = okta.user(id).await?;
     }
     Ok(match cache {
         Some(user) => FactValue::Known(view(user)),
@@ -165,25 +189,30 @@ async fn of_user(
     })
 }
 
-async fn manager(engine: &Engine, cache: &mut Option<User>, id: &str) -> Result<FactValue, OktaError> {
+async fn manager(
+    engine: &Engine,
+    okta: &OktaClient,
+    cache: &mut Option<User>,
+    id: &str,
+) -> Result<FactValue, OktaError> {
     if cache.is_none() {
-        *cache = engine.okta.user(id).await?;
+        *cache = okta.user(id).await?;
     }
     let Some(user) = cache else {
         return Ok(FactValue::Missing(format!("Okta has no user {id} (any more)")));
     };
-    let manager = engine.okta.manager_of(user, &engine.settings.manager_link).await?;
+    let manager = okta.manager_of(user, &engine.settings.manager_link).await?;
     Ok(FactValue::Known(manager.as_ref().map_or(Value::Null, user_fact)))
 }
 
 async fn of_groups(
-    engine: &Engine,
+    okta: &OktaClient,
     cache: &mut Option<Vec<GroupRef>>,
     id: &str,
     view: impl FnOnce(&[GroupRef]) -> Value,
 ) -> Result<FactValue, OktaError> {
     if cache.is_none() {
-        *cache = Some(engine.okta.user_groups(id).await?);
+        *cache = Some(okta.user_groups(id).await?);
     }
     Ok(FactValue::Known(view(cache.as_deref().unwrap_or_default())))
 }
@@ -246,6 +275,7 @@ fn later(error: &OktaError, postponed: u32) -> Option<Later> {
     }
     let pause = match error.kind {
         OktaErrorKind::RateLimited(Wait::Until(wait)) => Some(wait),
+        OktaErrorKind::NoTokenYet { wait, .. } => wait,
         OktaErrorKind::RateLimited(Wait::Concurrency)
         | OktaErrorKind::Server
         | OktaErrorKind::Connect
@@ -257,7 +287,7 @@ fn later(error: &OktaError, postponed: u32) -> Option<Later> {
         | OktaErrorKind::NoCredential => None,
         _ => return None,
     };
-    Some(Later { pause, reason: error.to_string(), by_design: false })
+    Some(Later { pause, reason: error.to_string(), by_design: false, told: false })
 }
 
 #[cfg(test)]

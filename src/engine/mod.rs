@@ -13,6 +13,8 @@ pub mod outcome;
 mod poll;
 pub(crate) mod prepare;
 pub mod pulse;
+mod rates;
+mod reach;
 pub mod retry;
 mod standing;
 mod survive;
@@ -20,8 +22,8 @@ mod survive;
 mod testing;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -33,12 +35,12 @@ use crate::connectors::Registry;
 use crate::guard::Guard;
 use crate::okta::client::OktaClient;
 use crate::okta::logs::filter_for;
-use crate::okta::rate::Budget;
 use crate::playbook::Playbook;
 use crate::playbook::facts::{Fact, LinkBase};
 use crate::store::{Keep, Store, StoreError};
 use clock::Clock;
 use pulse::Pulse;
+use reach::Reach;
 use retry::Schedule;
 
 pub use decide::Decider;
@@ -77,8 +79,10 @@ pub struct Engine {
     pub planned: Notify,
     /// Signs of life.
     pub pulse: Pulse,
-    budgets: Mutex<Budgets>,
+    /// Which services can be reached.
+    pub reach: Reach,
     filter_refused: AtomicBool,
+    rates_told: rates::Told,
 }
 
 /// The settings that tasks read.
@@ -133,16 +137,6 @@ impl Settings {
     }
 }
 
-/// What is known of the rate bucket of the log.
-pub(crate) struct Budgets {
-    /// Our share of it.
-    logs: Budget,
-    /// What backfills may take of our share.
-    backfill: Budget,
-    /// When the live stream asked last.
-    last_live: Option<Duration>,
-}
-
 /// The parts an [`Engine`] is made of.
 pub struct Parts {
     /// The shell's clock.
@@ -161,8 +155,6 @@ pub struct Parts {
     pub links: LinkBase,
     /// The settings that tasks read.
     pub settings: Settings,
-    /// Our share of what the rate headers grant.
-    pub rate_share: f64,
 }
 
 impl Engine {
@@ -184,12 +176,9 @@ impl Engine {
             stored: Notify::new(),
             planned: Notify::new(),
             pulse,
-            budgets: Mutex::new(Budgets {
-                logs: Budget::new(parts.rate_share),
-                backfill: Budget::new(poll::backfill_share(parts.rate_share)),
-                last_live: None,
-            }),
+            reach: Reach::default(),
             filter_refused: AtomicBool::new(false),
+            rates_told: rates::Told::default(),
         }
     }
 
@@ -229,10 +218,6 @@ impl Engine {
 
     fn refuse_server_filter(&self) {
         self.filter_refused.store(true, Ordering::Relaxed);
-    }
-
-    fn budgets(&self) -> MutexGuard<'_, Budgets> {
-        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,8 @@ use tracing::{debug, info, warn};
 
 use super::intake::{self, Intake};
 use super::pulse::Beat;
+use super::rates;
+use super::reach::{OKTA, Sign};
 use super::retry::Schedule;
 use super::{Engine, TaskError};
 use crate::config::values::{Interval, StartFrom};
@@ -22,7 +24,8 @@ use crate::model::event::SOURCE_OKTA;
 use crate::model::ids::StreamId;
 use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::logs::{LogQuery, PageHead, clamp_since, next_limit, with_limit};
-use crate::okta::rate::{Pace, Wait};
+use crate::okta::rate::Wait;
+use crate::okta::{Bucket, OktaClient, Priority};
 use crate::store::{NewStream, PageCommit, PageCounts, Quarantined, StoreError, Stream, StreamKind, StreamState};
 
 /// How long a poller waits before it asks again after an error that passes by itself.
@@ -32,8 +35,6 @@ const FOR_A_PERSON: Schedule = Schedule { initial: Duration::from_secs(30), max:
 /// How often the cursor of a stream that has nothing new is written, so that an idle daemon does not commit every second.
 /// A restart goes back by the overlap, which is far more.
 const IDLE_COMMIT: SignedDuration = SignedDuration::from_secs(10);
-/// The share of our share of the budget that backfills leave to the live stream.
-const LEFT_TO_LIVE: f64 = 0.2;
 
 /// Reads one stream until it ends or the daemon stops.
 pub struct Poller {
@@ -54,6 +55,12 @@ pub struct Poller {
     full: bool,
     failures: u32,
     problem: Option<Problem>,
+    /// The org, asked with the priority of the stream.
+    okta: OktaClient,
+    /// When this stream asked last.
+    last_asked: Option<Duration>,
+    /// When the page was asked for that is waited for.
+    asked_at: Duration,
 }
 
 /// What keeps a stream from going on.
@@ -62,12 +69,8 @@ struct Problem {
     gist: String,
     /// The sentence for people.
     words: String,
-}
-
-impl Problem {
-    fn of(error: &OktaError) -> Self {
-        Self { gist: error.gist(), words: error.to_failure().detail }
-    }
+    /// Whether the log has it already, as a service that is down.
+    told: bool,
 }
 
 /// Why a poller's turn ended early.
@@ -121,8 +124,13 @@ impl Poller {
     }
 
     fn of(engine: Arc<Engine>, stop: CancellationToken, stream: Stream) -> Self {
+        let priority = match stream.kind {
+            StreamKind::Live => Priority::Live,
+            StreamKind::Backfill => Priority::Backfill,
+        };
         Self {
             limit: engine.settings.page_size,
+            okta: engine.okta.with(priority),
             engine,
             stop,
             id: stream.id,
@@ -136,6 +144,8 @@ impl Poller {
             full: false,
             failures: 0,
             problem: None,
+            last_asked: None,
+            asked_at: Duration::ZERO,
         }
     }
 
@@ -149,7 +159,7 @@ impl Poller {
                 Err(Interrupted::TooLarge(error)) => self.ask_for_less(error).await,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
-                    self.pause_for(Problem { gist: error.to_string(), words }, PASSING).await
+                    self.pause_for(Problem { gist: error.to_string(), words, told: false }, PASSING).await
                 }
                 Err(Interrupted::Store(error)) => self.handle_store(error).await,
             };
@@ -171,6 +181,7 @@ impl Poller {
         let mut committing: Option<Committing> = None;
         let ended = loop {
             let asked = self.cursor.clone();
+            self.asked_at = self.engine.clock.elapsed();
             let url = match &asked {
                 Some(cursor) => self.page_url(cursor),
                 None => self.first_url().map_err(Interrupted::Okta)?,
@@ -189,7 +200,7 @@ impl Poller {
                         break false;
                     }
                     tokio::select! {
-                        head = self.engine.okta.fetch_page(&url) => head,
+                        head = self.okta.fetch_page(&url) => head,
                         () = self.stop.cancelled() => break false,
                     }
                 }
@@ -201,7 +212,6 @@ impl Poller {
                     return Err(Interrupted::Okta(error));
                 }
             };
-            self.heard(&head);
             // A backfill ends where Okta names no next page; the live stream then asks the same URL again.
             let last = self.until.is_some() && head.next.is_none();
             let linked = head.next.is_some();
@@ -212,7 +222,7 @@ impl Poller {
                 && self.limit == self.engine.settings.page_size
                 && self.may_ask_now()
             {
-                let okta = Arc::clone(&self.engine.okta);
+                let okta = self.okta.clone();
                 self.sent();
                 let next = self.page_url(&next);
                 ahead = Some(tokio::spawn(async move { okta.fetch_page(&next).await }));
@@ -250,7 +260,8 @@ impl Poller {
             let page = page_commit(self.id, asked, next_url.clone(), intake, date, last);
             let store = self.engine.store.clone();
             let now = self.engine.clock.now();
-            let commit: Committing = tokio::spawn(async move { store.commit_page(page, now).await });
+            let rates = self.engine.rates_due(rates::ALONG);
+            let commit: Committing = tokio::spawn(async move { store.commit_page_and_rates(page, rates, now).await });
             if self.full {
                 committing = Some(commit);
             } else {
@@ -314,7 +325,7 @@ impl Poller {
     }
 
     /// Waits until the budget allows the next request. `false` when the daemon stops.
-    async fn wait_for_turn(&self) -> bool {
+    async fn wait_for_turn(&mut self) -> bool {
         loop {
             let wait = self.next_turn();
             if wait.is_zero() {
@@ -328,52 +339,60 @@ impl Poller {
         }
     }
 
+    /// How long to wait before the next request: the budget first, and for the live stream its pace.
     fn next_turn(&self) -> Duration {
-        let now = self.engine.clock.elapsed();
-        let pace = if self.full || self.kind == StreamKind::Backfill { Pace::CatchUp } else { Pace::Steady };
-        let budgets = self.engine.budgets();
-        let mut wait = budgets.logs.next_at(now, pace);
-        if self.kind == StreamKind::Backfill {
-            wait = wait.max(budgets.backfill.next_at(now, pace));
-        } else if let (Interval::Every(interval), false) = (&self.engine.settings.interval, self.full) {
-            let since_last = budgets.last_live.map_or(*interval, |last| now.saturating_sub(last));
-            wait = wait.max(interval.saturating_sub(since_last));
+        let gate = self.okta.gate();
+        match self.kind {
+            StreamKind::Backfill => gate.opens_in(Bucket::Logs, Priority::Backfill),
+            StreamKind::Live => {
+                let open = gate.opens_in(Bucket::Logs, Priority::Live);
+                if self.full { open } else { open.max(self.paced(gate.steady_gap())) }
+            }
         }
-        wait
+    }
+
+    /// What is left of the time between two polls that have nothing to catch up with.
+    fn paced(&self, steady: Duration) -> Duration {
+        let gap = match self.engine.settings.interval {
+            Interval::Auto => steady,
+            Interval::Every(interval) => steady.max(interval),
+        };
+        let passed = self.last_asked.map_or(gap, |last| self.engine.clock.elapsed().saturating_sub(last));
+        gap.saturating_sub(passed)
     }
 
     fn may_ask_now(&self) -> bool {
         self.next_turn().is_zero()
     }
 
-    fn sent(&self) {
-        let now = self.engine.clock.elapsed();
-        let mut budgets = self.engine.budgets();
-        budgets.logs.sent(now);
-        match self.kind {
-            StreamKind::Backfill => budgets.backfill.sent(now),
-            StreamKind::Live => {
-                budgets.last_live = Some(now);
-                self.engine.pulse.tick(Beat::Poller);
-            }
+    fn sent(&mut self) {
+        self.last_asked = Some(self.engine.clock.elapsed());
+        if self.kind == StreamKind::Live {
+            self.engine.pulse.tick(Beat::Poller);
         }
-    }
-
-    fn heard(&self, head: &PageHead) {
-        let Some(rate) = &head.rate else { return };
-        let now = self.engine.clock.elapsed();
-        let mut budgets = self.engine.budgets();
-        budgets.logs.heard(rate, head.date, now);
-        budgets.backfill.heard(rate, head.date, now);
     }
 
     /// A page went well: whatever was the matter is over.
     fn good(&mut self) {
         self.failures = 0;
-        if let Some(problem) = self.problem.take() {
-            info!(stream.id = self.id.0, "reading goes on; over is: {}", problem.words);
+        self.engine.reach.saw_and_tells(OKTA, Sign::Answered, self.asked_at, self.engine.clock.elapsed());
+        match self.problem.take() {
+            Some(Problem { told: true, words, .. }) => {
+                debug!(stream.id = self.id.0, "reading goes on; over is: {words}")
+            }
+            Some(Problem { words, .. }) => info!(stream.id = self.id.0, "reading goes on; over is: {words}"),
+            None => {}
         }
         self.engine.pulse.first_poll();
+    }
+
+    /// What an error means for reading. It counts for whether Okta can be reached, too.
+    fn problem_of(&self, error: &OktaError) -> Problem {
+        let failure = error.to_failure();
+        let (sign, now) = (Sign::of_failure(&failure), self.engine.clock.elapsed());
+        let down = self.engine.reach.saw_and_tells(OKTA, sign, self.asked_at, now);
+        let told = down && matches!(sign, Sign::Failed(_));
+        Problem { gist: error.gist(), words: failure.detail, told }
     }
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
@@ -396,8 +415,10 @@ impl Poller {
                 self.engine.refuse_server_filter();
                 self.restart(String::new()).await?;
             }
+            // Somebody else of ours was quicker: nothing is the matter.
+            OktaErrorKind::RateLimited(Wait::Until(wait)) if error.is_turned_away() => self.sleep(wait).await,
             OktaErrorKind::RateLimited(Wait::Until(wait)) => {
-                self.show(Problem::of(&error)).await;
+                self.show(self.problem_of(&error)).await;
                 self.full = false;
                 self.sleep(wait).await;
             }
@@ -407,8 +428,8 @@ impl Poller {
             | OktaErrorKind::ForeignNext
             | OktaErrorKind::NoCredential
             | OktaErrorKind::BadRequest
-            | OktaErrorKind::NotFound => self.pause_for(Problem::of(&error), FOR_A_PERSON).await?,
-            _ => self.pause_for(Problem::of(&error), PASSING).await?,
+            | OktaErrorKind::NotFound => self.pause_for(self.problem_of(&error), FOR_A_PERSON).await?,
+            _ => self.pause_for(self.problem_of(&error), PASSING).await?,
         }
         Ok(())
     }
@@ -479,7 +500,7 @@ impl Poller {
     async fn ask_for_less(&mut self, error: OktaError) -> Result<(), TaskError> {
         let less = next_limit(self.limit, self.engine.settings.page_size, None);
         if less == self.limit {
-            return self.pause_for(Problem::of(&error), FOR_A_PERSON).await;
+            return self.pause_for(self.problem_of(&error), FOR_A_PERSON).await;
         }
         warn!(stream.id = self.id.0, limit = less, "a page is too large, so fewer records are asked for: {error}");
         self.limit = less;
@@ -498,7 +519,11 @@ impl Poller {
     async fn show(&mut self, problem: Problem) {
         if self.problem.as_ref().is_none_or(|told| told.gist != problem.gist) {
             let words = &problem.words;
-            warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
+            if problem.told {
+                debug!(stream.id = self.id.0, "reading the log does not go on: {words}");
+            } else {
+                warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
+            }
             let told =
                 self.engine.store.set_stream_problem(self.id, Some(words.clone()), self.engine.clock.now()).await;
             if let Err(error) = told {
@@ -594,7 +619,7 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             return Some(date);
         }
         attempt += 1;
-        let Problem { gist, words } = Problem::of(&error);
+        let (gist, words) = (error.gist(), error.to_failure().detail);
         if told.as_ref() != Some(&gist) {
             warn!("the log cannot be read yet: {words}");
             engine.pulse.problem(&words);
@@ -611,11 +636,6 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
 
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map(ToString::to_string).unwrap_or_default()
-}
-
-/// The budget of backfills: what is left of our share when the live stream has its part.
-pub(super) fn backfill_share(share: f64) -> f64 {
-    share * (1.0 - LEFT_TO_LIVE)
 }
 
 #[cfg(test)]

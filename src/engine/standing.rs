@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::Engine;
+use super::reach::{OKTA, Sign};
 use super::retry::Schedule;
 use super::survive::{self, survive_async};
 use crate::guard::standing::{Standing, Standings};
@@ -19,11 +20,28 @@ const READING: usize = 8;
 /// Pauses before a user is asked for again who could not be read.
 const PAUSES: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 
+/// Why a user could not be read.
+struct Unread {
+    why: String,
+    /// Whether it comes of Okta being down, which the log has already.
+    told: bool,
+}
+
+impl Unread {
+    fn of(engine: &Engine, error: &OktaError, began: Duration) -> Self {
+        let failure = error.to_failure();
+        let sign = Sign::of_failure(&failure);
+        let down = engine.reach.saw(OKTA, sign, began, engine.clock.elapsed());
+        let told = down && matches!(sign, Sign::Failed(_));
+        Self { why: failure.detail, told }
+    }
+}
+
 /// Reads users for the guard and remembers what they were.
 pub(super) struct Reader {
     engine: Arc<Engine>,
     known: Arc<Standings>,
-    reading: JoinSet<(String, Result<Standing, String>)>,
+    reading: JoinSet<(String, Result<Standing, Unread>)>,
     /// Who is being read.
     users: HashSet<String>,
 }
@@ -47,10 +65,11 @@ impl Reader {
             if self.users.insert(user.clone()) {
                 let engine = Arc::clone(&self.engine);
                 self.reading.spawn(async move {
+                    let began = engine.clock.elapsed();
                     let read = survive_async(standing(&engine, &user)).await;
                     let read = match read {
-                        Some(read) => read.map_err(|error| error.to_failure().detail),
-                        None => Err(survive::WORDS.to_owned()),
+                        Some(read) => read.map_err(|error| Unread::of(&engine, &error, began)),
+                        None => Err(Unread { why: survive::WORDS.to_owned(), told: false }),
                     };
                     (user, read)
                 });
@@ -73,17 +92,17 @@ impl Reader {
         }
     }
 
-    fn remember(&mut self, user: &str, read: Result<Standing, String>, now: Timestamp) {
+    fn remember(&mut self, user: &str, read: Result<Standing, Unread>, now: Timestamp) {
         let known = Arc::make_mut(&mut self.known);
         match read {
             Ok(standing) => known.read(user, standing, now),
-            Err(why) => {
+            Err(Unread { why, told }) => {
                 let why = format!(
                     "whether this user is protected cannot be told, and nothing of his is changed before it can: {why}"
                 );
                 let failures = known.failed(user, why.clone(), |failures| PAUSES.pause(failures, user), now);
                 // Once is enough: why an action waits stands in the ledger as well.
-                if failures == 1 {
+                if failures == 1 && !told {
                     warn!(user, "{why}");
                 }
             }
@@ -93,15 +112,17 @@ impl Reader {
 
 /// Reads a user as far as the guard's lists ask for him. Who does not exist needs no protection.
 async fn standing(engine: &Engine, name: &str) -> Result<Standing, OktaError> {
-    let Some(user) = engine.okta.user(name).await? else { return Ok(Standing::default()) };
+    // A remediation waits for this, and no other one is held up by it.
+    let okta = engine.okta.patiently();
+    let Some(user) = okta.user(name).await? else { return Ok(Standing::default()) };
     let (groups, roles) = engine.guard.reads();
     let mut standing = Standing { login: user.login, ..Standing::default() };
     if groups {
-        let groups = engine.okta.user_groups(&user.id).await?;
+        let groups = okta.user_groups(&user.id).await?;
         standing.groups = groups.into_iter().flat_map(|group| [group.name, group.id]).collect();
     }
     if roles {
-        let roles = engine.okta.user_roles(&user.id).await?;
+        let roles = okta.user_roles(&user.id).await?;
         let names = |role: crate::okta::users::AdminRole| [Some(role.kind), role.label, role.role];
         standing.roles = roles.into_iter().flat_map(names).flatten().collect();
     }

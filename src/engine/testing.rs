@@ -83,7 +83,6 @@ pub(super) async fn engine(playbooks: Vec<Playbook>, connectors: Registry) -> (A
             keep: Keep::default(),
             prune_every: Duration::from_secs(3600),
         },
-        rate_share: 1.0,
     });
     (Arc::new(engine), dir)
 }

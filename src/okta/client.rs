@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LINK};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, LINK};
 use reqwest::{Client, Method, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,8 +10,11 @@ use thiserror::Error;
 use tracing::debug;
 use url::Url;
 
-use super::auth::Auth;
+use super::auth::{Auth, AuthError, Granted, Pass, Tried};
+use super::bucket::{Bucket, Priority};
+use super::budget::Reply;
 use super::error::{Exchange, OktaError, OktaErrorKind};
+use super::gate::{Gate, Patience, Turn};
 use super::groups::GroupCache;
 use super::page::{check_origin, next_link};
 use super::path::ApiPath;
@@ -26,6 +29,10 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 /// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 
+/// How long a request waits for its turn before it is put off: longer waits belong into the schedule of whoever asks, where
+/// they hold up nobody else.
+const PATIENCE: Patience = Patience::AtMost(Duration::from_secs(3));
+
 /// Where the org is and how long a request may take.
 #[derive(Debug, Clone)]
 pub struct OktaSettings {
@@ -39,14 +46,17 @@ pub struct OktaSettings {
     pub network: Network,
 }
 
-/// Speaks to one org.
-#[derive(Debug)]
+/// Speaks to one org. Its clones share the budget of the org's rate limits; each asks with a priority of its own.
+#[derive(Debug, Clone)]
 pub struct OktaClient {
     http: Client,
     pub(super) org_url: Url,
     admin_url: Url,
     auth: Auth,
     pub(super) group_ids: GroupCache,
+    gate: Gate,
+    priority: Priority,
+    patience: Patience,
 }
 
 /// The settings do not make a client.
@@ -78,7 +88,8 @@ impl Answer {
 }
 
 impl OktaClient {
-    /// Builds a client. Nothing is sent.
+    /// Builds a client. Nothing is sent. It asks for what a person waits for: with the highest priority, patiently, and
+    /// with all that the rate limits grant; see [`OktaClient::through`].
     pub fn new(settings: &OktaSettings, auth: Auth) -> Result<Self, OktaSetupError> {
         let org = &settings.org_url;
         let secure = org.scheme() == "https" || (org.scheme() == "http" && http::is_loopback(org));
@@ -86,9 +97,31 @@ impl OktaClient {
         if !secure || !bare || org.host_str().is_none() {
             return Err(OktaSetupError::OrgUrl);
         }
-        let http = http::client(org, settings.timeout, &settings.network).map_err(OktaSetupError::Http)?;
+        let http = http::client("okta", org, settings.timeout, &settings.network).map_err(OktaSetupError::Http)?;
         let (org_url, admin_url) = (org.clone(), settings.admin_url.clone());
-        Ok(Self { http, org_url, admin_url, auth, group_ids: GroupCache::default() })
+        let (gate, priority, patience) = (Gate::new(1.0), Priority::Remediation, Patience::Endless);
+        Ok(Self { http, org_url, admin_url, auth, group_ids: GroupCache::default(), gate, priority, patience })
+    }
+
+    /// The same client as a daemon uses it: within a budget, and turned away when there is no room soon. What is turned away
+    /// was not sent; its error is a [`OktaErrorKind::RateLimited`] without a status.
+    pub fn through(self, gate: Gate) -> Self {
+        Self { gate, patience: PATIENCE, ..self }
+    }
+
+    /// The same client, asking for something that matters more or less.
+    pub fn with(&self, priority: Priority) -> Self {
+        Self { priority, ..self.clone() }
+    }
+
+    /// The same client, waiting for its turn as long as it takes.
+    pub fn patiently(&self) -> Self {
+        Self { patience: Patience::Endless, ..self.clone() }
+    }
+
+    /// The org's budget.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The org's address.
@@ -99,6 +132,21 @@ impl OktaClient {
     /// A page of the admin console, such as `["admin", "group", id]`. `None` when an id cannot stand in a path.
     pub fn admin_link<const N: usize>(&self, segments: [&str; N]) -> Option<String> {
         ApiPath::new(segments).ok().map(|path| path.url(&self.admin_url, &[]).into())
+    }
+
+    /// What a service app has been given, which is asked for now if need be; `None` where an API token signs in.
+    pub async fn granted(&self) -> Result<Option<Granted>, OktaError> {
+        let failed = |error: AuthError| OktaError::no_credential(Exchange::default(), error);
+        self.auth.granted().await.map_err(failed)
+    }
+
+    /// Whom Okta takes us for: the owner of an API token, who is asked for, or the service app, once it has a token. It is
+    /// the actor of what we do.
+    pub async fn own_id(&self) -> Result<String, OktaError> {
+        match self.granted().await? {
+            Some(granted) => Ok(granted.client_id),
+            None => Ok(self.me().await?.id),
+        }
     }
 
     /// Reads an object or a first page.
@@ -140,28 +188,30 @@ impl OktaClient {
         }
     }
 
-    /// Sends a request and returns as soon as the headers of a success are in.
+    /// Sends a request and returns as soon as the headers of a success are in. A refused request was not carried out, so it
+    /// goes out again when the credential has something better to offer.
     pub(super) async fn head(&self, method: Method, url: Url, body: Option<&Value>) -> Result<Head, OktaError> {
-        let (mut exchange, mut response) = self.attempt(&method, &url, body).await?;
-        // A refused request was not carried out, so it may go out again, once, when there is a new credential.
-        if response.status() == 401 && self.auth.refused().await {
-            (exchange, response) = self.attempt(&method, &url, body).await?;
-        }
-        read_headers(&mut exchange, response.headers());
-        debug!(
-            okta.method = exchange.method,
-            okta.path = exchange.path,
-            okta.status = exchange.status,
-            okta.request_id = exchange.request_id,
-            "Okta answered",
-        );
-        if !response.status().is_success() {
+        let mut tried = Tried::default();
+        loop {
+            let Sent { exchange, response, pass } = self.attempt(&method, &url, body).await?;
+            if response.status().is_success() {
+                return self.headed(exchange, response);
+            }
+            let refused = (response.status() == 401).then(|| response.headers().clone());
             let mut body = http::read_bounded(response, MAX_ERROR_BODY).await.unwrap_or_default();
-            if self.auth.authorization().await.is_ok_and(|value| http::repeats_credential(&body, &value)) {
+            let secrets = [Some(&pass.authorization), pass.proof.as_ref()];
+            if secrets.into_iter().flatten().any(|secret| http::repeats_credential(&body, secret)) {
                 body.clear();
             }
-            return Err(OktaError::from_answer(exchange, &body));
+            let error = OktaError::from_answer(exchange, &body);
+            match refused.filter(|_| error.kind == OktaErrorKind::Unauthorized) {
+                Some(headers) if self.auth.refused(&pass, &headers, &mut tried).await => {}
+                _ => return Err(error),
+            }
         }
+    }
+
+    fn headed(&self, exchange: Exchange, response: Response) -> Result<Head, OktaError> {
         let lines = response.headers().get_all(LINK).into_iter().filter_map(|line| line.to_str().ok());
         let next = next_link(lines).map(str::to_owned);
         match next.as_deref().map(|next| check_origin(next, &self.org_url)) {
@@ -170,33 +220,54 @@ impl OktaClient {
         }
     }
 
-    async fn attempt(
-        &self,
-        method: &Method,
-        url: &Url,
-        body: Option<&Value>,
-    ) -> Result<(Exchange, Response), OktaError> {
+    /// Sends a request once and hears what its headers say.
+    async fn attempt(&self, method: &Method, url: &Url, body: Option<&Value>) -> Result<Sent, OktaError> {
         let mut exchange = Exchange { method: method_name(method), path: url.path().to_owned(), ..Exchange::default() };
-        let authorization = match self.auth.authorization().await {
-            Ok(value) => value,
+        let mut turn = self.turn(method, url, &exchange).await?;
+        let pass = match self.auth.pass(method, url).await {
+            Ok(pass) => pass,
             Err(error) => return Err(OktaError::no_credential(exchange, error)),
         };
-        let request = self
+        let mut request = self
             .http
             .request(method.clone(), url.clone())
             .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .header(AUTHORIZATION, authorization);
-        let request = match body {
-            Some(body) => request.json(body),
-            None => request,
-        };
-        match request.send().await {
-            Ok(response) => {
-                exchange.status = Some(response.status().as_u16());
-                Ok((exchange, response))
-            }
-            Err(error) => Err(OktaError::from_send(exchange, error)),
+            .header(AUTHORIZATION, &pass.authorization);
+        if let Some(proof) = &pass.proof {
+            request = request.header("DPoP", proof);
         }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        turn.leaves();
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let error = OktaError::from_send(exchange, error);
+                if error.kind == OktaErrorKind::Connect {
+                    turn.stayed();
+                }
+                return Err(error);
+            }
+        };
+        read_headers(&mut exchange, &response);
+        turn.answered(Reply { status: response.status().as_u16(), headers: exchange.rate, date: exchange.date });
+        self.auth.answered(&pass, response.status(), response.headers());
+        debug!(
+            okta.method = exchange.method,
+            okta.path = exchange.path,
+            okta.status = exchange.status,
+            okta.request_id = exchange.request_id,
+            "Okta answered",
+        );
+        Ok(Sent { exchange, response, pass })
+    }
+
+    /// Waits until the budget lets the request go.
+    async fn turn(&self, method: &Method, url: &Url, exchange: &Exchange) -> Result<Turn, OktaError> {
+        let bucket = Bucket::of(method, url.path());
+        let turn = self.gate.pass(bucket, self.priority, self.patience).await;
+        turn.map_err(|away| OktaError::turned_away(exchange.clone(), away.wait))
     }
 
     /// Reads pages of objects until they end or `max` objects are there; more is an error, because deciding on a part
@@ -225,6 +296,13 @@ impl OktaClient {
     }
 }
 
+/// A request that was answered somehow.
+struct Sent {
+    exchange: Exchange,
+    response: Response,
+    pass: Pass,
+}
+
 /// A successful answer whose body is still to be read.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -233,7 +311,9 @@ pub(super) struct Head {
     pub(super) next: Option<String>,
 }
 
-fn read_headers(exchange: &mut Exchange, headers: &HeaderMap) {
+fn read_headers(exchange: &mut Exchange, response: &Response) {
+    let headers = response.headers();
+    exchange.status = Some(response.status().as_u16());
     let id = headers.get("x-okta-request-id").and_then(|value| value.to_str().ok());
     exchange.request_id = id.map(|id| id.chars().take(64).collect());
     exchange.rate = RateHeaders::parse(headers);
@@ -265,12 +345,13 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use mockito::{Matcher, Server};
+    use reqwest::header::HeaderMap;
     use secrecy::SecretString;
     use serde_json::json;
 
     use super::*;
     use crate::model::outcome::{Outcome, Reason};
-    use crate::okta::auth::{AuthError, Credential};
+    use crate::okta::auth::Credential;
     use crate::okta::rate::Wait;
     use crate::okta::testing::{TOKEN, answers, client, client_within, error_body, writes_and_hangs_up};
 
@@ -449,12 +530,16 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Credential for Renewing {
-        async fn authorization(&self) -> Result<HeaderValue, AuthError> {
+        async fn pass(&self, _: &Method, _: &Url) -> Result<Pass, AuthError> {
             let number = self.0.load(Ordering::SeqCst);
-            HeaderValue::from_str(&format!("Bearer {number}")).map_err(|_| AuthError::NotAHeader)
+            let value = HeaderValue::from_str(&format!("Bearer {number}")).map_err(|_| AuthError::NotAHeader)?;
+            Ok(Pass::plain(value))
         }
 
-        async fn refused(&self) -> bool {
+        async fn refused(&self, _: &Pass, _: &HeaderMap, tried: &mut Tried) -> bool {
+            if std::mem::replace(&mut tried.renewed, true) {
+                return false;
+            }
             self.0.fetch_add(1, Ordering::SeqCst);
             true
         }

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::auth::AuthError;
 use super::page::ForeignNext;
 use super::path::PathError;
 use super::rate::{RateHeaders, Wait};
-use crate::http::{self, BodyError};
+use crate::http::{self, BodyError, Trouble};
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 
 /// The most characters kept of what Okta says.
@@ -55,7 +56,7 @@ pub enum OktaErrorKind {
     FilterRefused,
     /// 5xx, or 423: Okta cannot do it now.
     Server,
-    /// No connection; nothing was sent.
+    /// No connection; nothing was taken.
     Connect,
     /// No answer in time; it may have arrived.
     Timeout,
@@ -67,17 +68,25 @@ pub enum OktaErrorKind {
     PageTooLarge,
     /// The next page lies at another origin.
     ForeignNext,
-    /// No credential could be had; nothing was sent.
+    /// No credential could be had, and a person has to do something about it; nothing was sent.
     NoCredential,
+    /// No access token could be had for now; nothing was sent.
+    NoTokenYet {
+        /// Why.
+        reason: Reason,
+        /// How long the token endpoint asks to wait, if it does.
+        wait: Option<Duration>,
+    },
     /// An id or a name of ours cannot be asked for; nothing was sent.
     BadParameters,
 }
 
 impl OktaErrorKind {
-    /// The wait that Okta asks for; `None` when it is no used-up rate limit.
+    /// The wait that Okta asks for; `None` when it asks for none.
     pub fn wait(self) -> Option<Duration> {
         match self {
             Self::RateLimited(Wait::Until(wait)) => Some(wait),
+            Self::NoTokenYet { wait, .. } => wait,
             _ => None,
         }
     }
@@ -131,7 +140,12 @@ impl OktaError {
             Reason::BadParameters => OktaErrorKind::BadParameters,
             _ => OktaErrorKind::ConnectionLost,
         };
-        let source = Some(Cause::Send(error.without_url()));
+        let trouble = Trouble::of(&error);
+        let source = Some(match kind {
+            OktaErrorKind::Connect if trouble.is_known() => Cause::NoConnection { trouble, source: None },
+            OktaErrorKind::Connect => Cause::NoConnection { trouble, source: Some(error.without_url()) },
+            _ => Cause::Send(error.without_url()),
+        });
         Self { kind, exchange: Box::new(exchange), source }
     }
 
@@ -163,9 +177,23 @@ impl OktaError {
         Self { kind: OktaErrorKind::ForeignNext, exchange: Box::new(exchange), source: Some(Cause::Foreign(error)) }
     }
 
+    /// A request for which our share of the rate limit has no room now; it did not leave. `wait`: when it has.
+    pub(super) fn turned_away(exchange: Exchange, wait: Duration) -> Self {
+        Self::new(OktaErrorKind::RateLimited(Wait::Until(wait)), exchange)
+    }
+
+    /// Whether the request was held back for the sake of our share of the rate limit.
+    pub fn is_turned_away(&self) -> bool {
+        self.exchange.status.is_none() && matches!(self.kind, OktaErrorKind::RateLimited(_))
+    }
+
     /// No credential.
-    pub(super) fn no_credential(exchange: Exchange, error: super::auth::AuthError) -> Self {
-        Self { kind: OktaErrorKind::NoCredential, exchange: Box::new(exchange), source: Some(Cause::Auth(error)) }
+    pub(super) fn no_credential(exchange: Exchange, error: AuthError) -> Self {
+        let kind = match error.passing() {
+            Some((reason, wait)) => OktaErrorKind::NoTokenYet { reason, wait },
+            None => OktaErrorKind::NoCredential,
+        };
+        Self { kind, exchange: Box::new(exchange), source: Some(Cause::Auth(error)) }
     }
 
     /// The status, if there was an answer.
@@ -177,15 +205,24 @@ impl OktaError {
     pub fn gist(&self) -> String {
         let kind = match self.kind {
             OktaErrorKind::RateLimited(Wait::Until(_)) => OktaErrorKind::RateLimited(Wait::Until(Duration::ZERO)),
+            OktaErrorKind::NoTokenYet { reason, .. } => OktaErrorKind::NoTokenYet { reason, wait: None },
             kind => kind,
         };
-        format!("{kind:?} {:?} {:?}", self.exchange.status, self.exchange.error_code)
+        let cause = match &self.source {
+            Some(Cause::Auth(AuthError::Unreached { trouble, .. }) | Cause::NoConnection { trouble, .. }) => {
+                format!("{trouble:?}")
+            }
+            Some(Cause::Auth(error)) => error.gist().to_owned(),
+            _ => String::new(),
+        };
+        format!("{kind:?} {:?} {:?} {cause}", self.exchange.status, self.exchange.error_code)
     }
 
     /// The reason it is counted under.
     pub fn reason(&self) -> Reason {
         match self.kind {
             OktaErrorKind::Unauthorized | OktaErrorKind::NoCredential => Reason::Unauthorized,
+            OktaErrorKind::NoTokenYet { reason, .. } => reason,
             OktaErrorKind::FeatureNotEnabled | OktaErrorKind::Forbidden => Reason::Forbidden,
             OktaErrorKind::GrantedByGroup => Reason::GrantedByGroup,
             OktaErrorKind::WrongStatus => Reason::Conflict,
@@ -220,6 +257,8 @@ impl OktaError {
         match self.kind {
             OktaErrorKind::RateLimited(Wait::Until(wait)) => Outcome::RetryAfter(wait, failure),
             OktaErrorKind::RateLimited(Wait::Concurrency) => Outcome::Transient(failure),
+            OktaErrorKind::NoTokenYet { wait: Some(wait), .. } => Outcome::RetryAfter(wait, failure),
+            OktaErrorKind::NoTokenYet { wait: None, .. } => Outcome::Transient(failure),
             // Nothing was done, and an operator can put it right: the action waits for him as long as retries last.
             OktaErrorKind::Unauthorized | OktaErrorKind::NoCredential => Outcome::Transient(failure),
             OktaErrorKind::Connect | OktaErrorKind::Timeout | OktaErrorKind::ConnectionLost => {
@@ -258,6 +297,8 @@ impl From<PathError> for OktaError {
 /// The cause underneath, hidden so that no caller depends on a library's type.
 #[derive(Debug, Error)]
 enum Cause {
+    #[error("{trouble}")]
+    NoConnection { trouble: Trouble, source: Option<reqwest::Error> },
     #[error(transparent)]
     Send(reqwest::Error),
     #[error(transparent)]
@@ -267,7 +308,7 @@ enum Cause {
     #[error(transparent)]
     Foreign(ForeignNext),
     #[error(transparent)]
-    Auth(super::auth::AuthError),
+    Auth(AuthError),
     #[error(transparent)]
     Path(PathError),
 }
@@ -307,7 +348,8 @@ fn kind_of(exchange: &Exchange) -> OktaErrorKind {
     }
 }
 
-fn bounded(text: &str, max: usize) -> String {
+/// Others' words without control characters, and not too many of them.
+pub(super) fn bounded(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -327,12 +369,13 @@ impl fmt::Display for Told<'_> {
             write!(f, "{method} {path}")?;
         }
         match self.kind {
-            K::Connect => {
-                f.write_str(" did not leave: no connection to Okta; look at `okta.org_url`, DNS, firewall and proxy")?
-            }
+            K::Connect => f.write_str(" did not leave for `okta.org_url`")?,
             K::Timeout => f.write_str(" was not answered in time; `okta.timeout` bounds it")?,
             K::ConnectionLost => f.write_str(" was not answered: the connection broke after sending")?,
-            K::NoCredential => f.write_str(" did not leave")?,
+            K::RateLimited(_) if status.is_none() => {
+                f.write_str(" did not leave: our share of Okta's rate limit is used up")?
+            }
+            K::NoCredential | K::NoTokenYet { .. } => f.write_str(" did not leave")?,
             K::ForeignNext => f.write_str(" was answered with a page link that is not followed")?,
             K::BadParameters => {}
             _ => match status {
@@ -351,12 +394,15 @@ impl fmt::Display for Told<'_> {
         }
         match self.kind {
             K::Unauthorized => {
-                f.write_str("; the token is wrong, expired or revoked: put a new one where `okta.token` points")
+                f.write_str("; the token is wrong, expired or revoked: put a new one where `okta.token` points, or see to the service app")
             }
             K::FeatureNotEnabled => f.write_str("; the org does not have this feature: ask Okta, or take the step out"),
             K::Forbidden => write!(f, "; {}", Needs { method, path }),
             K::GrantedByGroup => f.write_str("; a group grants this access: take the user out of the group instead"),
             K::WrongStatus => f.write_str("; the user's status does not allow it"),
+            K::RateLimited(Wait::Until(wait)) if status.is_none() => {
+                write!(f, "; it goes out in some {} s", wait.as_secs().saturating_add(1))
+            }
             K::RateLimited(Wait::Until(wait)) => {
                 write!(f, "; the rate limit opens again in {}", humantime::format_duration(*wait))
             }

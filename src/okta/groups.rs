@@ -1,7 +1,7 @@
 //! Groups: finding one by name, and its members.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 use serde::{Deserialize, Deserializer};
@@ -227,8 +227,8 @@ fn named(name: &str) -> String {
 }
 
 /// What is known of names, so that a burst of actions does not ask for the same group each time.
-#[derive(Debug, Default)]
-pub(super) struct GroupCache(Mutex<HashMap<String, GroupRef>>);
+#[derive(Debug, Clone, Default)]
+pub(super) struct GroupCache(Arc<Mutex<HashMap<String, GroupRef>>>);
 
 impl GroupCache {
     fn get(&self, wanted: &str) -> Option<GroupRef> {

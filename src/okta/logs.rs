@@ -12,7 +12,6 @@ use super::client::{Head, OktaClient};
 use super::error::{Exchange, OktaError, OktaErrorKind};
 use super::page::check_origin;
 use super::path::ApiPath;
-use super::rate::RateHeaders;
 use crate::http::{self, BodyError};
 
 /// The most bytes of a page, decompressed. A thousand events have some 4 MiB.
@@ -83,8 +82,6 @@ pub struct PageHead {
     pub next: Option<String>,
     /// Okta's clock.
     pub date: Timestamp,
-    /// What the bucket of the log still grants, if Okta says so.
-    pub rate: Option<RateHeaders>,
     /// The events.
     pub body: PageBody,
 }
@@ -145,7 +142,7 @@ impl OktaClient {
         let Some(date) = exchange.date else {
             return Err(OktaError::bad_answer(exchange, "the answer has no Date, and the log is read by Okta's clock"));
         };
-        Ok(PageHead { next, date, rate: exchange.rate, body: PageBody { response, exchange } })
+        Ok(PageHead { next, date, body: PageBody { response, exchange } })
     }
 }
 
@@ -244,7 +241,6 @@ mod tests {
         let head = client.fetch_page(&client.logs_url(&query()).unwrap()).await.unwrap();
         assert_eq!(head.next, Some(next));
         assert_eq!(head.date, at("2025-09-11T16:21:50Z"));
-        assert_eq!(head.rate, Some(RateHeaders { limit: 120, remaining: 119, reset_epoch_s: 1_757_607_758 }));
         assert!(!format!("{head:?}").contains(TOKEN));
         assert_eq!(head.body.read().await.unwrap(), b"[{}]");
     }

@@ -5,12 +5,17 @@
 
 pub mod apps;
 pub mod auth;
+pub mod bucket;
+pub mod budget;
 pub mod client;
+mod crowd;
 pub mod devices;
 pub mod error;
+pub mod gate;
 pub mod groups;
 pub mod lifecycle;
 pub mod logs;
+mod meter;
 pub mod page;
 pub mod path;
 pub mod rate;
@@ -18,9 +23,13 @@ pub mod rights;
 pub mod users;
 
 pub use auth::Auth;
+pub use bucket::{Bucket, Priority};
 pub use client::{Answer, OktaClient, OktaSettings};
 pub use error::{OktaError, OktaErrorKind};
+pub use gate::Gate;
 pub use path::ApiPath;
 
+#[cfg(test)]
+mod day;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
 use super::journal::{self, Told};
+use super::rates::{self, RateSnapshot};
 use super::who::Who;
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
@@ -240,8 +241,21 @@ impl Store {
     ///
     /// Refused when the stream's cursor is not the one that the page was asked for with, or the stream has ended.
     pub async fn commit_page(&self, page: PageCommit, now: Timestamp) -> Result<PageCounts, StoreError> {
+        self.commit_page_and_rates(page, None, now).await
+    }
+
+    /// The same, and in the same transaction how Okta's rate limits stand.
+    pub async fn commit_page_and_rates(
+        &self,
+        page: PageCommit,
+        rates: Option<RateSnapshot>,
+        now: Timestamp,
+    ) -> Result<PageCounts, StoreError> {
         self.write(move |connection| {
             let counts = commit_page(connection, &page, now)?;
+            if let Some(rates) = &rates {
+                rates::note(connection, rates)?;
+            }
             if counts.stored > 0 {
                 halt::point(Point::InsideT1);
             }

@@ -18,6 +18,7 @@ mod lock;
 mod migrate;
 mod people;
 mod prune;
+mod rates;
 mod status;
 mod trips;
 mod who;
@@ -47,6 +48,7 @@ pub use ledger::{AttemptEnd, Claimed, OpenAction, Preparation, Prepared, RunCont
 pub use lock::{Holder, InstanceLock, LockError};
 pub use people::{PersonChange, PersonError};
 pub use prune::{Keep, OKTA_KEEPS, Pruned};
+pub use rates::{RateRow, RateSnapshot};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     StatusSnapshot, StreamRow,

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::rates::{self, RateSnapshot};
 use super::trips::{TripRow, trips_in_force};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::model::ids::StreamId;
@@ -40,6 +41,8 @@ pub struct StatusSnapshot {
     pub oldest_undecided: Option<Timestamp>,
     /// When the oldest action that is not at its end was planned.
     pub oldest_open_action: Option<Timestamp>,
+    /// Okta's rate limits as the daemon last told them.
+    pub rates: Option<RateSnapshot>,
     /// Messages that may not have been sent, of the last day.
     pub in_doubt_last_day: u64,
     /// Actions that failed in the last day.
@@ -301,6 +304,7 @@ impl Store {
                 last_prune: optional("SELECT pruned_at FROM retention")?,
                 oldest_undecided: optional("SELECT min(received_at) FROM event WHERE state = 'new'")?,
                 oldest_open_action: optional("SELECT min(created_at) FROM action WHERE finished_at IS NULL")?,
+                rates: rates::told(connection)?,
                 in_doubt_last_day: count(&format!(
                     "SELECT count(*) FROM action WHERE state = 'settled' AND reason = 'in_doubt' AND finished_at >= {day_ago}"
                 ))?,

@@ -7,6 +7,8 @@
 pub mod every;
 pub mod ledger;
 pub mod limits;
+pub mod proxy;
+pub mod tls;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;

@@ -5,13 +5,18 @@ const MAX_DEPTH: usize = 32;
 
 /// The event types that a query wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EventTypes(Option<Vec<String>>);
+pub(super) struct EventTypes {
+    /// `None` wants everything.
+    wanted: Option<Vec<String>>,
+    /// The beginning of those that are not shown even so.
+    hidden: Option<&'static str>,
+}
 
 impl EventTypes {
     /// Reads a filter; an empty one wants everything. The error is Okta's summary of what it does not like.
     pub(super) fn parse(filter: &str) -> Result<Self, String> {
         if filter.trim().is_empty() {
-            return Ok(Self(None));
+            return Ok(Self { wanted: None, hidden: None });
         }
         let tokens = tokens(filter)?;
         let mut parser = Parser { filter, tokens: &tokens, next: 0, types: Vec::new() };
@@ -19,11 +24,17 @@ impl EventTypes {
         if parser.next < tokens.len() {
             return Err(parser.unexpected());
         }
-        Ok(Self(Some(parser.types)))
+        Ok(Self { wanted: Some(parser.types), hidden: None })
+    }
+
+    /// The same without those that begin like this.
+    pub(super) fn without(self, beginning: &'static str) -> Self {
+        Self { hidden: Some(beginning), ..self }
     }
 
     pub(super) fn contains(&self, event_type: &str) -> bool {
-        self.0.as_ref().is_none_or(|types| types.iter().any(|wanted| wanted == event_type))
+        self.hidden.is_none_or(|beginning| !event_type.starts_with(beginning))
+            && self.wanted.as_ref().is_none_or(|types| types.iter().any(|wanted| wanted == event_type))
     }
 }
 
@@ -135,7 +146,7 @@ mod tests {
     use super::*;
 
     fn check(filter: &str, expected: Option<&[&str]>) {
-        let parsed = EventTypes::parse(filter).ok().and_then(|types| types.0);
+        let parsed = EventTypes::parse(filter).ok().and_then(|types| types.wanted);
         assert_eq!(
             parsed.as_deref().map(|types| types.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(),
             expected,

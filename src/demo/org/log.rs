@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use url::form_urlencoded;
 
 use super::events;
 use super::filter::EventTypes;
+use super::oauth::Principal;
 use super::okta::{JSON, OktaError, link};
 use super::synthetic::Synthetic;
 use super::world::World;
@@ -272,6 +273,7 @@ impl ArrayWriter {
 /// `GET /api/v1/logs`
 pub(super) async fn read(
     State(world): State<Arc<World>>,
+    Extension(by): Extension<Principal>,
     uri: Uri,
     Query(parameters): Query<HashMap<String, String>>,
 ) -> Result<Response, OktaError> {
@@ -280,6 +282,7 @@ pub(super) async fn read(
     let since = given("since").map(|text| moment("since", text)).transpose()?;
     let until = given("until").map(|text| moment("until", text)).transpose()?;
     let wanted = EventTypes::parse(given("filter").unwrap_or_default()).map_err(OktaError::invalid_filter)?;
+    let wanted = if by.sees_risk_events(&world) { wanted } else { wanted.without("user.risk.") };
     let limit = given("limit").map_or(Ok(100), str::parse::<usize>).ok().filter(|limit| *limit <= 1000);
     let limit = limit
         .ok_or_else(|| OktaError::validation("limit", "The limit parameter must be an integer between 0 and 1000."))?;
@@ -317,7 +320,7 @@ pub(super) async fn read(
     })?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    headers.append(LINK, link(&format!("{}{uri}", world.addresses.okta), "self"));
+    headers.append(LINK, link(&format!("{}{uri}", world.okta_url()), "self"));
     let hidden = page.empty && world.options.omit_next_on_empty;
     if let Some(cursor) = page.next.filter(|_| !hidden) {
         headers.append(LINK, link(&next_url(&world, &parameters, polling, &cursor), "next"));
@@ -334,7 +337,7 @@ fn next_url(world: &World, parameters: &HashMap<String, String>, polling: bool, 
             query.append_pair(name, value);
         }
     }
-    let origin = world.options.next_origin.as_deref().unwrap_or(&world.addresses.okta);
+    let origin = world.options.next_origin.clone().unwrap_or_else(|| world.okta_url());
     format!("{origin}/api/v1/logs?{}", query.finish())
 }
 

@@ -15,9 +15,11 @@ pub mod events;
 mod faults;
 mod filter;
 mod log;
+mod oauth;
 mod okta;
 mod rate;
 mod remedies;
+mod secrets;
 mod servicenow;
 mod slack;
 mod smtp;
@@ -30,7 +32,7 @@ mod world;
 mod tests;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +47,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
+pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
+pub use secrets::Secrets;
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
 pub use slack::{SLACK_TOKEN, SlackMessage};
 pub use smtp::Mail;
@@ -54,6 +58,7 @@ pub use synthetic::SYNTHETIC_USERS;
 use clock::Clock;
 use directory::Directory;
 use log::Log;
+use oauth::OAuth;
 use synthetic::Synthetic;
 use wire::{WireControl, WireListener};
 use world::{Addresses, Inside, World};
@@ -65,6 +70,17 @@ pub struct OrgOptions {
     pub token: String,
     /// The id of the user to whom the token belongs: `me`, and the actor of all that is done with the token.
     pub token_owner: String,
+    /// Whether SSWS tokens are accepted at all.
+    pub ssws_allowed: bool,
+    /// How long the token of a service app holds, in whole seconds; Okta's number is an hour.
+    pub token_lifetime: Duration,
+    /// What becomes of requested scopes that are not granted while others are.
+    pub ungranted: Ungranted,
+    /// Whether a proof of possession needs a nonce at the resources as well. Okta does not ask for one there.
+    pub resource_nonce: bool,
+    /// Whether only directly assigned super administrators see the events of user risk, as without Identity Threat
+    /// Protection.
+    pub risk_events_for_super_admins: bool,
     /// How far Okta's clock is ahead of ours.
     pub clock_offset: SignedDuration,
     /// What our clock is taken to show at the start; the wall clock when unset.
@@ -96,6 +112,11 @@ impl Default for OrgOptions {
         Self {
             token: "00simulated-api-token-of-no-real-org-0000".to_owned(),
             token_owner: "00u1sim0responder001".to_owned(),
+            ssws_allowed: true,
+            token_lifetime: Duration::from_secs(3600),
+            ungranted: Ungranted::LeftOut,
+            resource_nonce: false,
+            risk_events_for_super_admins: false,
             clock_offset: SignedDuration::ZERO,
             start_at: None,
             rate_limits: RateLimits::default(),
@@ -136,7 +157,7 @@ impl Org {
         let (teams, smtp) = (bind().await?, bind().await?);
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
-            okta: origin(&okta)?,
+            okta: okta.local_addr()?,
             servicenow: origin(&servicenow)?,
             slack: origin(&slack)?,
             teams: origin(&teams)?,
@@ -155,7 +176,8 @@ impl Org {
             concurrency: options.concurrency,
             ..RateRules::default()
         };
-        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules));
+        let secrets = Secrets::new(&options.token);
+        let inside = Inside::new(Log::new(synthetic), directory, RateModel::new(rules), secrets);
         let world = Arc::new(World::new(options, clock, addresses, inside));
         let owner = world.token_owner();
         world.change(|inside| inside.directory.add_user(owner));
@@ -169,9 +191,20 @@ impl Org {
         Ok(Self { world, _stop: stop.drop_guard() })
     }
 
-    /// The org's URL, without a slash at the end.
+    /// The org's URL, without a slash at the end: where it listens, or what it was told to go by.
     pub fn okta_url(&self) -> String {
-        self.world.addresses.okta.clone()
+        self.world.okta_url()
+    }
+
+    /// From now on the org goes by another origin, such as that of a gateway before it: its links name it, and tokens
+    /// and proofs must be for it.
+    pub fn known_as(&self, origin: &str) {
+        self.world.known_as(origin);
+    }
+
+    /// Where the org itself listens; it speaks without TLS.
+    pub fn address(&self) -> SocketAddr {
+        self.world.addresses.okta
     }
 
     /// The ServiceNow instance's URL.
@@ -186,12 +219,14 @@ impl Org {
 
     /// An incoming webhook of Slack.
     pub fn slack_webhook_url(&self) -> String {
-        format!("{}{}", self.world.addresses.slack, slack::WEBHOOK_PATH)
+        let secret = self.world.read(|inside| inside.secrets.slack_webhook.clone());
+        format!("{}{}{secret}", self.world.addresses.slack, slack::WEBHOOK_PATH)
     }
 
     /// The webhook of a workflow in Teams.
     pub fn teams_webhook_url(&self) -> String {
-        format!("{}{}", self.world.addresses.teams, teams::webhook())
+        let signature = self.world.read(|inside| inside.secrets.teams_signature.clone());
+        format!("{}{}", self.world.addresses.teams, teams::webhook(&signature))
     }
 
     /// The port of the mail server on 127.0.0.1; it speaks without TLS.
@@ -199,7 +234,15 @@ impl Org {
         self.world.addresses.smtp_port
     }
 
-    /// The SSWS token.
+    /// Replaces secrets: from now on the old ones are refused, and so are the tokens that ServiceNow gave out for them.
+    pub fn replace_secrets(&self, replace: impl FnOnce(&mut Secrets)) {
+        self.world.change(|inside| {
+            replace(&mut inside.secrets);
+            inside.tables.revoke_tokens();
+        });
+    }
+
+    /// The SSWS token from the start.
     pub fn token(&self) -> &str {
         &self.world.options.token
     }
@@ -416,7 +459,7 @@ impl std::fmt::Debug for Org {
 }
 
 impl Inside {
-    fn new(log: Log, directory: Directory, rate: RateModel) -> Self {
+    fn new(log: Log, directory: Directory, rate: RateModel, secrets: Secrets) -> Self {
         Self {
             log,
             directory,
@@ -424,6 +467,8 @@ impl Inside {
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,
+            oauth: OAuth::new(),
+            secrets,
             tables: servicenow::Tables::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, LINK};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::header::{CONTENT_TYPE, LINK};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
@@ -19,8 +19,9 @@ use super::directory::{App, Group, Missing, Refusal, User};
 use super::effects::Service;
 use super::faults::{Gate, misbehave, note};
 use super::log;
+use super::oauth::{self, Principal};
 use super::remedies;
-use super::world::{World, acting};
+use super::world::World;
 use super::{events, events::RiskDetected};
 
 /// The media type of every answer with a body.
@@ -33,6 +34,7 @@ const DEFAULT_PAGE: usize = 200;
 pub(super) fn router(world: &Arc<World>) -> Router {
     let gate = Gate { world: Arc::clone(world), service: Service::Okta };
     Router::new()
+        .route(oauth::token::PATH, post(oauth::token::give))
         .route("/api/v1/logs", get(log::read))
         .route("/api/v1/users/{user}", get(read_user))
         .route("/api/v1/users/{user}/groups", get(read_user_groups))
@@ -52,50 +54,9 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(no_such_endpoint)
         .layer(from_fn_with_state(gate.clone(), misbehave))
-        .layer(from_fn_with_state(Arc::clone(world), admit))
+        .layer(from_fn_with_state(Arc::clone(world), oauth::access::admit))
         .layer(from_fn_with_state(gate, note))
         .with_state(Arc::clone(world))
-}
-
-/// Checks the token and the budget, and dresses every answer in the headers that Okta always sends.
-async fn admit(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
-    let expected = format!("SSWS {}", world.options.token);
-    let known = request.headers().get(AUTHORIZATION).is_some_and(|given| given.as_bytes() == expected.as_bytes());
-    let mut response = if known {
-        budgeted(&world, Some("SSWS"), request, next).await
-    } else {
-        OktaError::new(StatusCode::UNAUTHORIZED, "E0000011", "Invalid token provided").into_response()
-    };
-    let headers = response.headers_mut();
-    let date = world.clock.now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    if let (Ok(date), Ok(id)) = (HeaderValue::try_from(date), HeaderValue::try_from(fresh_id("req"))) {
-        headers.entry(DATE).or_insert(date);
-        headers.entry(HeaderName::from_static("x-okta-request-id")).or_insert(id);
-    }
-    response
-}
-
-/// Lets a request through as far as the budget goes.
-async fn budgeted(world: &Arc<World>, principal: Option<&str>, request: Request, next: Next) -> Response {
-    let (method, path, now) = (request.method().as_str(), request.uri().path(), world.clock.now());
-    let grant = world.read(|inside| inside.rate.take(principal, method, path, now));
-    let mut response = if grant.refused.is_some() {
-        OktaError::too_many_requests().into_response()
-    } else {
-        let _under_way = UnderWay(world);
-        next.run(request).await
-    };
-    grant.write(response.headers_mut());
-    response
-}
-
-/// A request between its admission and its answer, or the moment when nobody waits for that any more.
-struct UnderWay<'a>(&'a World);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.read(|inside| inside.rate.done());
-    }
 }
 
 /// An error answer of Okta: status and code, a summary, and sometimes a cause.
@@ -131,6 +92,15 @@ impl OktaError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "E0000047", summary)
     }
 
+    pub(super) fn invalid_token() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "E0000011", "Invalid token provided")
+    }
+
+    pub(super) fn no_permission() -> Self {
+        let summary = "You do not have permission to perform the requested action";
+        Self::new(StatusCode::FORBIDDEN, "E0000006", summary)
+    }
+
     pub(super) fn not_found(id: &str, kind: &str) -> Self {
         let summary = format!("Not found: Resource not found: {id} ({kind})");
         Self::new(StatusCode::NOT_FOUND, "E0000007", summary)
@@ -143,11 +113,7 @@ impl OktaError {
             Refusal::Missing(Missing::Group) => Self::not_found(resource, "UserGroup"),
             Refusal::Missing(Missing::App) => Self::not_found(resource, "AppInstance"),
             Refusal::Missing(Missing::Assignment) => Self::not_found(user, "AppUser"),
-            Refusal::NotAnOktaGroup => Self::new(
-                StatusCode::FORBIDDEN,
-                "E0000006",
-                "You do not have permission to perform the requested action",
-            ),
+            Refusal::NotAnOktaGroup => Self::no_permission(),
             Refusal::GrantedByGroup => {
                 let error = Self::new(StatusCode::FORBIDDEN, "E0000046", "Deactivate application for user forbidden.");
                 let cause = "The application cannot be unassigned from the user while their group memberships grant \
@@ -175,6 +141,7 @@ pub(super) fn link(url: &str, relation: &str) -> HeaderValue {
 }
 
 pub(super) type Shared = State<Arc<World>>;
+pub(super) type By = Extension<Principal>;
 pub(super) type Parameters = Query<HashMap<String, String>>;
 pub(super) type Answer = Result<Response, OktaError>;
 
@@ -183,7 +150,10 @@ async fn no_such_endpoint(_: Method) -> OktaError {
     OktaError::new(StatusCode::METHOD_NOT_ALLOWED, "E0000022", summary)
 }
 
-async fn read_user(State(world): Shared, Path(user): Path<String>) -> Answer {
+async fn read_user(State(world): Shared, Extension(by): By, Path(user): Path<String>) -> Answer {
+    if user == "me" && by != Principal::Owner {
+        return Err(OktaError::not_found("me", "User"));
+    }
     let found = find_user(&world, &user)?;
     Ok(answer(StatusCode::OK, &user_json(&world, &found)))
 }
@@ -221,7 +191,7 @@ async fn read_linked(State(world): Shared, Path((user, name)): Path<(String, Str
     }
     let links: Vec<Value> = other
         .iter()
-        .map(|id| json!({"_links": {"self": {"href": format!("{}/api/v1/users/{id}", world.addresses.okta)}}}))
+        .map(|id| json!({"_links": {"self": {"href": format!("{}/api/v1/users/{id}", world.okta_url())}}}))
         .collect();
     Ok(answer(StatusCode::OK, &Value::from(links)))
 }
@@ -231,7 +201,7 @@ async fn read_risk(State(world): Shared, Path(user): Path<String>) -> Answer {
     Ok(answer(StatusCode::OK, &risk_json(&world, &found.id)))
 }
 
-async fn set_risk(State(world): Shared, Path(user): Path<String>, body: Bytes) -> Answer {
+async fn set_risk(State(world): Shared, Extension(by): By, Path(user): Path<String>, body: Bytes) -> Answer {
     let body: Value = serde_json::from_slice(&body)
         .map_err(|_| OktaError::new(StatusCode::BAD_REQUEST, "E0000003", "The request body was not well-formed."))?;
     let level = body.get("riskLevel").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -255,7 +225,7 @@ async fn set_risk(State(world): Shared, Path(user): Path<String>, body: Bytes) -
         if before != level {
             let detection = "Admin Reported User Risk";
             let told = RiskDetected { previous: before, level: &level, detection, reasons: &[&reason] };
-            inside.log.push(told.event(&found, acting(&world)), now_ms);
+            inside.log.push(told.event(&found, by.actor(&world)), now_ms);
         }
         previous.is_none()
     });
@@ -265,13 +235,18 @@ async fn set_risk(State(world): Shared, Path(user): Path<String>, body: Bytes) -
 
 /// Ends the sessions. What makes this call a trap: Okta then lowers the user's risk by itself and tells so in the log,
 /// with the system and not the caller as actor.
-async fn clear_sessions(State(world): Shared, Path(user): Path<String>, Query(parameters): Parameters) -> Answer {
+async fn clear_sessions(
+    State(world): Shared,
+    Extension(by): By,
+    Path(user): Path<String>,
+    Query(parameters): Parameters,
+) -> Answer {
     let found = find_user(&world, &user)?;
     let effect = world.effect(Service::Okta, "sessions.clear", found.id.clone(), json!(parameters));
     let now_ms = world.clock.now_ms();
     world.change(|inside| {
         inside.journal.effects.push(effect);
-        inside.log.push(events::sessions_cleared(&found, acting(&world)), now_ms);
+        inside.log.push(events::sessions_cleared(&found, by.actor(&world)), now_ms);
         let previous = inside.directory.risk_level(&found.id).to_owned();
         if matches!(previous.as_str(), "HIGH" | "MEDIUM") {
             inside.directory.set_risk(&found.id, "LOW", "Sessions cleared");
@@ -320,15 +295,15 @@ async fn read_members(
     Ok(list(&world, &uri, &parameters, members))
 }
 
-async fn add_member(State(world): Shared, Path((group, user)): Path<(String, String)>) -> Answer {
-    set_member(&world, &group, &user, true)
+async fn add_member(State(world): Shared, Extension(by): By, Path((group, user)): Path<(String, String)>) -> Answer {
+    set_member(&world, &by, &group, &user, true)
 }
 
-async fn remove_member(State(world): Shared, Path((group, user)): Path<(String, String)>) -> Answer {
-    set_member(&world, &group, &user, false)
+async fn remove_member(State(world): Shared, Extension(by): By, Path((group, user)): Path<(String, String)>) -> Answer {
+    set_member(&world, &by, &group, &user, false)
 }
 
-fn set_member(world: &World, group: &str, user: &str, member: bool) -> Answer {
+fn set_member(world: &World, by: &Principal, group: &str, user: &str, member: bool) -> Answer {
     let kind = if member { "group.add" } else { "group.remove" };
     let mut effect = world.effect(Service::Okta, kind, format!("{group}/{user}"), Value::Null);
     let now_ms = world.clock.now_ms();
@@ -337,7 +312,7 @@ fn set_member(world: &World, group: &str, user: &str, member: bool) -> Answer {
             effect.changed = inside.directory.set_member(group, user, member)?;
             let told = inside.directory.groups.get(group).zip(inside.directory.user(user));
             if let Some((group, user)) = told.filter(|_| effect.changed) {
-                inside.log.push(events::group_membership(group, &user, acting(world), member), now_ms);
+                inside.log.push(events::group_membership(group, &user, by.actor(world), member), now_ms);
             }
             if effect.changed && !member {
                 inside.leave_by_hand(group, user, now_ms);
@@ -370,7 +345,7 @@ async fn read_app_groups(
     uri: Uri,
     Query(parameters): Parameters,
 ) -> Answer {
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let groups = world.read(|inside| {
         let granting = inside.directory.groups_granting(&app).into_iter().enumerate();
         let granting = granting.map(|(priority, group)| {
@@ -391,7 +366,7 @@ async fn read_app_groups(
 
 async fn read_assignment(State(world): Shared, Path((app, user)): Path<(String, String)>) -> Answer {
     let found = find_user(&world, &user)?;
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let assignment = world.read(|inside| {
         let directory = &inside.directory;
         let known = directory.apps.get(&app).ok_or_else(|| OktaError::not_found(&app, "AppInstance"))?;
@@ -412,7 +387,7 @@ async fn read_assignment(State(world): Shared, Path((app, user)): Path<(String, 
     Ok(answer(StatusCode::OK, &assignment))
 }
 
-async fn unassign(State(world): Shared, Path((app, user)): Path<(String, String)>) -> Answer {
+async fn unassign(State(world): Shared, Extension(by): By, Path((app, user)): Path<(String, String)>) -> Answer {
     let mut effect = world.effect(Service::Okta, "app.unassign", format!("{app}/{user}"), Value::Null);
     let now_ms = world.clock.now_ms();
     world
@@ -424,7 +399,7 @@ async fn unassign(State(world): Shared, Path((app, user)): Path<(String, String)
             }
             let told = inside.directory.apps.get(&app).zip(inside.directory.user(&user));
             if let Some((app, user)) = told.filter(|_| result.is_ok()) {
-                inside.log.push(events::app_membership(app, &user, acting(&world), false), now_ms);
+                inside.log.push(events::app_membership(app, &user, by.actor(&world), false), now_ms);
             }
             result
         })
@@ -445,7 +420,7 @@ pub(super) fn user_json(world: &World, user: &User) -> Value {
             "managerId": user.manager_id, "login": user.login, "email": user.email,
         },
         "credentials": {"password": {}, "provider": {"type": "OKTA", "name": "OKTA"}},
-        "_links": {"self": {"href": format!("{}/api/v1/users/{}", world.addresses.okta, user.id)}},
+        "_links": {"self": {"href": format!("{}/api/v1/users/{}", world.okta_url(), user.id)}},
     })
 }
 
@@ -461,12 +436,12 @@ fn app_json(world: &World, app: &App) -> Value {
     json!({
         "id": app.id, "name": "sample_saml", "label": app.label, "status": "ACTIVE", "created": CREATED,
         "lastUpdated": CREATED, "signOnMode": "SAML_2_0", "features": [],
-        "_links": {"self": {"href": format!("{}/api/v1/apps/{}", world.addresses.okta, app.id)}},
+        "_links": {"self": {"href": format!("{}/api/v1/apps/{}", world.okta_url(), app.id)}},
     })
 }
 
 fn risk_json(world: &World, user: &str) -> Value {
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let risk = world.read(|inside| inside.directory.risks.get(user).cloned());
     let mut body = json!({
         "riskLevel": "NONE",
@@ -497,7 +472,7 @@ pub(super) fn list(world: &World, uri: &Uri, parameters: &HashMap<String, String
         .and_then(|after| items.iter().position(|item| id(item) == *after))
         .map_or(0, |position| position + 1);
     let page: Vec<Value> = items.iter().skip(start).take(limit).cloned().collect();
-    let base = &world.addresses.okta;
+    let base = &world.okta_url();
     let mut headers = HeaderMap::new();
     headers.append(LINK, link(&format!("{base}{uri}"), "self"));
     if let Some(last) = page.last().filter(|_| start + page.len() < items.len()) {
@@ -524,7 +499,7 @@ pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
 }
 
 /// Ids of errors and requests only have to differ.
-fn fresh_id(prefix: &str) -> String {
+pub(super) fn fresh_id(prefix: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("{prefix}{:017}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -16,8 +17,8 @@ use super::Org;
 use super::directory::User;
 use super::effects::Service;
 use super::events;
-use super::okta::{Answer, OktaError, Parameters, Shared, answer, find_user, list, user_json};
-use super::world::{Inside, World, acting};
+use super::okta::{Answer, By, OktaError, Parameters, Shared, answer, find_user, list, user_json};
+use super::world::{Inside, World};
 
 /// Devices and group rules.
 #[derive(Debug, Default)]
@@ -157,7 +158,7 @@ fn lifecycle(change: &str) -> Option<Lifecycle> {
     }
 }
 
-async fn change_user(State(world): Shared, Path((user, change)): Path<(String, String)>) -> Answer {
+async fn change_user(State(world): Shared, Extension(by): By, Path((user, change)): Path<(String, String)>) -> Answer {
     let found = find_user(&world, &user)?;
     let Some(change) = lifecycle(&change) else {
         return Err(OktaError::not_found(&change, "lifecycle"));
@@ -181,13 +182,13 @@ async fn change_user(State(world): Shared, Path((user, change)): Path<(String, S
             inside.directory.users.insert(found.id.clone(), changed);
         }
         inside.journal.effects.push(effect);
-        inside.log.push(events::about_user(change.event, change.words, &found, acting(&world)), now_ms);
+        inside.log.push(events::about_user(change.event, change.words, &found, by.actor(&world)), now_ms);
     });
     Ok(answer(StatusCode::OK, &json!({})))
 }
 
 /// Universal Logout. Like the clearing of sessions it makes Okta lower the risk by itself.
-async fn log_out(State(world): Shared, body: Bytes) -> Answer {
+async fn log_out(State(world): Shared, Extension(by): By, body: Bytes) -> Answer {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let subject = body.get("sub_id").filter(|subject| subject.get("format") == Some(&Value::from("opaque")));
     let Some(id) = subject.and_then(|subject| subject.get("id")).and_then(Value::as_str) else {
@@ -199,7 +200,7 @@ async fn log_out(State(world): Shared, body: Bytes) -> Answer {
     world.change(|inside| {
         inside.journal.effects.push(effect);
         let (kind, words) = ("user.authentication.universal_logout", "Universal Logout of a user");
-        inside.log.push(events::about_user(kind, words, &found, acting(&world)), now_ms);
+        inside.log.push(events::about_user(kind, words, &found, by.actor(&world)), now_ms);
     });
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -85,6 +85,7 @@ type Record = BTreeMap<String, String>;
 pub(super) struct Tables {
     tables: BTreeMap<String, Vec<Record>>,
     tokens: Vec<String>,
+    tokens_made: u64,
     made: u64,
 }
 
@@ -97,6 +98,10 @@ impl Tables {
         let records = self.tables.get_mut(table).into_iter().flatten();
         let mut found = records.filter(|record| record.get("number").is_some_and(|known| known == number));
         found.next().map(|record| change(record, "state", "7")).is_some()
+    }
+
+    pub(super) fn revoke_tokens(&mut self) {
+        self.tokens.clear();
     }
 
     fn create(&mut self, table: &str, given: &Map<String, Value>, now: &str) -> Record {
@@ -177,7 +182,8 @@ async fn sleep_if_asleep(State(world): State<Arc<World>>, request: Request, next
 
 async fn admit(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let basic = format!("Basic {}", STANDARD.encode(format!("{SERVICENOW_USER}:{SERVICENOW_PASSWORD}")));
+    let login = world.read(|inside| format!("{SERVICENOW_USER}:{}", inside.secrets.servicenow_password));
+    let basic = format!("Basic {}", STANDARD.encode(login));
     let by_token = |token: &str| world.read(|inside| inside.tables.tokens.iter().any(|known| known == token));
     if given == basic || given.strip_prefix("Bearer ").is_some_and(by_token) {
         next.run(request).await
@@ -194,9 +200,10 @@ async fn issue_token(State(world): State<Arc<World>>, headers: HeaderMap, body: 
     }
     let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
     let is = |name: &str, value: &str| form.get(name).is_some_and(|given| given == value);
-    let client = is("client_id", SERVICENOW_CLIENT_ID) && is("client_secret", SERVICENOW_CLIENT_SECRET);
+    let secrets = world.read(|inside| inside.secrets.clone());
+    let client = is("client_id", SERVICENOW_CLIENT_ID) && is("client_secret", &secrets.servicenow_client_secret);
     let granted = match form.get("grant_type").map(String::as_str) {
-        Some("password") => is("username", SERVICENOW_USER) && is("password", SERVICENOW_PASSWORD),
+        Some("password") => is("username", SERVICENOW_USER) && is("password", &secrets.servicenow_password),
         Some("refresh_token") => is("refresh_token", "simulated-refresh-token"),
         Some("client_credentials") => true,
         _ => false,
@@ -206,7 +213,8 @@ async fn issue_token(State(world): State<Arc<World>>, headers: HeaderMap, body: 
         return answer(StatusCode::UNAUTHORIZED, &body);
     }
     let token = world.change(|inside| {
-        let token = format!("simulated-access-token-{}", inside.tables.tokens.len() + 1);
+        inside.tables.tokens_made += 1;
+        let token = format!("simulated-access-token-{}", inside.tables.tokens_made);
         inside.tables.tokens.push(token.clone());
         token
     });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
@@ -17,11 +17,14 @@ use super::effects::Service;
 use super::faults::{Gate, misbehave, note};
 use super::world::World;
 
-/// The bot token that Slack accepts.
+/// The bot token that Slack accepts from the start.
 pub const SLACK_TOKEN: &str = "xoxb-simulated-bot-token";
 
-/// The path of the one incoming webhook.
-pub(super) const WEBHOOK_PATH: &str = "/services/T0SIM0001/B0SIM0001/simulatedwebhooksecret";
+/// The path of the one incoming webhook, up to the secret at its end.
+pub(super) const WEBHOOK_PATH: &str = "/services/T0SIM0001/B0SIM0001/";
+
+/// That secret, from the start.
+pub(super) const WEBHOOK_SECRET: &str = "simulatedwebhooksecret";
 
 /// The longest text, in characters.
 const MAX_TEXT: usize = 40_000;
@@ -60,7 +63,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
     Router::new()
         .route("/api/chat.postMessage", post(post_message))
         .route("/api/auth.test", post(test_auth).get(test_auth))
-        .route(WEBHOOK_PATH, post(post_by_webhook))
+        .route(&format!("{WEBHOOK_PATH}{{secret}}"), post(post_by_webhook))
         .fallback(no_such_method)
         .layer(from_fn_with_state(gate.clone(), misbehave))
         .layer(from_fn_with_state(gate, note))
@@ -69,7 +72,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
 
 async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
     let refused = |error: &str| answer(&json!({"ok": false, "error": error}));
-    if let Err(error) = check_token(&headers) {
+    if let Err(error) = check_token(&world, &headers) {
         return refused(error);
     }
     let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -94,7 +97,10 @@ async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body:
     answer(&json!({"ok": true, "channel": channel, "ts": message.ts, "message": told}))
 }
 
-async fn post_by_webhook(State(world): State<Arc<World>>, body: Bytes) -> Response {
+async fn post_by_webhook(State(world): State<Arc<World>>, Path(secret): Path<String>, body: Bytes) -> Response {
+    if world.read(|inside| inside.secrets.slack_webhook != secret) {
+        return (StatusCode::NOT_FOUND, "no_service").into_response();
+    }
     let Ok(body) = serde_json::from_slice::<Value>(&body) else {
         return (StatusCode::BAD_REQUEST, "invalid_payload").into_response();
     };
@@ -105,8 +111,8 @@ async fn post_by_webhook(State(world): State<Arc<World>>, body: Bytes) -> Respon
     "ok".into_response()
 }
 
-async fn test_auth(headers: HeaderMap) -> Response {
-    match check_token(&headers) {
+async fn test_auth(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
+    match check_token(&world, &headers) {
         Ok(()) => answer(&json!({
             "ok": true, "url": "https://simulated.slack.com/", "team": "Simulated", "user": "responder",
             "team_id": "T0SIM0001", "user_id": "U0SIM0001", "bot_id": "B0SIM0001",
@@ -142,9 +148,10 @@ fn key_of(payload: &Value) -> Option<String> {
     ["key", "idempotency_key"].into_iter().find_map(|name| text_of(payload, name))
 }
 
-fn check_token(headers: &HeaderMap) -> Result<(), &'static str> {
+fn check_token(world: &World, headers: &HeaderMap) -> Result<(), &'static str> {
     let given = headers.get(AUTHORIZATION).ok_or("not_authed")?.to_str().unwrap_or_default();
-    if given.strip_prefix("Bearer ") == Some(SLACK_TOKEN) { Ok(()) } else { Err("invalid_auth") }
+    let is_valid = |token: &str| world.read(|inside| inside.secrets.slack_token == token);
+    if given.strip_prefix("Bearer ").is_some_and(is_valid) { Ok(()) } else { Err("invalid_auth") }
 }
 
 fn check_content(body: &Value) -> Result<(), &'static str> {

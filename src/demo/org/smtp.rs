@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -137,8 +139,10 @@ impl Session {
         Ok(then)
     }
 
-    /// Whatever is offered is accepted; what it was is not kept.
+    /// Accepts the mail server's password, or whatever is offered while it has none; what it was is not kept.
     async fn authenticate(&mut self, argument: &str) -> io::Result<Then> {
+        let given = argument.rsplit(' ').next().unwrap_or_default();
+        let mut last = given.as_bytes().to_vec();
         let mut prompts = match argument.split(' ').collect::<Vec<_>>().as_slice() {
             ["PLAIN", _] => vec![],
             ["PLAIN"] => vec!["334 "],
@@ -148,11 +152,19 @@ impl Session {
         };
         for prompt in prompts.drain(..) {
             self.reply(prompt).await?;
-            if read_line(&mut self.stream).await?.is_none() {
-                return Ok(Then::HangUp);
+            match read_line(&mut self.stream).await? {
+                Some(line) => last = line,
+                None => return Ok(Then::HangUp),
             }
         }
-        self.reply("235 accepted").await
+        // PLAIN: who acts for whom, and the password, with NUL between them; LOGIN: the password alone.
+        let offered = STANDARD.decode(&last).unwrap_or_default();
+        let password = offered.rsplit(|byte| *byte == 0).next().unwrap_or_default();
+        let is_valid = self.world.read(|inside| match &inside.secrets.smtp_password {
+            None => true,
+            Some(valid) => valid.as_bytes() == password,
+        });
+        self.reply(if is_valid { "235 accepted" } else { "535 5.7.8 wrong user or password" }).await
     }
 
     /// One command that a scripted fault may hit. `process` is what the command does.

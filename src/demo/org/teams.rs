@@ -20,15 +20,15 @@ use super::world::World;
 /// The path of the one webhook.
 const PATH: &str = "/workflows/0sim0workflow0001/triggers/manual/paths/invoke";
 
-/// The signature in its address.
-const SIGNATURE: &str = "simulated-signature";
+/// The signature in its address, from the start.
+pub(super) const SIGNATURE: &str = "simulated-signature";
 
 /// The most bytes of a message.
 const MAX_MESSAGE: usize = 28 * 1024;
 
 /// The webhook's address below its origin.
-pub(super) fn webhook() -> String {
-    format!("{PATH}?api-version=2016-06-01&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig={SIGNATURE}")
+pub(super) fn webhook(signature: &str) -> String {
+    format!("{PATH}?api-version=2016-06-01&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig={signature}")
 }
 
 /// The webhook.
@@ -47,7 +47,7 @@ struct Signed {
 }
 
 async fn trigger(State(world): State<Arc<World>>, Query(signed): Query<Signed>, body: Bytes) -> Response {
-    if signed.sig.as_deref() != Some(SIGNATURE) {
+    if !world.read(|inside| signed.sig.as_ref() == Some(&inside.secrets.teams_signature)) {
         return refused(StatusCode::UNAUTHORIZED, "DirectApiAuthorizationRequired");
     }
     if body.len() > MAX_MESSAGE {

@@ -1,5 +1,6 @@
 //! What all the services share: one state under one lock, the clock, and a signal whenever something changed.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -9,11 +10,12 @@ use super::OrgOptions;
 use super::clock::Clock;
 use super::directory::{Directory, User};
 use super::effects::{Effect, Journal, Service};
-use super::events;
 use super::faults::Faults;
 use super::log::Log;
+use super::oauth::OAuth;
 use super::rate::RateModel;
 use super::remedies::Estate;
+use super::secrets::Secrets;
 use super::servicenow::Tables;
 use super::slack::Posts;
 use super::smtp::Mail;
@@ -23,15 +25,17 @@ pub(super) struct World {
     pub(super) options: OrgOptions,
     pub(super) clock: Clock,
     pub(super) addresses: Addresses,
+    /// The origin that the org goes by, in links and in what tokens and proofs are for.
+    okta_url: Mutex<String>,
     inside: Mutex<Inside>,
     version: watch::Sender<u64>,
 }
 
 /// Where the services listen.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Addresses {
+    pub(super) okta: SocketAddr,
     /// Origins, without a slash at the end.
-    pub(super) okta: String,
     pub(super) servicenow: String,
     pub(super) slack: String,
     pub(super) teams: String,
@@ -46,6 +50,8 @@ pub(super) struct Inside {
     pub(super) journal: Journal,
     pub(super) faults: Faults,
     pub(super) rate: RateModel,
+    pub(super) oauth: OAuth,
+    pub(super) secrets: Secrets,
     pub(super) tables: Tables,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
@@ -53,7 +59,18 @@ pub(super) struct Inside {
 
 impl World {
     pub(super) fn new(options: OrgOptions, clock: Clock, addresses: Addresses, inside: Inside) -> Self {
-        Self { options, clock, addresses, inside: Mutex::new(inside), version: watch::Sender::new(0) }
+        let okta_url = Mutex::new(format!("http://{}", addresses.okta));
+        Self { options, clock, addresses, okta_url, inside: Mutex::new(inside), version: watch::Sender::new(0) }
+    }
+
+    /// The origin that the org goes by, without a slash at the end.
+    pub(super) fn okta_url(&self) -> String {
+        self.okta_url.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the org another origin.
+    pub(super) fn known_as(&self, origin: &str) {
+        origin.clone_into(&mut self.okta_url.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Works on the state without anybody having to hear of it.
@@ -121,9 +138,4 @@ fn risk_told(event: &Value) -> Option<(String, String)> {
     let told = event.pointer("/debugContext/debugData/risk").and_then(Value::as_str).unwrap_or_default();
     let from_text = told.split([',', '{', '}']).find_map(|part| part.trim().strip_prefix("level="));
     Some((user.get("id")?.as_str()?.to_owned(), structured.or(from_text)?.to_owned()))
-}
-
-/// The actor of everything the daemon does through the API.
-pub(super) fn acting(world: &World) -> Value {
-    events::principal(&world.token_owner())
 }

@@ -1,8 +1,11 @@
 //! The simulated world, asked over its sockets as the daemon asks it.
 
 mod faults;
+mod oauth;
 mod okta;
+mod possession;
 mod services;
+mod signing;
 mod system_log;
 
 use std::time::Duration;
