@@ -187,7 +187,7 @@ async fn change_user(State(world): Shared, Extension(by): By, Path((user, change
     Ok(answer(StatusCode::OK, &json!({})))
 }
 
-/// Universal Logout. Like the clearing of sessions it makes Okta lower the risk by itself.
+/// Universal Logout. What Okta makes of the risk then is not documented, so nothing comes of it here.
 async fn log_out(State(world): Shared, Extension(by): By, body: Bytes) -> Answer {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let subject = body.get("sub_id").filter(|subject| subject.get("format") == Some(&Value::from("opaque")));
