@@ -3,6 +3,7 @@
 mod keeper;
 pub mod rights;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ use crate::okta::auth::{AuthError, OAuth, OAuthSettings};
 use crate::okta::client::OktaSetupError;
 use crate::okta::{Auth, Gate, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
-use crate::store::{InstanceLock, LockError, Store, StoreError};
+use crate::store::{InstanceLock, LockError, Standstill, Store, StoreError};
 use crate::telemetry::systemd;
 
 /// Backfills that are read at once.
@@ -242,7 +243,7 @@ impl Ground {
         let gate = Gate::new(loaded.config.okta.rate_share);
         let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate));
         let own_id = tokio::select! {
-            id = own_id(&okta) => id,
+            id = own_id(&okta, &self.store, self.clock) => id,
             ended = told(signals, reload) => return Ok(Err(ended)),
             () = self.damaged.cancelled() => return Ok(Err(Ended::Damaged)),
         };
@@ -303,6 +304,11 @@ pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, AppError> {
 
 /// The client of the org that a configuration names.
 pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppError> {
+    okta_client_with(loaded, env, rights::scopes(loaded))
+}
+
+/// The same with other scopes than those that the configuration needs; an API token has none.
+pub fn okta_client_with(loaded: &Loaded, env: &SecretEnv, scopes: BTreeSet<String>) -> Result<OktaClient, AppError> {
     let config = &loaded.config;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
     let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
@@ -317,7 +323,7 @@ pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppEr
                 key_id: config.okta.key_id.clone(),
                 algorithm: config.okta.algorithm,
                 dpop: config.okta.dpop,
-                scopes: rights::scopes(loaded),
+                scopes,
             };
             OAuth::new(&settings, app, Arc::new(Clock::start())).map(|oauth| Auth::new(Arc::new(oauth)))
         }
@@ -381,26 +387,40 @@ fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result
 
 /// Who we are: the owner of the token, or the service app. Events that he or it causes are our own. Nothing is decided before
 /// it is known, or the daemon could answer itself.
-async fn own_id(okta: &OktaClient) -> String {
+async fn own_id(okta: &OktaClient, store: &Store, clock: Clock) -> String {
     // Shorter than any sensible watchdog, which has to be kept quiet when this happens after a reload.
     let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(15) };
     let mut attempt = 0;
     let mut told = String::new();
     loop {
         match okta.own_id().await {
-            Ok(id) => return id,
+            Ok(id) => {
+                if attempt > 0 {
+                    note_standstill(store, None, clock).await;
+                }
+                return id;
+            }
             Err(error) => {
                 attempt += 1;
                 let gist = error.gist();
                 let words = error.to_failure().detail;
                 if gist != told {
                     warn!("Okta does not say who we are, so nothing is decided yet: {words}");
+                    let standstill = Standstill { words: words.clone(), for_a_person: error.is_for_a_person() };
+                    note_standstill(store, Some(standstill), clock).await;
                     told = gist;
                 }
                 systemd::waiting(&format!("waiting for Okta: {words}"));
                 tokio::time::sleep(schedule.pause(attempt, "own id")).await;
             }
         }
+    }
+}
+
+/// Keeps it where `status` finds it. What cannot be written is no harm.
+async fn note_standstill(store: &Store, standstill: Option<Standstill>, clock: Clock) {
+    if let Err(error) = store.set_standstill(standstill, clock.now()).await {
+        info!("`status` is not told: {error}");
     }
 }
 

@@ -79,6 +79,7 @@ fn settings(scene: &Scene) -> insta::Settings {
     settings.add_filter(r"\b00[ug][0-9A-Za-z]{17}\b", "OKTA_ID");
     settings.add_filter(r"process \d+", "process PID");
     settings.add_filter(r"state file +[0-9.]+ [MG]iB.*", "state file  SIZE, oldest record AGE");
+    settings.add_filter(r"(, \d+ left)?, ours", ", ours");
     settings.add_filter(r"\d+(ms|s) ago", "JUST NOW");
     settings.add_filter(r"last good poll( +)now.*", "last good poll${1}JUST NOW");
     settings.add_filter(r"\breq\d+\b", "REQUEST");
@@ -564,6 +565,54 @@ async fn what_a_person_reads_of_an_action_fits_its_state() {
         let text = told(&scene.command(arguments));
         assert!(text.contains(why) && !text.contains('…'), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_daemon_from_its_first_poll_is_told_by_status() {
+    let scene = scene(QUARANTINE).await;
+    std::fs::write(scene.dir.path().join("okta-token"), "00anotherTokenThatIsRefused0000000000000").unwrap();
+    let daemon = scene.daemon();
+    daemon.wait_for_log("nothing is decided yet");
+    let status = || scene.json(&["status", "--format", "json"]);
+    wait_until(|| status()["problem"].is_string());
+    let told = status();
+    assert_eq!(told["waiting_for_a_person"], 1, "{told}");
+    assert!(told["for_a_person"][0]["look"].as_str().unwrap().contains("401"), "{told}");
+    std::fs::write(scene.dir.path().join("okta-token"), scene.org.token()).unwrap();
+    daemon.wait_for_log("ready: ");
+    wait_until(|| status()["problem"].is_null());
+    assert_eq!(status()["waiting_for_a_person"], 0);
+
+    // What passes by itself is told, and waits for nobody.
+    scene.org.fault(Fault::new(Service::Okta, Misbehaviour::status(503, "down")).path("/logs").always());
+    wait_until(|| status()["problem"].is_string());
+    assert_eq!(status()["waiting_for_a_person"], 0);
+    scene.org.clear_faults();
+    // A right that is taken away while it runs is for a person.
+    let refused = r#"{"errorCode":"E0000006","errorSummary":"no"}"#;
+    scene.org.fault(Fault::new(Service::Okta, Misbehaviour::status(403, refused)).path("/logs").always());
+    wait_until(|| status()["waiting_for_a_person"] == 1);
+    assert!(daemon.stop().success());
+    let stopped = status();
+    assert_eq!(stopped["waiting_for_a_person"], 0, "a daemon that does not run waits for nobody: {stopped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_playbook_waits_for_a_person_and_an_unknown_one_is_told() {
+    let scene = scene(QUARANTINE).await;
+    let daemon = scene.daemon();
+    daemon.wait_for_log("ready: ");
+    for command in ["pause", "resume"] {
+        let output = scene.command(&[command, "--playbook", "quarantaine"]);
+        check_refused(&output, 1, &["there is no playbook `quarantaine`", "there are `quarantine`"]);
+    }
+    assert!(scene.command(&["pause", "--playbook", "quarantine"]).status.success());
+    let status = told(&scene.command(&["status"]));
+    assert!(status.contains("1 stopped playbook `quarantine`: okta-responder resume"), "{status}");
+    // One that left the configuration while it was stopped can still be let go on.
+    scene.configure("", &QUARANTINE.replace("name = \"quarantine\"\non", "name = \"other\"\non"));
+    assert!(scene.command(&["resume", "--playbook", "quarantine"]).status.success());
+    assert!(daemon.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

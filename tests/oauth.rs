@@ -26,7 +26,8 @@ step = [{ name = "sessions", action = "okta.user.clear_sessions" }]
 "#;
 
 /// What the playbooks need.
-const SCOPES: [&str; 3] = ["okta.groups.manage", "okta.logs.read", "okta.users.manage"];
+const SCOPES: [&str; 5] =
+    ["okta.groups.manage", "okta.groups.read", "okta.logs.read", "okta.users.manage", "okta.users.read"];
 
 /// A new key: its private half as PEM, and its public half for the org.
 fn key(key_id: &str) -> (String, AppKey) {
@@ -187,6 +188,8 @@ async fn an_app_that_is_switched_off_and_on_again_loses_nothing() {
     let user = place.risk("Bea");
     daemon.wait_for_log("see that `okta.client_id` is an active app of this org");
     place.scene.org.restore_app(CLIENT_ID);
+    // It would be noticed without it, a little later.
+    daemon.signal("HUP");
     place.quarantined(&user).await;
     assert!(daemon.stop().success());
 }

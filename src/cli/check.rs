@@ -7,10 +7,11 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::online::{self, Row};
+use super::online::{self, Row, State};
 use super::table::{self, Format, plural};
 use super::{Exit, runtime, tell_problems, terminal};
 use crate::app;
+use crate::app::rights::{self, Need};
 use crate::config::load::{self, Loaded};
 use crate::config::network::told_ways;
 use crate::config::problem::Problem;
@@ -19,6 +20,7 @@ use crate::config::values;
 use crate::connectors::Service;
 use crate::engine::wanted_types;
 use crate::okta::logs::filter_for;
+use crate::okta::rights::Role;
 use crate::store::{self, StoreError};
 
 /// Tell everything that is wrong with the configuration
@@ -26,9 +28,10 @@ use crate::store::{self, StoreError};
 /// Reads the configuration, the playbooks beside it and the secrets, and tells everything that is wrong, all at once, with
 /// file, line and remedy. Nothing is asked of any service unless --online is given.
 ///
-/// With --online it also tries, one after the other: whether the token is accepted, the log can be read, every group and
-/// app that is named is there, and ServiceNow, Slack and the mail server let us in (a webhook cannot be tried without
-/// posting to it). It changes nothing anywhere.
+/// With --online it also asks every service that is configured, and tells row by row whether the daemon would work: the
+/// token, the log and the events of risk, our admin roles, every group, user and app that is named, ServiceNow's table, the
+/// channels in Slack, the mail server. It changes nothing anywhere, so that some things can only be noted: they are marked
+/// as such, and are no failure.
 ///
 /// With --state it also reads the state file from end to end, beside a running daemon or without one, and tells what is
 /// damaged in it.
@@ -44,6 +47,9 @@ pub(super) struct Arguments {
     /// Read the whole state file too, and tell whether it is damaged
     #[arg(long)]
     state: bool,
+    /// Tell of each right at Okta what it is for, too
+    #[arg(long, short)]
+    verbose: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -63,7 +69,7 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
     let found = Found::of(&loaded, &env)?;
     match arguments.format {
         Format::Json => table::json(&found)?,
-        Format::Text => found.tell()?,
+        Format::Text => found.tell(arguments.verbose)?,
     }
     if arguments.state {
         let row = state_row(&app::state_path(&loaded.config))?;
@@ -76,6 +82,9 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let rows = runtime()?.block_on(online::check(&loaded, &env, |row| tell_row(row, arguments.format)))?;
+    if arguments.format == Format::Text {
+        terminal::line(summary(&rows))?;
+    }
     Ok(verdict(&rows))
 }
 
@@ -93,12 +102,28 @@ fn tell_wrong(problems: &[Problem], format: Format) -> anyhow::Result<Exit> {
 /// Reads the whole state file. What cannot be read at all is an error, with a remedy of its own.
 fn state_row(state: &Path) -> anyhow::Result<Row> {
     let found = store::check_file(state).with_context(|| format!("state file {}", state.display()))?;
-    let detail = if found.is_empty() {
-        format!("{} is whole", state.display())
+    let (state, detail) = if found.is_empty() {
+        (State::Ok, format!("{} is whole", state.display()))
     } else {
-        format!("{} is damaged: {}. {}", state.display(), found.join("; "), StoreError::Corrupt)
+        let found = found.join("; ");
+        (State::Failed, format!("{} is damaged: {found}. {}", state.display(), StoreError::Corrupt))
     };
-    Ok(Row { check: "state file".to_owned(), ok: found.is_empty(), unreachable: false, detail })
+    let ok = state == State::Ok;
+    Ok(Row { check: "state file".to_owned(), ok, state, unreachable: false, detail, remedy: None })
+}
+
+/// The last line for people.
+fn summary(rows: &[Row]) -> String {
+    let of = |state: State| rows.iter().filter(|row| row.state == state).count() as u64;
+    let notes = match of(State::Note) {
+        0 => String::new(),
+        notes => format!(" ({} to read)", plural(notes, "note")),
+    };
+    match of(State::Failed) {
+        0 => format!("the daemon would work{notes}"),
+        1 => format!("1 thing stands in the daemon's way{notes}"),
+        failed => format!("{failed} things stand in the daemon's way{notes}"),
+    }
 }
 
 fn verdict(rows: &[Row]) -> Exit {
@@ -115,8 +140,13 @@ fn tell_row(row: &Row, format: Format) -> std::io::Result<()> {
     match format {
         Format::Json => table::json(row),
         Format::Text => {
-            let mark = if row.ok { "ok    " } else { "FAILED" };
-            terminal::line(format!("{mark}  {}: {}", row.check, row.detail))
+            let mark = match row.state {
+                State::Ok => "ok    ",
+                State::Note => "note  ",
+                State::Failed => "FAILED",
+            };
+            terminal::line(format!("{mark}  {}: {}", row.check, row.detail))?;
+            row.remedy.iter().try_for_each(|remedy| terminal::line(format!("        remedy: {remedy}")))
         }
     }
 }
@@ -139,6 +169,45 @@ struct Found {
     /// What Okta is asked to filter by; null when the filter is applied on our side.
     filter: Option<String>,
     mode: &'static str,
+    /// The service app that signs in to Okta; null with an API token.
+    #[serde(rename = "client_id")]
+    signs_in: Option<String>,
+    /// The scopes that a service app has to be granted.
+    scopes: Vec<String>,
+    /// What has to be granted at Okta, each right with what it is for.
+    rights: Vec<Granted>,
+    /// The admin roles that are enough together.
+    roles: Vec<Role>,
+    /// Whether some playbook wants events that are not shown to everybody who may read the log.
+    wants_risk_events: bool,
+}
+
+/// One right at Okta.
+#[derive(Debug, Serialize)]
+struct Granted {
+    /// The OAuth scope.
+    scope: &'static str,
+    /// What it allows, in words.
+    right: String,
+    /// The least standard role that is enough.
+    role: Role,
+    /// What a custom role needs to be enough as well; empty where Okta names nothing.
+    permissions: &'static [&'static str],
+    /// Settings and steps.
+    #[serde(rename = "for")]
+    purposes: Vec<String>,
+}
+
+impl From<Need> for Granted {
+    fn from(Need { right, purposes }: Need) -> Self {
+        Self {
+            scope: right.scope(),
+            right: right.to_string(),
+            role: right.role(),
+            permissions: right.permissions(),
+            purposes,
+        }
+    }
 }
 
 impl Found {
@@ -172,6 +241,11 @@ impl Found {
                 crate::config::Mode::Enforce => "enforce",
                 crate::config::Mode::Observe => "observe",
             },
+            signs_in: config.okta.client_id.clone(),
+            scopes: rights::scopes(loaded).into_iter().collect(),
+            rights: rights::needs(loaded).into_iter().map(Granted::from).collect(),
+            roles: rights::roles(loaded).into_iter().collect(),
+            wants_risk_events: rights::wants_risk_events(loaded),
         })
     }
 
@@ -186,7 +260,7 @@ impl Found {
         told.join("; ")
     }
 
-    fn tell(&self) -> std::io::Result<()> {
+    fn tell(&self, verbose: bool) -> std::io::Result<()> {
         let playbooks = plural(self.playbooks as u64, "playbook");
         table::fields(&[
             ("configuration", format!("{} is well: {playbooks}, {}", self.config, plural(self.steps as u64, "step"))),
@@ -208,6 +282,29 @@ impl Found {
                     .unwrap_or_else(|| "none at Okta: the log is read whole and filtered here".to_owned()),
             ),
             ("mode", if self.mode == "observe" { "observe: nothing is touched" } else { "enforce" }.to_owned()),
-        ])
+            ("scopes to grant", self.signs_in.as_ref().map(|_| self.scopes.join(", ")).unwrap_or_default()),
+            (
+                if self.signs_in.is_some() { "roles to grant" } else { "token's owner needs" },
+                self.roles.iter().map(|role| role.label).collect::<Vec<_>>().join(", "),
+            ),
+            ("risk events", if self.wants_risk_events { RISK_EVENTS_SHOWN.to_owned() } else { String::new() }),
+        ])?;
+        self.rights.iter().filter(|_| verbose).try_for_each(|granted| {
+            terminal::line(format!("\n{} ({})", granted.right, granted.scope))?;
+            terminal::line(format!("  role: {}{}", granted.role.label, custom(granted.permissions)))?;
+            granted.purposes.iter().try_for_each(|purpose| terminal::line(format!("  for: {purpose}")))
+        })
+    }
+}
+
+/// Who is shown events of risk.
+const RISK_EVENTS_SHOWN: &str = "without Identity Threat Protection (Adaptive MFA only) they are shown to a directly assigned \
+                                 Super Administrator alone";
+
+fn custom(permissions: &[&str]) -> String {
+    if permissions.is_empty() {
+        String::new()
+    } else {
+        format!(", or a custom role with {}", permissions.join(" and "))
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::table::plural;
 use super::{Exit, load_config, load_for_state, now, open_store, person, runtime, terminal};
+use crate::config::load::{self, Loaded};
 use crate::store::LetGo;
 
 /// Stop dispatching; polling and deciding go on
@@ -72,9 +73,7 @@ fn set(file: &Path, paused: bool) -> anyhow::Result<Exit> {
 
 fn stop(file: &Path, playbook: &str) -> anyhow::Result<Exit> {
     let loaded = load_config(file)?;
-    if !loaded.playbooks.iter().any(|known| known.name == playbook) {
-        return Err(anyhow!("there is no playbook `{playbook}` in the configuration"));
-    }
+    known(&loaded, playbook)?;
     let store = open_store(&loaded.config)?;
     let changed = runtime()?.block_on(store.stop_playbook(playbook, &person(), now()))?;
     terminal::line(if changed {
@@ -90,6 +89,10 @@ fn stop(file: &Path, playbook: &str) -> anyhow::Result<Exit> {
 fn let_go_on(file: &Path, playbook: &str) -> anyhow::Result<Exit> {
     let store = open_store(&load_for_state(file)?)?;
     let LetGo { was_stopped, actions } = runtime()?.block_on(store.let_go_on(playbook, &person(), now()))?;
+    // One that was stopped may have left the configuration since, and one that is wrong names none.
+    if let (false, Ok(loaded)) = (was_stopped, load::load(file)) {
+        known(&loaded, playbook)?;
+    }
     terminal::line(if was_stopped {
         let actions = plural(actions as u64, "action");
         format!("`{playbook}` goes on; {actions} that awaited approval because of the stop will be tried.")
@@ -97,4 +100,16 @@ fn let_go_on(file: &Path, playbook: &str) -> anyhow::Result<Exit> {
         format!("`{playbook}` was not stopped.")
     })?;
     Ok(Exit::Done)
+}
+
+fn known(loaded: &Loaded, playbook: &str) -> anyhow::Result<()> {
+    let names: Vec<_> = loaded.playbooks.iter().map(|known| known.name.as_str()).collect();
+    if names.contains(&playbook) {
+        return Ok(());
+    }
+    let there = match names.as_slice() {
+        [] => "there is none".to_owned(),
+        names => format!("there are `{}`", names.join("`, `")),
+    };
+    Err(anyhow!("there is no playbook `{playbook}` in the configuration; {there}"))
 }

@@ -40,6 +40,8 @@ struct Told {
     trouble: Option<String>,
     /// Our clock when this was told.
     now: Timestamp,
+    /// What keeps the log from being read, in words; null when nothing does.
+    problem: Option<String>,
     /// Seconds since the last good poll of the live stream, by Okta's clock; null before the first.
     lag_seconds: Option<i64>,
     /// How many things wait for a person: the sum of what follows.
@@ -125,12 +127,18 @@ impl Told {
         let polls = daemon.as_ref().is_some_and(|daemon| daemon.name.contains("okta-responder run"));
         let behind = lag_seconds.filter(|lag| polls && lag.unsigned_abs() > patience.as_secs());
         let (daemon, trouble) = daemon.map_or((None, None), |daemon| (Some(daemon.name), daemon.trouble));
-        let for_a_person = tasks(&snapshot, behind, trouble.as_deref());
+        let standstill = snapshot.standstill.as_ref().filter(|_| polls);
+        let problem = live.and_then(|live| live.problem.clone());
+        let problem = problem.or_else(|| standstill.map(|standstill| standstill.words.clone()));
+        let refused =
+            standstill.filter(|standstill| standstill.for_a_person).map(|standstill| standstill.words.as_str());
+        let for_a_person = tasks(&snapshot, behind, refused, trouble.as_deref());
         let rates = snapshot.rates.map(|rates| Rates::new(rates, daemon.is_some(), now));
         Self {
             daemon,
             trouble,
             now,
+            problem,
             lag_seconds,
             waiting_for_a_person: for_a_person.iter().map(|task| task.count).sum(),
             for_a_person,
@@ -172,15 +180,20 @@ impl Rates {
     }
 }
 
-/// What a person should look at. `behind`: for so many seconds a running daemon has not read the log. `trouble`: what keeps
-/// it from taking on work.
-fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, trouble: Option<&str>) -> Vec<Task> {
+/// What a person should look at. `behind`: for so many seconds a running daemon has not read the log. `refused`: what keeps
+/// it from that until a person does something. `trouble`: what keeps it from taking on work.
+fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, refused: Option<&str>, trouble: Option<&str>) -> Vec<Task> {
     let of = |state: ActionState| {
         snapshot.actions.iter().filter(|(word, _)| word == state.as_str()).map(|(_, count)| count).sum::<u64>()
     };
     let list = "okta-responder actions list --state";
     let task = |count, what: &str, look: String| Task { count, what: what.to_owned(), look };
-    let late = behind.map(|seconds| Task {
+    let shut_out = refused.map(|words| Task {
+        count: 1,
+        what: "daemon that cannot read the log".to_owned(),
+        look: words.to_owned(),
+    });
+    let late = behind.filter(|_| refused.is_none()).map(|seconds| Task {
         count: 1,
         what: format!("daemon that has not read the log for {}", span(Duration::from_secs(seconds.unsigned_abs()))),
         look: "journalctl -u okta-responder, the disk of the state file, okta-responder check --online".to_owned(),
@@ -190,7 +203,12 @@ fn tasks(snapshot: &StatusSnapshot, behind: Option<i64>, trouble: Option<&str>) 
         what: "daemon that takes on no work".to_owned(),
         look: trouble.to_owned(),
     });
-    let mut tasks: Vec<Task> = troubled.into_iter().chain(late).collect();
+    let stopped = snapshot.stopped_playbooks.iter().map(|trip| Task {
+        count: 1,
+        what: format!("stopped playbook `{}`", trip.playbook),
+        look: format!("okta-responder resume --playbook \"{}\"", trip.playbook),
+    });
+    let mut tasks: Vec<Task> = troubled.into_iter().chain(shut_out).chain(late).chain(stopped).collect();
     tasks.extend([
         task(of(ActionState::NeedsAttention), "needs attention", format!("{list} needs_attention")),
         task(of(ActionState::AwaitingApproval), "awaits approval", format!("{list} awaiting_approval")),
@@ -220,7 +238,7 @@ fn tell(told: &Told) -> std::io::Result<()> {
                 (Some(_), Some(lag)) => format!("{lag} ago, by Okta's clock"),
             },
         ),
-        ("problem", told.live().and_then(|live| live.problem.clone()).unwrap_or_default()),
+        ("problem", told.problem.clone().unwrap_or_default()),
         ("paused", told.paused_since.map(|since| paused(since, now)).unwrap_or_default()),
         ("events", table::counts(&told.events)),
         ("runs", told.runs.to_string()),

@@ -22,6 +22,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::probe::Finding;
 use super::secret::Held;
 use super::wire::unauthorized;
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
@@ -125,25 +126,28 @@ impl Mailer {
         })
     }
 
-    /// Connects and logs in, and leaves again without naming a mail.
-    ///
-    /// # Errors
-    /// Why that is not possible.
-    pub async fn probe(&self) -> Result<String, Failure> {
+    /// Connects, protects the connection, and logs in. Changes nothing.
+    pub async fn probe(&self) -> Vec<Finding> {
         let conversation = async {
             let mut connection = self.open().await?;
             let _ = timeout(GOODBYE, connection.abort()).await;
             Ok::<_, Outcome>(())
         };
-        match timeout(self.timeout, conversation).await {
-            Ok(result) => result.map_err(Outcome::into_failure)?,
+        let result = match timeout(self.timeout, conversation).await {
+            Ok(result) => result.map_err(Outcome::into_failure),
             Err(_) => {
                 let detail = format!("{}:{} did not answer in {} s", self.host, self.port, self.timeout.as_secs_f32());
-                return Err(Failure::new(Reason::Timeout, detail));
+                Err(Failure::new(Reason::Timeout, detail))
             }
-        }
-        let login = if self.login.is_some() { "accepts the login" } else { "answers" };
-        Ok(format!("{}:{} {login}", self.host, self.port))
+        };
+        let protected = match &self.tls {
+            Protection::Wrapped(_) => ", TLS",
+            Protection::Starttls(_) => ", STARTTLS",
+            Protection::None => ", without TLS",
+        };
+        let login = if self.login.is_some() { ", accepts the login" } else { ", no login configured" };
+        let detail = result.map(|()| format!("{}:{} answers{protected}{login}", self.host, self.port));
+        vec![Finding::of("mail server", detail)]
     }
 
     /// Leads the whole conversation. `text_sent` becomes true when the text of the mail begins to leave.
@@ -451,6 +455,7 @@ mod tests {
 
     use super::super::rotation::SecretFile;
     use super::*;
+    use crate::connectors::probe::Grade;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
     const PASSWORD: &str = "pass_word_1";
@@ -639,14 +644,14 @@ mod tests {
         assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Unauthorized), "{outcome:?}");
         assert_eq!(logins(), 1, "a password that is still the same is not sent again");
         file.write("");
-        assert!(mailer.probe().await.is_err());
+        assert!(matches!(mailer.probe().await[0].grade, Grade::Failed(_)));
         assert_eq!(logins(), 2);
 
         file.write("pass_word_2");
         let outcome = mailer.perform(&mail()).await;
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
         assert_eq!(logins(), 4);
-        assert!(mailer.probe().await.is_ok());
+        assert_eq!(mailer.probe().await[0].grade, Grade::Fine);
         assert_eq!(logins(), 5, "from now on it is the new one");
         assert_eq!(server.text().matches("MAIL FROM").count(), 1);
     }

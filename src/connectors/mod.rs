@@ -22,6 +22,7 @@ mod okta_params;
 mod okta_risk;
 mod okta_session;
 mod okta_user;
+pub mod probe;
 #[cfg(test)]
 mod rotation;
 mod secret;

@@ -6,6 +6,7 @@
 //! not write is dropped without a word (ServiceNow REST API reference, Table API).
 
 mod incident;
+mod probe;
 
 use std::time::Duration;
 
@@ -158,22 +159,6 @@ impl ServiceNow {
             .map_err(|source| SetupError::Client { section, source })?;
         let host = base.host_str().unwrap_or_default().to_owned();
         Ok(Self { http, base, host, table: config.table.clone(), login, timeout: config.timeout })
-    }
-
-    /// Whether the instance answers and lets this account read the table. Changes nothing.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn probe(&self) -> Result<String, Failure> {
-        let what = format!("reading table `{}` at {}", self.table, self.host);
-        let probe = async {
-            let url = self.table_url()?;
-            let query = [("sysparm_limit", "1"), ("sysparm_fields", "sys_id")];
-            let answer = self.exchange(|http| http.get(url.clone()).query(&query), &what, Sends::Reading).await?;
-            self.parse::<Rows>(&answer, &what, Sends::Reading).map(drop)
-        };
-        probe.await.map_err(Outcome::into_failure)?;
-        Ok(format!("table `{}` at {} can be read", self.table, self.host))
     }
 
     /// Finds the newest incident whose `field` is exactly `value`. Changes nothing.

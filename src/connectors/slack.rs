@@ -3,6 +3,8 @@
 //! Slack has no idempotency of its own, and reading a channel back needs rights that a bot for messages should not have.
 //! The key travels in the message's `metadata`, for people and for tools that look for it.
 
+mod probe;
+
 use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder};
@@ -105,36 +107,6 @@ impl Slack {
     /// Whether messages go over the Web API, where each has to name its channel. A webhook has one channel of its own.
     pub fn needs_channel(&self) -> bool {
         matches!(self.way, Way::Bot(_))
-    }
-
-    /// Whether Slack knows the bot token (`auth.test`). A webhook cannot be asked without posting to it. Changes nothing.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn probe(&self) -> Result<String, Failure> {
-        const WHAT: &str = "asking Slack whose token this is";
-        let Way::Bot(bot) = &self.way else {
-            return Ok("a webhook cannot be tried without posting to it".to_owned());
-        };
-        let request = || bot.http.post(bot.auth_test.clone());
-        let answer = bot.exchange(request, WHAT, Sends::Reading).await.map_err(Outcome::into_failure)?;
-        if !answer.status.is_success() {
-            return Err(wire::refusal(&answer, WHAT, "", Sends::Reading).into_failure());
-        }
-        match serde_json::from_slice::<Tested>(&answer.body) {
-            Ok(Tested { ok: true, team, .. }) if answer.repeats_credential || team.is_none() => {
-                Ok("the token is accepted".to_owned())
-            }
-            Ok(Tested { ok: true, team, .. }) => {
-                Ok(format!("the token is accepted (workspace {})", cut(&team.unwrap_or_default(), 100)))
-            }
-            Ok(Tested { error, .. }) => {
-                let error = error.unwrap_or_default();
-                let error = if answer.repeats_credential { NO_WORD.to_owned() } else { word(error.as_bytes()) };
-                Err(refused_with(WHAT, &error, &answer).into_failure())
-            }
-            Err(_) => Err(Failure::new(Reason::BadAnswer, format!("{WHAT}: the answer is not Slack's JSON"))),
-        }
     }
 }
 
@@ -253,14 +225,6 @@ impl Connector for Slack {
     async fn verify(&self, _: &Call) -> Verdict {
         Verdict::CannotTell
     }
-}
-
-/// The answer of `auth.test`.
-#[derive(Debug, Deserialize)]
-struct Tested {
-    ok: bool,
-    team: Option<String>,
-    error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::probe::Finding;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
@@ -76,6 +77,13 @@ impl Teams {
         };
         let webhook = Webhook::new(Service::Teams, webhook_url, read, config.timeout, network)?;
         Ok(Self { webhook })
+    }
+}
+
+impl Teams {
+    /// Whether the webhook's host is there. The webhook itself is not called: that would post. Changes nothing.
+    pub async fn probe(&self) -> Vec<Finding> {
+        vec![self.webhook.probe("Teams webhook").await]
     }
 }
 

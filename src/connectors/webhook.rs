@@ -9,8 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use zeroize::Zeroize;
 
+use super::probe::Finding;
 use super::secret::Held;
-use super::{Service, SetupError};
+use super::{Service, SetupError, wire};
 use crate::config::secret::LiveSecret;
 use crate::http::{self, Network};
 
@@ -66,6 +67,18 @@ impl Webhook {
     /// The address as it was read last, if it was one.
     pub(super) fn current(&self) -> Door {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether its host is there. The address itself is not called: that would post. Changes nothing.
+    pub(super) async fn probe(&self, about: &str) -> Finding {
+        let door = self.current();
+        let what = format!("reaching the host of the {about}");
+        match wire::reach(&door.http, door.url.expose_secret(), &what).await {
+            Ok(host) => {
+                Finding::note(about, format!("{host} answers; the webhook itself cannot be tried without posting"))
+            }
+            Err(failure) => Finding::failed(about, failure),
+        }
     }
 
     /// What to use instead of an address that was refused; `None` when there is no other that could be used.

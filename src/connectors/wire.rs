@@ -1,7 +1,8 @@
 //! One exchange with a service that is not Okta, and what its failure means for the attempt.
 
 use reqwest::header::{AUTHORIZATION, HeaderMap};
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use url::Url;
 
 use crate::http::{self, Trouble};
 use crate::model::outcome::{Failure, Outcome, Reason};
@@ -66,6 +67,22 @@ pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) 
     };
     let repeats_credential = credential.is_some_and(|value| http::repeats_credential(&body, &value));
     Ok(Answer { status, headers, body, repeats_credential })
+}
+
+/// Whether the host of an address can be reached: its root is asked for, with nothing of the address but scheme, host and
+/// port, so that no webhook is called. Whatever it answers, it is there. Returns the host.
+pub(super) async fn reach(http: &Client, address: &str, what: &str) -> Result<String, Failure> {
+    let invalid = || Failure::new(Reason::BadParameters, format!("{what}: its address is not one"));
+    let mut root = Url::parse(address).map_err(|_| invalid())?;
+    root.set_path("/");
+    root.set_query(None);
+    let host = root.host_str().ok_or_else(invalid)?.to_owned();
+    let answer = exchange(http.head(root), what, Sends::Reading).await.map_err(Outcome::into_failure)?;
+    // A proxy that wants a password has answered in place of the host.
+    if answer.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        return Err(refusal(&answer, what, "", Sends::Reading).into_failure());
+    }
+    Ok(host)
 }
 
 /// What an answer other than 2xx means. `said` is the service's own word for it, already cleared of secrets.

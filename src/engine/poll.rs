@@ -26,7 +26,9 @@ use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::logs::{LogQuery, PageHead, clamp_since, next_limit, with_limit};
 use crate::okta::rate::Wait;
 use crate::okta::{Bucket, OktaClient, Priority};
-use crate::store::{NewStream, PageCommit, PageCounts, Quarantined, StoreError, Stream, StreamKind, StreamState};
+use crate::store::{
+    NewStream, PageCommit, PageCounts, Quarantined, Standstill, StoreError, Stream, StreamKind, StreamState,
+};
 
 /// How long a poller waits before it asks again after an error that passes by itself.
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
@@ -71,6 +73,14 @@ struct Problem {
     words: String,
     /// Whether the log has it already, as a service that is down.
     told: bool,
+    /// Whether it stays so until a person does something.
+    for_a_person: bool,
+}
+
+impl Problem {
+    fn standstill(&self) -> Standstill {
+        Standstill { words: self.words.clone(), for_a_person: self.for_a_person }
+    }
 }
 
 /// Why a poller's turn ended early.
@@ -159,7 +169,8 @@ impl Poller {
                 Err(Interrupted::TooLarge(error)) => self.ask_for_less(error).await,
                 Err(Interrupted::Page(error)) => {
                     let words = format!("{error}: {}", cause(&error));
-                    self.pause_for(Problem { gist: error.to_string(), words, told: false }, PASSING).await
+                    let gist = error.to_string();
+                    self.pause_for(Problem { gist, words, told: false, for_a_person: false }, PASSING).await
                 }
                 Err(Interrupted::Store(error)) => self.handle_store(error).await,
             };
@@ -392,7 +403,7 @@ impl Poller {
         let (sign, now) = (Sign::of_failure(&failure), self.engine.clock.elapsed());
         let down = self.engine.reach.saw_and_tells(OKTA, sign, self.asked_at, now);
         let told = down && matches!(sign, Sign::Failed(_));
-        Problem { gist: error.gist(), words: failure.detail, told }
+        Problem { gist: error.gist(), words: failure.detail, told, for_a_person: error.is_for_a_person() }
     }
 
     async fn handle_okta(&mut self, error: OktaError) -> Result<(), TaskError> {
@@ -524,11 +535,12 @@ impl Poller {
             } else {
                 warn!(stream.id = self.id.0, "reading the log does not go on: {words}");
             }
-            let told =
-                self.engine.store.set_stream_problem(self.id, Some(words.clone()), self.engine.clock.now()).await;
-            if let Err(error) = told {
-                warn!("{error}");
-            }
+            let now = self.engine.clock.now();
+            let told = match self.kind {
+                StreamKind::Live => self.engine.store.set_standstill(Some(problem.standstill()), now).await,
+                StreamKind::Backfill => self.engine.store.set_stream_problem(self.id, Some(words.clone()), now).await,
+            };
+            note(told);
             self.engine.pulse.problem(words);
             self.problem = Some(problem);
         }
@@ -610,19 +622,28 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             },
             Err(error) => Err(error),
         };
-        let error = match answer {
-            Ok(head) => return Some(head.date),
-            Err(error) => error,
-        };
         use OktaErrorKind::{BadRequest, FilterRefused, ForeignNext};
-        if let (BadRequest | FilterRefused | ForeignNext, Some(date)) = (error.kind, error.exchange.date) {
-            return Some(date);
-        }
+        let date = match &answer {
+            Ok(head) => Some(head.date),
+            Err(error) if matches!(error.kind, BadRequest | FilterRefused | ForeignNext) => error.exchange.date,
+            Err(_) => None,
+        };
+        let error = match (date, answer) {
+            (None, Err(error)) => error,
+            (date, _) => {
+                if told.is_some() {
+                    note(engine.store.set_standstill(None, engine.clock.now()).await);
+                }
+                return date;
+            }
+        };
         attempt += 1;
         let (gist, words) = (error.gist(), error.to_failure().detail);
         if told.as_ref() != Some(&gist) {
             warn!("the log cannot be read yet: {words}");
             engine.pulse.problem(&words);
+            let standstill = Standstill { words, for_a_person: error.is_for_a_person() };
+            note(engine.store.set_standstill(Some(standstill), engine.clock.now()).await);
             told = Some(gist);
         }
         let for_a_person = matches!(error.kind, OktaErrorKind::Unauthorized | OktaErrorKind::Forbidden);
@@ -631,6 +652,13 @@ async fn okta_now(engine: &Engine, stop: &CancellationToken) -> Option<Timestamp
             () = tokio::time::sleep(schedule.pause(attempt, "start")) => {}
             () = stop.cancelled() => return None,
         }
+    }
+}
+
+/// What `status` is not told is no harm.
+fn note(told: Result<(), StoreError>) {
+    if let Err(error) = told {
+        warn!("{error}");
     }
 }
 

@@ -10,6 +10,17 @@ use super::path::ApiPath;
 /// The most groups of one app that are read.
 const MAX_APP_GROUPS: usize = 2000;
 
+/// An app of the org.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct App {
+    /// What people call it.
+    #[serde(default)]
+    pub label: String,
+    /// `ACTIVE`, `INACTIVE`, `DELETED`.
+    #[serde(default)]
+    pub status: String,
+}
+
 /// A user's assignment to an app.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AppUser {
@@ -22,16 +33,10 @@ pub struct AppUser {
 }
 
 impl OktaClient {
-    /// The label of an app; `None` when there is no app of this id.
-    pub async fn app_label(&self, app: &str) -> Result<Option<String>, OktaError> {
-        #[derive(Deserialize)]
-        struct App {
-            #[serde(default)]
-            label: String,
-        }
+    /// An app by id; `None` when there is none.
+    pub async fn app(&self, app: &str) -> Result<Option<App>, OktaError> {
         let path = ApiPath::new(["api", "v1", "apps", app])?;
-        let found = found(self.get(&path, &[]).await)?;
-        found.map(|answer| answer.json::<App>().map(|app| app.label)).transpose()
+        found(self.get(&path, &[]).await)?.map(|answer| answer.json()).transpose()
     }
 
     /// A user's assignment to an app; `None` when there is none.

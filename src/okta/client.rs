@@ -204,9 +204,16 @@ impl OktaClient {
                 body.clear();
             }
             let error = OktaError::from_answer(exchange, &body);
-            match refused.filter(|_| error.kind == OktaErrorKind::Unauthorized) {
-                Some(headers) if self.auth.refused(&pass, &headers, &mut tried).await => {}
-                _ => return Err(error),
+            let Some(headers) = refused.filter(|_| error.kind == OktaErrorKind::Unauthorized) else {
+                return Err(error);
+            };
+            match self.auth.refused(&pass, &headers, &mut tried).await {
+                Ok(true) => {}
+                Ok(false) => return Err(error),
+                Err(why) => {
+                    let Exchange { method, path, .. } = *error.exchange;
+                    return Err(OktaError::no_credential(Exchange { method, path, ..Exchange::default() }, why));
+                }
             }
         }
     }
@@ -423,6 +430,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_share_has_no_room_for_does_not_leave_and_comes_back_later() {
+        let mut server = Server::new_async().await;
+        let mock = server
+            .mock("DELETE", Matcher::Any)
+            .with_header("date", "Thu, 11 Sep 2025 16:22:30 GMT")
+            .with_header("x-rate-limit-limit", "2")
+            .with_header("x-rate-limit-remaining", "1")
+            .with_header("x-rate-limit-reset", "1757607790")
+            .expect(1)
+            .create_async()
+            .await;
+        let client = client(&server.url()).through(Gate::new(0.5));
+        client.send(Method::DELETE, &path(), &[], None).await.unwrap();
+        let error = delete(&client.with(Priority::Enrichment)).await;
+        assert!(error.is_turned_away() && !error.to_string().contains("answered"), "{error}");
+        assert!(matches!(error.to_outcome(true), Outcome::RetryAfter(wait, _) if wait.as_secs() >= 59), "{error}");
+        mock.assert_async().await;
+    }
+
+    #[tokio::test]
     async fn a_missing_right_is_named() {
         for (method, segments, scope) in [
             (Method::GET, ["api", "v1", "logs", "x", "x"], "okta.logs.read"),
@@ -536,12 +563,12 @@ mod tests {
             Ok(Pass::plain(value))
         }
 
-        async fn refused(&self, _: &Pass, _: &HeaderMap, tried: &mut Tried) -> bool {
+        async fn refused(&self, _: &Pass, _: &HeaderMap, tried: &mut Tried) -> Result<bool, AuthError> {
             if std::mem::replace(&mut tried.renewed, true) {
-                return false;
+                return Ok(false);
             }
             self.0.fetch_add(1, Ordering::SeqCst);
-            true
+            Ok(true)
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Nobody's requests are sent here; what is true of HTTP is that a request reaches Okta some time after it left, is counted
 //! there, and is answered some time later, or never.
+#![allow(clippy::print_stdout, reason = "how much is asked in an hour is read by people")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

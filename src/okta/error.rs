@@ -201,6 +201,20 @@ impl OktaError {
         self.exchange.status
     }
 
+    /// Why there was no credential, if that is what went wrong.
+    pub fn auth(&self) -> Option<&AuthError> {
+        match &self.source {
+            Some(Cause::Auth(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether it stays so until a person does something: a credential that is refused, or a right that is missing.
+    pub fn is_for_a_person(&self) -> bool {
+        let passes = self.auth().is_some_and(|error| error.passing().is_some());
+        !passes && matches!(self.reason(), Reason::Unauthorized | Reason::Forbidden)
+    }
+
     /// What stays the same when the same thing goes wrong again, unlike the words, which name the request and the wait.
     pub fn gist(&self) -> String {
         let kind = match self.kind {

@@ -170,3 +170,97 @@ impl Drop for Turn {
         self.gate.0.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::okta::rate::RateHeaders;
+
+    use Bucket::Users;
+    use Priority::{Enrichment, Remediation};
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn reply(remaining: u32) -> Reply {
+        let date = Timestamp::from_second(1_757_607_710).unwrap();
+        let headers = RateHeaders { limit: 4, remaining, reset_epoch_s: date.as_second() + 60 };
+        Reply { status: 200, headers: Some(headers), date: Some(date) }
+    }
+
+    /// A gate that lets two requests a minute through, which it has done.
+    async fn used_up() -> Gate {
+        let gate = Gate::new(0.5);
+        for remaining in [3, 2] {
+            let mut pass = gate.pass(Users, Remediation, Patience::Endless).await.unwrap();
+            pass.leaves();
+            pass.answered(reply(remaining));
+        }
+        gate
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_no_patience_is_turned_away_at_once_and_who_has_waits_for_the_window() {
+        let gate = used_up().await;
+        let began = Instant::now();
+        let away = gate.pass(Users, Remediation, Patience::AtMost(3 * S)).await.unwrap_err();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(away.wait >= 60 * S && away.wait <= 62 * S, "{away:?}");
+        assert_eq!(gate.snapshot().buckets[0].waiting, 0);
+        gate.pass(Users, Remediation, Patience::Endless).await.unwrap();
+        assert!(began.elapsed() >= 60 * S && began.elapsed() <= 62 * S, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_let_go_makes_room_for_the_next_when_he_is_answered_lost_or_gone() {
+        let gate = Gate::new(0.5);
+        for end in 0..3 {
+            let mut first = gate.pass(Users, Remediation, Patience::Endless).await.unwrap();
+            let waiting = tokio::spawn({
+                let gate = gate.clone();
+                async move { gate.pass(Users, Enrichment, Patience::Endless).await.map(drop) }
+            });
+            while gate.snapshot().buckets[0].waiting == 0 {
+                tokio::task::yield_now().await;
+            }
+            let began = Instant::now();
+            match end {
+                0 => drop(first),
+                1 => {
+                    first.leaves();
+                    drop(first);
+                }
+                _ => {
+                    first.leaves();
+                    first.answered(Reply { headers: None, ..reply(0) });
+                }
+            }
+            waiting.await.unwrap().unwrap();
+            assert_eq!(began.elapsed(), Duration::ZERO, "{end}");
+        }
+        // Of those, two have left, and none of the three that waited.
+        assert_eq!(gate.snapshot().buckets[0].used, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stops_waiting_leaves_the_line() {
+        let gate = used_up().await;
+        let waiting = tokio::time::timeout(S, gate.pass(Users, Remediation, Patience::Endless)).await;
+        assert!(waiting.is_err());
+        let told = gate.snapshot().buckets;
+        assert_eq!((told[0].waiting, told[0].used, told[0].requests), (0, 2, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_larger_share_lets_go_who_waits() {
+        let gate = used_up().await;
+        let began = Instant::now();
+        let (passed, ()) = tokio::join!(gate.pass(Users, Remediation, Patience::Endless), async {
+            tokio::time::sleep(S).await;
+            gate.set_share(1.0);
+        });
+        passed.unwrap();
+        assert_eq!(began.elapsed(), S);
+    }
+}

@@ -35,6 +35,13 @@ pub struct GroupRef {
     pub kind: String,
 }
 
+impl GroupRef {
+    /// Whether its members can be changed in Okta.
+    pub fn is_ours(&self) -> bool {
+        self.kind == OKTA_GROUP
+    }
+}
+
 /// A group that could not be found for certain.
 #[derive(Debug, Error)]
 pub enum GroupError {
@@ -95,7 +102,7 @@ impl OktaClient {
     /// Finds a group whose members can be changed here, see [`OktaClient::find_group`].
     pub async fn resolve_group(&self, name_or_id: &str) -> Result<GroupRef, GroupError> {
         let group = self.find_group(name_or_id).await?;
-        if group.kind == OKTA_GROUP { Ok(group) } else { Err(GroupError::NotOurs { group }) }
+        if group.is_ours() { Ok(group) } else { Err(GroupError::NotOurs { group }) }
     }
 
     /// Finds a group of any type by id, or by its exact name (case matters); of several with the same name an

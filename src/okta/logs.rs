@@ -6,6 +6,7 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, Response};
+use serde::Deserialize;
 use url::Url;
 
 use super::client::{Head, OktaClient};
@@ -126,6 +127,27 @@ impl OktaClient {
             pairs.push(("filter", filter));
         }
         Ok(ApiPath::new(["api", "v1", "logs"])?.url(&self.org_url, &pairs).into())
+    }
+
+    /// When the newest event of these types was published since a moment; `None` when there is none, or none that the
+    /// credential may see.
+    pub async fn newest_event(
+        &self,
+        types: &BTreeSet<String>,
+        since: Timestamp,
+    ) -> Result<Option<Timestamp>, OktaError> {
+        #[derive(Deserialize)]
+        struct Published {
+            published: Timestamp,
+        }
+        let since = timestamp(since);
+        let mut query = vec![("since", since.as_str()), ("sortOrder", "DESCENDING"), ("limit", "1")];
+        let filter = filter_for(types, usize::MAX);
+        if let Some(filter) = &filter {
+            query.push(("filter", filter));
+        }
+        let answer = self.get(&ApiPath::new(["api", "v1", "logs"])?, &query).await?;
+        Ok(answer.json::<Vec<Published>>()?.first().map(|event| event.published))
     }
 
     /// Asks for a page: the first one by [`OktaClient::logs_url`], every other by the `next` of the one before.

@@ -15,6 +15,9 @@ const OVER: Duration = WINDOW.saturating_add(Duration::from_millis(1));
 /// While it is not known what a bucket grants, one request at a time finds out. One that is not answered for so long does
 /// not hold back the others.
 const SILENCE: Duration = Duration::from_secs(2);
+/// A window that ends so many seconds after another one is the one that follows it; what ends in between is another counter's,
+/// or the window before, told by an answer that was overtaken.
+const NEXT_S: i64 = 50;
 /// The most counters that are told apart in one bucket.
 const MAX_COUNTERS: usize = 4;
 
@@ -35,7 +38,7 @@ pub struct Meter {
     last_sent: Option<Duration>,
     /// When requests of the last window were answered, oldest first.
     answered: VecDeque<(Duration, Priority)>,
-    /// Okta's windows that are still open, told apart by their limit: what is one bucket for us may be several for Okta.
+    /// Okta's windows that are still open, told apart by limit and end: what is one bucket for us may be several for Okta.
     counters: Vec<Counter>,
     /// The limit that was heard last.
     limit: Option<u32>,
@@ -137,13 +140,16 @@ impl Meter {
         let (epoch_s, reset_at) = (headers.reset_epoch_s, now.saturating_add(headers.until_reset(date)));
         let heard = Counter { limit: headers.limit, remaining: headers.remaining, epoch_s, reset_at };
         let few = self.counters.len() < MAX_COUNTERS;
-        match self.counters.iter_mut().find(|counter| counter.limit == heard.limit) {
-            // The next window.
-            Some(counter) if heard.epoch_s > counter.epoch_s.saturating_add(1) => *counter = heard,
-            // A late answer, about a window that is over.
-            Some(counter) if heard.epoch_s < counter.epoch_s.saturating_sub(1) => {}
+        let is_same = |counter: &&mut Counter| counter.limit == heard.limit && counter.epoch_s.abs_diff(epoch_s) <= 1;
+        if let Some(counter) = self.counters.iter_mut().find(is_same) {
             // Answers overtake each other, and within a window what remains only gets less.
-            Some(counter) => counter.remaining = counter.remaining.min(heard.remaining),
+            counter.remaining = counter.remaining.min(heard.remaining);
+            return;
+        }
+        let before = epoch_s.saturating_sub(NEXT_S);
+        let is_before = |counter: &&mut Counter| counter.limit == heard.limit && counter.epoch_s <= before;
+        match self.counters.iter_mut().find(is_before) {
+            Some(counter) => *counter = heard,
             None if few => self.counters.push(heard),
             None => {}
         }
@@ -319,22 +325,27 @@ mod tests {
     #[test]
     fn answers_that_overtake_each_other_do_not_give_back_what_is_used() {
         let mut meter = Meter::new(Bucket::Users, 1.0);
-        for (remaining, resets_in) in [(5, 30), (9, 30), (20, -31)] {
+        let hear = |meter: &mut Meter, remaining, resets_in| {
             meter.sent(S, Live);
             meter.answered(S, Live, &headers(10, remaining, resets_in), date());
-        }
-        assert_eq!(meter.remaining(S), Some((5, 31 * S)));
+            meter.remaining(S).unwrap()
+        };
+        assert_eq!(hear(&mut meter, 5, 2), (5, 3 * S));
+        assert_eq!(hear(&mut meter, 9, 2), (5, 3 * S));
         // The next window.
-        meter.sent(S, Live);
-        meter.answered(S, Live, &headers(10, 9, 60), date());
-        assert_eq!(meter.remaining(S), Some((9, 61 * S)));
+        assert_eq!(hear(&mut meter, 9, 60), (9, 61 * S));
+        // A late word about the one before counts no longer than that one lasts.
+        assert_eq!(hear(&mut meter, 0, 1), (0, 2 * S));
+        assert_eq!(meter.remaining(4 * S), Some((9, 58 * S)));
+        let mut meter = Meter::new(Bucket::Users, 1.0);
+        hear(&mut meter, 9, 60);
         // An answer that never came may have been counted.
         meter.sent(S, Live);
         meter.lost(S, Live);
         assert_eq!(meter.remaining(S), Some((8, 61 * S)));
         meter.sent(S, Live);
         meter.unsent(Live);
-        assert_eq!((meter.remaining(S), meter.used(S)), (Some((8, 61 * S)), 5));
+        assert_eq!((meter.remaining(S), meter.used(S)), (Some((8, 61 * S)), 2));
     }
 
     #[test]

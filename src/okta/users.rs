@@ -58,6 +58,9 @@ pub struct AdminRole {
     /// The id of a custom role, `cr0…`.
     #[serde(default)]
     pub role: Option<String>,
+    /// `USER` when it is his own, `GROUP` when a group gives it.
+    #[serde(default, rename = "assignmentType")]
+    pub assigned: Option<String>,
 }
 
 impl OktaClient {
@@ -92,6 +95,12 @@ impl OktaClient {
     /// assignments for a user"), at most [`MAX_USER_ROLES`]. Needs `okta.roles.read`.
     pub async fn user_roles(&self, id: &str) -> Result<Vec<AdminRole>, OktaError> {
         self.all(&ApiPath::new(["api", "v1", "users", id, "roles"])?, &[], MAX_USER_ROLES).await
+    }
+
+    /// The admin roles of a service app (Okta API reference, "List all role assignments for a client app"), at most
+    /// [`MAX_USER_ROLES`]. Needs `okta.roles.read`.
+    pub async fn client_roles(&self, client_id: &str) -> Result<Vec<AdminRole>, OktaError> {
+        self.all(&ApiPath::new(["oauth2", "v1", "clients", client_id, "roles"])?, &[], MAX_USER_ROLES).await
     }
 
     /// The manager of a user: whom `profile.managerId` names, else the linked object `link_name` (not asked when empty).
@@ -333,12 +342,14 @@ mod tests {
             {"id": "ra2", "label": "Help", "type": "CUSTOM", "role": "cr01", "assignmentType": "USER"},
         ]);
         answers(&mut server, "GET", &format!("/api/v1/users/{USER}/roles"), 200, &roles).await;
-        let role = |kind: &str, label: &str, role: Option<&str>| AdminRole {
+        let role = |kind: &str, label: &str, role: Option<&str>, assigned: &str| AdminRole {
             kind: kind.to_owned(),
             label: Some(label.to_owned()),
             role: role.map(str::to_owned),
+            assigned: Some(assigned.to_owned()),
         };
-        let expected = [role("SUPER_ADMIN", "Super Administrator", None), role("CUSTOM", "Help", Some("cr01"))];
+        let expected =
+            [role("SUPER_ADMIN", "Super Administrator", None, "GROUP"), role("CUSTOM", "Help", Some("cr01"), "USER")];
         assert_eq!(client(&server.url()).user_roles(USER).await.unwrap(), expected);
     }
 

@@ -51,7 +51,7 @@ pub use prune::{Keep, OKTA_KEEPS, Pruned};
 pub use rates::{RateRow, RateSnapshot};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
-    StatusSnapshot, StreamRow,
+    Standstill, StatusSnapshot, StreamRow,
 };
 pub use trips::{LetGo, TripRow, Tripped};
 

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::journal::{self, Told};
 use super::ledger::{change_state_by, parse_state};
+use super::status::Standstill;
 use super::who::Who;
 use super::{Store, StoreError, to_ms};
 use crate::model::action::{ActionState, Happening};
@@ -176,6 +177,34 @@ impl Store {
                 journal::append(connection, now, &told)?;
             }
             Ok(changed > 0)
+        })
+        .await
+    }
+
+    /// Records what keeps the daemon from reading the log at all, or that nothing does any more; the live stream, if there is
+    /// one, has it as its problem.
+    pub async fn set_standstill(&self, standstill: Option<Standstill>, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            let Some(Standstill { words, for_a_person }) = standstill else {
+                connection
+                    .execute("DELETE FROM control WHERE name IN ('standstill', 'standstill_for_a_person')", [])?;
+                return Ok(());
+            };
+            let (name, other) = match for_a_person {
+                true => ("standstill_for_a_person", "standstill"),
+                false => ("standstill", "standstill_for_a_person"),
+            };
+            connection.execute("DELETE FROM control WHERE name = ?1", [other])?;
+            connection.execute(
+                "INSERT INTO control (name, value, at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at",
+                params![name, words, to_ms(now)],
+            )?;
+            connection.execute(
+                "UPDATE stream SET problem = ?1, updated_at = ?2 WHERE kind = 'live' AND state = 'active'",
+                params![words, to_ms(now)],
+            )?;
+            Ok(())
         })
         .await
     }

@@ -21,6 +21,8 @@ pub struct StatusSnapshot {
     pub stopped_playbooks: Vec<TripRow>,
     /// Actions that the guard does not let go because it cannot read whom they are about.
     pub unreadable: u64,
+    /// What keeps the daemon from reading the log, if it still did when it was looked last.
+    pub standstill: Option<Standstill>,
     /// The streams; the live one first, then backfills, newest first.
     pub streams: Vec<StreamRow>,
     /// Events by state.
@@ -47,6 +49,15 @@ pub struct StatusSnapshot {
     pub in_doubt_last_day: u64,
     /// Actions that failed in the last day.
     pub failed_last_day: u64,
+}
+
+/// What keeps the daemon from reading the log at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Standstill {
+    /// What, and what to do.
+    pub words: String,
+    /// Whether it stays so until a person does something.
+    pub for_a_person: bool,
 }
 
 /// A stream, for people.
@@ -292,6 +303,7 @@ impl Store {
                 unreadable: count(
                     "SELECT count(*) FROM action WHERE state IN ('ready', 'retry') AND reason = 'guard'",
                 )?,
+                standstill: standstill(connection)?,
                 streams: list(connection, &format!("{STREAM} ORDER BY kind = 'live' DESC, id DESC LIMIT 20"), vec![], stream_row)?,
                 events: by_state(connection, "event")?,
                 runs: count("SELECT count(*) FROM run")?,
@@ -638,4 +650,20 @@ fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
         approved_at: from_optional_ms(row.get(17)?)?,
         approved_by: row.get(18)?,
     })
+}
+
+/// A page of the live stream takes its problem away, and with it the standstill is over.
+fn standstill(connection: &Connection) -> Result<Option<Standstill>, StoreError> {
+    let found = connection
+        .query_row(
+            "SELECT value, name = 'standstill_for_a_person' FROM control
+             WHERE name IN ('standstill', 'standstill_for_a_person') AND NOT EXISTS (
+                 SELECT 1 FROM stream
+                 WHERE kind = 'live' AND state = 'active' AND last_good_poll IS NOT NULL AND problem IS NULL)
+             LIMIT 1",
+            [],
+            |row| Ok(Standstill { words: row.get(0)?, for_a_person: row.get(1)? }),
+        )
+        .optional()?;
+    Ok(found)
 }

@@ -208,6 +208,9 @@ fn under(shell: &str) -> Command {
 
 fn prepared(mut command: Command) -> Command {
     command.env_remove("OKTA_RESPONDER_CONFIG").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(name);
+    }
     command
 }
 

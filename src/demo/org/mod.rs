@@ -51,7 +51,7 @@ pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
 pub use secrets::Secrets;
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
-pub use slack::{SLACK_TOKEN, SlackMessage};
+pub use slack::{SLACK_TOKEN, SlackMessage, slack_channel_id};
 pub use smtp::Mail;
 pub use synthetic::SYNTHETIC_USERS;
 

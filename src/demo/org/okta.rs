@@ -35,6 +35,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
     let gate = Gate { world: Arc::clone(world), service: Service::Okta };
     Router::new()
         .route(oauth::token::PATH, post(oauth::token::give))
+        .route("/oauth2/v1/clients/{client}/roles", get(read_app_roles))
         .route("/api/v1/logs", get(log::read))
         .route("/api/v1/users/{user}", get(read_user))
         .route("/api/v1/users/{user}/groups", get(read_user_groups))
@@ -177,6 +178,16 @@ async fn read_user_roles(State(world): Shared, Path(user): Path<String>) -> Answ
         json!({"id": format!("ra{role}"), "label": role, "type": role, "status": "ACTIVE",
             "assignmentType": if *through_group { "GROUP" } else { "USER" }})
     };
+    Ok(answer(StatusCode::OK, &Value::from(roles.iter().map(one).collect::<Vec<_>>())))
+}
+
+/// The admin roles of a service app. Only who may view roles may see them.
+async fn read_app_roles(State(world): Shared, Path(client): Path<String>) -> Answer {
+    let roles = oauth::roles_of(&world, &client).ok_or_else(|| OktaError::not_found(&client, "Client"))?;
+    if !roles.iter().any(|role| role == "SUPER_ADMIN") {
+        return Err(OktaError::no_permission());
+    }
+    let one = |role: &String| json!({"id": format!("ra{role}"), "label": role, "type": role, "status": "ACTIVE", "assignmentType": "CLIENT"});
     Ok(answer(StatusCode::OK, &Value::from(roles.iter().map(one).collect::<Vec<_>>())))
 }
 

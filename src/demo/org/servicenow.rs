@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
+use super::Org;
 use super::effects::Service;
 use super::faults::{Gate, html, misbehave, note};
 use super::world::World;
@@ -81,12 +82,34 @@ const READ_ONLY: &[&str] = &["number", "sys_id", "sys_created_on", "sys_updated_
 type Record = BTreeMap<String, String>;
 
 /// The tables, and the OAuth tokens that were issued.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tables {
     tables: BTreeMap<String, Vec<Record>>,
     tokens: Vec<String>,
     tokens_made: u64,
     made: u64,
+    /// The roles of the account; `None` when the instance does not let it read them.
+    roles: Option<Vec<String>>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            tables: BTreeMap::new(),
+            tokens: Vec::new(),
+            tokens_made: 0,
+            made: 0,
+            roles: Some(vec!["itil".to_owned()]),
+        }
+    }
+}
+
+impl Org {
+    /// Gives the account other roles; `None`: it may not read which it has. What it may write stays as it is.
+    pub fn servicenow_roles(&self, roles: Option<&[&str]>) {
+        let roles = roles.map(|roles| roles.iter().map(|role| (*role).to_owned()).collect());
+        self.world.change(|inside| inside.tables.roles = roles);
+    }
 }
 
 impl Tables {
@@ -228,6 +251,9 @@ async fn issue_token(State(world): State<Arc<World>>, headers: HeaderMap, body: 
 type Parameters = Query<HashMap<String, String>>;
 
 async fn find(State(world): State<Arc<World>>, Path(table): Path<String>, Query(parameters): Parameters) -> Response {
+    if table == "sys_user_has_role" {
+        return find_roles(&world);
+    }
     let query = EncodedQuery::parse(parameters.get("sysparm_query").map_or("", String::as_str));
     let limit = parameters.get("sysparm_limit").and_then(|limit| limit.parse().ok()).unwrap_or(10_000);
     let found = world.read(|inside| {
@@ -239,6 +265,21 @@ async fn find(State(world): State<Arc<World>>, Path(table): Path<String>, Query(
     let mut response = answer(StatusCode::OK, &json!({"result": shown}));
     response.headers_mut().insert(HeaderName::from_static("x-total-count"), total);
     response
+}
+
+/// The roles of the account, whatever is asked for, with one of somebody else: a part of a query that is not understood
+/// is ignored.
+fn find_roles(world: &World) -> Response {
+    let Some(roles) = world.read(|inside| inside.tables.roles.clone()) else {
+        return error(
+            403,
+            "Insufficient rights to query records",
+            "ACL Exception Query Failed due to security constraints",
+        );
+    };
+    let mut rows = vec![json!({"role.name": "admin", "user.user_name": "somebody.else"})];
+    rows.extend(roles.iter().map(|role| json!({"role.name": role, "user.user_name": SERVICENOW_USER})));
+    answer(StatusCode::OK, &json!({"result": rows}))
 }
 
 async fn create(

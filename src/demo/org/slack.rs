@@ -1,18 +1,20 @@
 //! Slack: `chat.postMessage`, `auth.test`, and an incoming webhook (Slack Web API reference). The Web API tells of its
 //! errors with status 200, and has no way to recognise a message that was sent before.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use super::Org;
 use super::effects::Service;
 use super::faults::{Gate, misbehave, note};
 use super::world::World;
@@ -47,14 +49,69 @@ pub struct SlackMessage {
     pub body: Value,
 }
 
-/// What was posted.
-#[derive(Debug, Default)]
-pub(super) struct Posts(Vec<SlackMessage>);
+/// What was posted, and what the bot may do.
+#[derive(Debug)]
+pub(super) struct Posts {
+    messages: Vec<SlackMessage>,
+    scopes: String,
+    /// Names, without `#`, of channels that the bot is not in.
+    left: BTreeSet<String>,
+    archived: BTreeSet<String>,
+}
+
+impl Default for Posts {
+    fn default() -> Self {
+        let scopes = "chat:write,channels:read,groups:read".to_owned();
+        Self { messages: Vec::new(), scopes, left: BTreeSet::new(), archived: BTreeSet::new() }
+    }
+}
 
 impl Posts {
     pub(super) fn messages(&self) -> &[SlackMessage] {
-        &self.0
+        &self.messages
     }
+
+    fn may_see(&self, channel: &str) -> bool {
+        let has = |wanted: &str| self.scopes.split(',').any(|scope| scope == wanted);
+        has(if is_private(channel) { "groups:read" } else { "channels:read" })
+    }
+}
+
+impl Org {
+    /// Gives the bot token other scopes, separated by commas. What they allow changes at once.
+    pub fn slack_scopes(&self, scopes: &str) {
+        self.world.change(|inside| inside.posts.scopes = scopes.to_owned());
+    }
+
+    /// Takes the bot out of a channel, named without `#`.
+    pub fn slack_leave(&self, channel: &str) {
+        self.world.change(|inside| inside.posts.left.insert(channel.to_owned()));
+    }
+
+    /// Archives a channel, named without `#`.
+    pub fn slack_archive(&self, channel: &str) {
+        self.world.change(|inside| inside.posts.archived.insert(channel.to_owned()));
+    }
+}
+
+/// The id of a channel by its name, without `#`.
+pub fn slack_channel_id(name: &str) -> String {
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("C0SIM{}", letters.to_ascii_uppercase())
+}
+
+/// Channels whose name begins so are private.
+fn is_private(channel: &str) -> bool {
+    channel.starts_with("private")
+}
+
+/// The channels that the API tells of, without `#`. Where every channel exists, these are.
+fn channels(world: &World) -> Vec<String> {
+    let configured = &world.options.slack_channels;
+    if configured.is_empty() {
+        return ["general", "private-security", "security"].map(str::to_owned).into();
+    }
+    configured.iter().map(|name| name.trim_start_matches('#').to_owned()).collect()
 }
 
 /// The Web API and the webhook.
@@ -63,6 +120,8 @@ pub(super) fn router(world: &Arc<World>) -> Router {
     Router::new()
         .route("/api/chat.postMessage", post(post_message))
         .route("/api/auth.test", post(test_auth).get(test_auth))
+        .route("/api/conversations.info", get(channel_info))
+        .route("/api/users.conversations", get(joined_channels))
         .route(&format!("{WEBHOOK_PATH}{{secret}}"), post(post_by_webhook))
         .fallback(no_such_method)
         .layer(from_fn_with_state(gate.clone(), misbehave))
@@ -113,12 +172,85 @@ async fn post_by_webhook(State(world): State<Arc<World>>, Path(secret): Path<Str
 
 async fn test_auth(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
     match check_token(&world, &headers) {
-        Ok(()) => answer(&json!({
-            "ok": true, "url": "https://simulated.slack.com/", "team": "Simulated", "user": "responder",
-            "team_id": "T0SIM0001", "user_id": "U0SIM0001", "bot_id": "B0SIM0001",
-        })),
+        Ok(()) => with_scopes(
+            &world,
+            &json!({
+                "ok": true, "url": "https://simulated.slack.com/", "team": "Simulated", "user": "responder",
+                "team_id": "T0SIM0001", "user_id": "U0SIM0001", "bot_id": "B0SIM0001",
+            }),
+        ),
         Err(error) => answer(&json!({"ok": false, "error": error})),
     }
+}
+
+/// A channel by its id. One that is private and without the bot is not found, as is one that does not exist.
+async fn channel_info(
+    State(world): State<Arc<World>>,
+    headers: HeaderMap,
+    Query(parameters): Query<HashMap<String, String>>,
+) -> Response {
+    if let Err(error) = check_token(&world, &headers) {
+        return answer(&json!({"ok": false, "error": error}));
+    }
+    let wanted = parameters.get("channel").map(String::as_str).unwrap_or_default();
+    let found = channels(&world).into_iter().find(|name| slack_channel_id(name) == wanted);
+    let body = world.read(|inside| match found {
+        Some(name) if !inside.posts.may_see(&name) => {
+            json!({"ok": false, "error": "missing_scope", "needed": "channels:read", "provided": inside.posts.scopes})
+        }
+        Some(name) if !(is_private(&name) && inside.posts.left.contains(&name)) => {
+            json!({"ok": true, "channel": channel_json(&inside.posts, &name)})
+        }
+        _ => json!({"ok": false, "error": "channel_not_found"}),
+    });
+    with_scopes(&world, &body)
+}
+
+/// The channels that the bot is in, of the kinds asked for, two a page.
+async fn joined_channels(
+    State(world): State<Arc<World>>,
+    headers: HeaderMap,
+    Query(parameters): Query<HashMap<String, String>>,
+) -> Response {
+    if let Err(error) = check_token(&world, &headers) {
+        return answer(&json!({"ok": false, "error": error}));
+    }
+    let given = |name: &str| parameters.get(name).map(String::as_str).unwrap_or_default();
+    let asked = |name: &String| {
+        let kind = if is_private(name) { "private_channel" } else { "public_channel" };
+        given("types").split(',').any(|wanted| wanted == kind)
+    };
+    let body = world.read(|inside| {
+        let posts = &inside.posts;
+        let wanted: Vec<String> = channels(&world).into_iter().filter(asked).collect();
+        if wanted.iter().any(|name| !posts.may_see(name)) {
+            return json!({"ok": false, "error": "missing_scope", "provided": posts.scopes});
+        }
+        let joined = wanted.iter().filter(|name| !posts.left.contains(*name) && !posts.archived.contains(*name));
+        let joined: Vec<Value> = joined.map(|name| channel_json(posts, name)).collect();
+        let start: usize = given("cursor").parse().unwrap_or(0);
+        let next = if start + 2 < joined.len() { (start + 2).to_string() } else { String::new() };
+        let page: Vec<&Value> = joined.iter().skip(start).take(2).collect();
+        json!({"ok": true, "channels": page, "response_metadata": {"next_cursor": next}})
+    });
+    with_scopes(&world, &body)
+}
+
+fn channel_json(posts: &Posts, name: &str) -> Value {
+    json!({
+        "id": slack_channel_id(name), "name": name, "is_channel": true, "is_private": is_private(name),
+        "is_archived": posts.archived.contains(name), "is_member": !posts.left.contains(name),
+    })
+}
+
+/// An answer to a token that is known says what it may do.
+fn with_scopes(world: &World, body: &Value) -> Response {
+    let mut response = answer(body);
+    let scopes = world.read(|inside| HeaderValue::try_from(inside.posts.scopes.as_str()));
+    if let Ok(scopes) = scopes {
+        response.headers_mut().insert(HeaderName::from_static("x-oauth-scopes"), scopes);
+    }
+    response
 }
 
 async fn no_such_method() -> Response {
@@ -132,12 +264,12 @@ fn keep(world: &World, body: Value, channel: &str, ts: impl FnOnce(usize) -> Opt
     world.change(|inside| {
         let message = SlackMessage {
             channel: channel.to_owned(),
-            ts: ts(inside.posts.0.len()),
+            ts: ts(inside.posts.messages.len()),
             text: text_of(&body, "text").unwrap_or_default(),
             metadata: body.get("metadata").cloned(),
             body,
         };
-        inside.posts.0.push(message.clone());
+        inside.posts.messages.push(message.clone());
         inside.journal.effects.push(effect);
         message
     })

@@ -95,7 +95,10 @@ pub trait Credential: Send + Sync {
 
     /// Hears that Okta refused the request (401), after [`Credential::answered`]. True when the next pass will be a better
     /// one, so that the request is worth sending again; it was not carried out.
-    async fn refused(&self, pass: &Pass, headers: &HeaderMap, tried: &mut Tried) -> bool;
+    ///
+    /// # Errors
+    /// When there should be a better one and it cannot be had, which says more than the refusal does.
+    async fn refused(&self, pass: &Pass, headers: &HeaderMap, tried: &mut Tried) -> Result<bool, AuthError>;
 
     /// What a service app has been given, asked for now if need be; `None` for a credential that nothing is given for.
     async fn granted(&self) -> Result<Option<Granted>, AuthError> {
@@ -137,7 +140,7 @@ impl Auth {
         self.0.answered(pass, status, headers);
     }
 
-    pub(super) async fn refused(&self, pass: &Pass, headers: &HeaderMap, tried: &mut Tried) -> bool {
+    pub(super) async fn refused(&self, pass: &Pass, headers: &HeaderMap, tried: &mut Tried) -> Result<bool, AuthError> {
         self.0.refused(pass, headers, tried).await
     }
 

@@ -204,25 +204,28 @@ impl Credential for OAuth {
         }
     }
 
-    async fn refused(&self, pass: &Pass, headers: &HeaderMap, tried: &mut Tried) -> bool {
+    async fn refused(&self, pass: &Pass, headers: &HeaderMap, tried: &mut Tried) -> Result<bool, AuthError> {
         let inner = &self.0;
         let challenge = Challenge::of(headers);
         if pass.proof.is_some() && challenge != Challenge::Token {
             if pass.nonce != inner.prover.nonce(Server::Api) && !std::mem::replace(&mut tried.nonce, true) {
-                return true;
+                return Ok(true);
             }
             if challenge == Challenge::Proof
                 && !std::mem::replace(&mut tried.clock, true)
                 && inner.time.learn(http::date(headers))
             {
-                return true;
+                return Ok(true);
             }
         }
         if std::mem::replace(&mut tried.renewed, true) {
             inner.put_away(pass.serial);
-            return false;
+            return Ok(false);
         }
-        inner.put_away(pass.serial) && self.token().await.is_ok()
+        if !inner.put_away(pass.serial) {
+            return Ok(false);
+        }
+        self.token().await.map(|_| true)
     }
 
     async fn granted(&self) -> Result<Option<Granted>, AuthError> {

@@ -26,14 +26,14 @@ impl Credential for Ssws {
         Ok(Pass::plain(header(&self.0.current())?))
     }
 
-    async fn refused(&self, pass: &Pass, _headers: &HeaderMap, tried: &mut Tried) -> bool {
+    async fn refused(&self, pass: &Pass, _headers: &HeaderMap, tried: &mut Tried) -> Result<bool, AuthError> {
         if std::mem::replace(&mut tried.renewed, true) {
-            return false;
+            return Ok(false);
         }
         // Another request may have read it again while this one was under way.
         let is_new = |token: SecretString| header(&token).is_ok_and(|header| header != pass.authorization);
         if is_new(self.0.current()) {
-            return true;
+            return Ok(true);
         }
         match self.0.reread() {
             Ok(true) => {
@@ -41,12 +41,12 @@ impl Credential for Ssws {
                     "Okta refuses the API token, and `okta.token` has a new one: it is used from now on; should it belong to \
                      another account, reload, so that its events are known as our own"
                 );
-                is_new(self.0.current())
+                Ok(is_new(self.0.current()))
             }
-            Ok(false) => false,
+            Ok(false) => Ok(false),
             Err(error) => {
                 warn!("Okta refuses the API token, and `okta.token` cannot be read again: {error}; {}", error.remedy());
-                false
+                Ok(false)
             }
         }
     }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     async fn refused(auth: &Auth, pass: &Pass) -> bool {
-        auth.refused(pass, &HeaderMap::new(), &mut Tried::default()).await
+        auth.refused(pass, &HeaderMap::new(), &mut Tried::default()).await.unwrap()
     }
 
     #[tokio::test]
@@ -110,8 +110,8 @@ mod tests {
         assert!(!refused(&auth, &old).await, "it is the same one");
         write("00new");
         let mut tried = Tried::default();
-        assert!(auth.refused(&old, &HeaderMap::new(), &mut tried).await);
-        assert!(!auth.refused(&old, &HeaderMap::new(), &mut tried).await, "once for a request");
+        assert!(auth.refused(&old, &HeaderMap::new(), &mut tried).await.unwrap());
+        assert!(!auth.refused(&old, &HeaderMap::new(), &mut tried).await.unwrap(), "once for a request");
         let new = pass(&auth).await;
         assert_eq!(new.authorization.to_str().unwrap(), "SSWS 00new");
         assert!(refused(&auth, &old).await, "another request with the old one hears of the new one");

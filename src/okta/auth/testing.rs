@@ -222,7 +222,13 @@ async fn answer(State(gate): State<Gate>, request: Request) -> Response<Body> {
         visit.api(&mut world)
     };
     let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now).unwrap();
+    // A bucket that nobody could use up, so that requests need not find out one by one what it grants.
+    let reset = now.as_second() + 60;
     let mut response = Response::builder().status(status).header("date", date);
+    let of_api = head.uri.path() != "/oauth2/v1/token";
+    for (name, value) in [("limit", 100_000), ("remaining", 99_000), ("reset", reset)].into_iter().filter(|_| of_api) {
+        response = response.header(format!("x-rate-limit-{name}"), value);
+    }
     for (name, value) in headers {
         response = response.header(name, value);
     }

@@ -218,6 +218,11 @@ impl Principal {
     }
 }
 
+/// The admin roles of an app; `None` when there is no such app.
+pub(super) fn roles_of(world: &World, client_id: &str) -> Option<Vec<String>> {
+    world.read(|inside| inside.oauth.apps.get(client_id).map(|registered| registered.app.roles.clone()))
+}
+
 impl Org {
     /// Registers a service app.
     pub fn register_app(&self, app: ServiceApp) {
