@@ -672,8 +672,9 @@ async fn no_secret_shows_even_if_the_service_repeats_it() {
                 let reply = Reply::text(status, "application/json", (plug.error)(secret)).with("Location", *secret);
                 let scene = Scene::faulty(&plug, PATIENT, At::Changing, reply.clone()).await;
                 check_no_secret(&plug, &format!("{:?}", scene.perform().await));
-                let scene = Scene::faulty(&plug, PATIENT, At::Reading, reply).await;
+                let mut scene = Scene::faulty(&plug, PATIENT, At::Reading, reply).await;
                 check_no_secret(&plug, &format!("{:?}", scene.perform().await));
+                scene.refresh(&plug);
                 check_no_secret(&plug, &format!("{:?}", scene.connector.verify(&scene.call).await));
             }
         }

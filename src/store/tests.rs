@@ -176,7 +176,7 @@ impl Inbox {
     async fn decision(&self, uuid: &str, mut actions: Vec<NewAction>) -> Decision {
         for action in &mut actions {
             action.key = IdempotencyKey::derive("okta", uuid, "p", &action.step);
-            action.subject = Some(uuid.to_owned());
+            action.subject.get_or_insert_with(|| uuid.to_owned());
         }
         let event = self.pending(uuid).await.id;
         let run = PlannedRun { playbook: "p".to_owned(), observe: false, facts: "{}".to_owned(), actions };
