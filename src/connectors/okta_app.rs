@@ -120,11 +120,12 @@ impl Connector for UnassignUser {
         };
         let known = &call.earlier.groups;
         match params.via_groups {
-            ViaGroups::Remove if !known.is_empty() => match self.leave_next(call, &user, known).await {
-                Ok(outcome) => return outcome,
-                // He is out of all of them; if the assignment is still there, it is one of his own.
-                Err(OutOfAll) => {}
-            },
+            ViaGroups::Remove if !known.is_empty() => {
+                // Once he is out of all of them, an assignment that is still there is one of his own.
+                if let Some(outcome) = self.leave_next(call, &user, known).await {
+                    return outcome;
+                }
+            }
             ViaGroups::Remove if by_group => return self.granted(call, &params, &user).await,
             ViaGroups::Restrict if by_group || !known.is_empty() => return self.restrict(call, &params, &user).await,
             _ => {}
@@ -160,9 +161,6 @@ impl Connector for UnassignUser {
         }
     }
 }
-
-/// The user is in none of the groups that granted the app.
-struct OutOfAll;
 
 impl UnassignUser {
     /// On this org.
@@ -249,18 +247,18 @@ impl UnassignUser {
         None
     }
 
-    /// Takes the user out of the next of the groups that are remembered.
-    async fn leave_next(&self, call: &Cleared<Call>, user: &str, known: &[GroupNote]) -> Result<Outcome, OutOfAll> {
+    /// Takes the user out of the next of the groups that are remembered; `None` when he is in none of them any more.
+    async fn leave_next(&self, call: &Cleared<Call>, user: &str, known: &[GroupNote]) -> Option<Outcome> {
         let groups = match self.okta.user_groups(user).await {
             Ok(groups) => groups,
-            Err(error) => return Ok(error.to_outcome(false)),
+            Err(error) => return Some(error.to_outcome(false)),
         };
         let open: Vec<_> = groups.iter().filter(|group| known.iter().any(|note| note.id == group.id)).collect();
-        let Some((group, rest)) = open.split_first() else { return Err(OutOfAll) };
+        let (group, rest) = open.split_first()?;
         if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
-            return Ok(protected(why));
+            return Some(protected(why));
         }
-        Ok(match self.okta.remove_member(&group.id, user).await {
+        Some(match self.okta.remove_member(&group.id, user).await {
             Ok(()) => {
                 let name = named(&group.name, &group.id);
                 let note = format!("is out of {name}, which granted it; {} more to leave", rest.len());

@@ -279,8 +279,18 @@ fn instead<'a>(word: &str, noun: &str, candidates: impl Iterator<Item = &'a str>
     let candidates: Vec<&str> = candidates.collect();
     match closest(word, candidates.iter().copied()) {
         Some(best) => format!("did you mean `{best}`?"),
+        // Of many with long names, those that begin in the same way tell more than all of them.
+        None if candidates.iter().any(|name| begins_like(word, name)) => {
+            let alike: Vec<&str> = candidates.into_iter().filter(|name| begins_like(word, name)).collect();
+            format!("the {noun} that begin so are {}", alike.join(", "))
+        }
         None => format!("the {noun} are {}", candidates.join(", ")),
     }
+}
+
+/// Whether both are alike up to the last dot of the first.
+fn begins_like(word: &str, name: &str) -> bool {
+    word.rsplit_once('.').is_some_and(|(start, _)| !start.is_empty() && name.starts_with(&format!("{start}.")))
 }
 
 #[derive(Default)]

@@ -107,6 +107,13 @@ fn a_slip_in_an_action_is_answered_with_the_right_name() {
         "there is no action",
         "the actions are okta.group.add_user, slack.message.post",
     );
+    check(
+        "[[step]]\nname = \"a\"\naction = \"okta.group.put\"",
+        Some("a"),
+        "action",
+        "there is no action",
+        "the actions that begin so are okta.group.add_user",
+    );
 }
 
 #[test]
