@@ -364,6 +364,7 @@ struct Scene {
     changed: Arc<Mutex<Vec<Seen>>>,
     connector: Arc<dyn Connector>,
     call: Cleared<Call>,
+    build: fn(&str, Duration) -> Built,
 }
 
 impl Scene {
@@ -390,12 +391,7 @@ impl Scene {
         })
         .await;
         let (connector, _) = (plug.build)(&stage.base, timeout);
-        Self { connector, stage, changed, call: call(plug) }
-    }
-
-    /// Builds the connector anew: after a 429 a client of Okta rests for a minute, which is tested where it is done.
-    fn refresh(&mut self, plug: &Plug) {
-        self.connector = (plug.build)(&self.stage.base, PATIENT).0;
+        Self { connector, stage, changed, call: call(plug), build: plug.build }
     }
 
     fn changes(&self) -> usize {
@@ -404,16 +400,29 @@ impl Scene {
 
     /// Attempts as the dispatcher makes them: as long as there is progress, with what is remembered.
     async fn perform(&self) -> Outcome {
+        self.perform_by(&*self.connector).await
+    }
+
+    async fn perform_fresh(&self) -> Outcome {
+        self.perform_by(&*self.fresh()).await
+    }
+
+    async fn perform_by(&self, connector: &dyn Connector) -> Outcome {
         let mut earlier = Receipt::default();
         loop {
             let Call { key, params, attempt, .. } = &*self.call;
             let call = Call { key: key.clone(), params: params.clone(), attempt: *attempt, earlier: earlier.clone() };
-            let outcome = self.connector.perform(&Cleared::unguarded(call)).await;
+            let outcome = connector.perform(&Cleared::unguarded(call)).await;
             match outcome {
                 Outcome::Progress(receipt) => earlier = receipt,
                 outcome => return outcome,
             }
         }
+    }
+
+    /// A connector that has heard nothing yet: one that keeps to a budget sends nothing for a while after a 429.
+    fn fresh(&self) -> Arc<dyn Connector> {
+        (self.build)(&self.stage.base, PATIENT).0
     }
 }
 
@@ -488,7 +497,7 @@ async fn every_status_of_a_change_has_its_outcome() {
         let statuses = (200..=599).chain([600, 999]).filter(|status| !plug.exempt.contains(status));
         let answered = Arc::new(Mutex::new(200));
         let (told, error) = (Arc::clone(&answered), (plug.error)("no_such_luck"));
-        let mut scene = Scene::set(&plug, PATIENT, move |place, _| {
+        let scene = Scene::set(&plug, PATIENT, move |place, _| {
             let reply = Reply::text(*told.lock().unwrap(), "application/json", error.clone());
             (place == At::Changing).then(|| reply.with("Location", "/elsewhere"))
         })
@@ -498,10 +507,7 @@ async fn every_status_of_a_change_has_its_outcome() {
             // The look-up must not find what the attempt before may have left.
             scene.changed.lock().unwrap().clear();
             *answered.lock().unwrap() = status;
-            let outcome = scene.perform().await;
-            if status == 429 {
-                scene.refresh(&plug);
-            }
+            let outcome = scene.perform_fresh().await;
             let is_slack_word = status < 300 && plug.name == "slack, bot";
             if !is_slack_word && !fits_a_change(status, &outcome) {
                 misfits.push((status, outcome));
@@ -517,25 +523,19 @@ async fn a_refused_look_up_changes_nothing_and_is_never_in_doubt() {
     for plug in plugs().into_iter().filter(has_reads) {
         let answered = Arc::new(Mutex::new(300));
         let (told, error) = (Arc::clone(&answered), (plug.error)("no_such_luck"));
-        let mut scene = Scene::set(&plug, PATIENT, move |place, _| {
+        let scene = Scene::set(&plug, PATIENT, move |place, _| {
             (place == At::Reading).then(|| Reply::text(*told.lock().unwrap(), "application/json", error.clone()))
         })
         .await;
         for status in 300..=599 {
             *answered.lock().unwrap() = status;
-            let outcome = scene.perform().await;
+            let outcome = scene.perform_fresh().await;
             let fits = matches!(outcome, Outcome::RetryAfter(..) | Outcome::Transient(_) | Outcome::Permanent(_));
             assert!(fits || plug.exempt.contains(&status), "{}: {status} gave {outcome:?}", plug.name);
             if status >= 500 {
                 assert!(!matches!(outcome, Outcome::Permanent(_)), "{}: {status} gave {outcome:?}", plug.name);
             }
-            if status == 429 {
-                scene.refresh(&plug);
-            }
-            let verdict = scene.connector.verify(&scene.call).await;
-            if status == 429 {
-                scene.refresh(&plug);
-            }
+            let verdict = scene.fresh().verify(&scene.call).await;
             let fits = matches!(verdict, Verdict::TryLater(_) | Verdict::CannotTell);
             assert!(fits || plug.exempt.contains(&status), "{}: {status} gave {verdict:?}", plug.name);
         }
@@ -672,10 +672,9 @@ async fn no_secret_shows_even_if_the_service_repeats_it() {
                 let reply = Reply::text(status, "application/json", (plug.error)(secret)).with("Location", *secret);
                 let scene = Scene::faulty(&plug, PATIENT, At::Changing, reply.clone()).await;
                 check_no_secret(&plug, &format!("{:?}", scene.perform().await));
-                let mut scene = Scene::faulty(&plug, PATIENT, At::Reading, reply).await;
+                let scene = Scene::faulty(&plug, PATIENT, At::Reading, reply).await;
                 check_no_secret(&plug, &format!("{:?}", scene.perform().await));
-                scene.refresh(&plug);
-                check_no_secret(&plug, &format!("{:?}", scene.connector.verify(&scene.call).await));
+                check_no_secret(&plug, &format!("{:?}", scene.fresh().verify(&scene.call).await));
             }
         }
         let (connector, _) = (plug.build)(&Stage::nobody().await, PATIENT);

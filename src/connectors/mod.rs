@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 use thiserror::Error;
 use url::Url;
@@ -385,6 +386,8 @@ pub struct ActionKind {
     /// Parses the parameters into the action's typed struct: unknown keys, missing keys and wrong types are errors. It is
     /// called with unrendered templates by `check` (strings may hold anything then) and with final values before use.
     pub check: fn(&Value) -> Result<(), String>,
+    /// The parameters' shape, for editors: that of the typed struct.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// How values interpolated into the parameter of this name are escaped.
     pub escape: fn(&str) -> Escape,
     /// The lane: the one thing it changes, from final parameters. `None` for what has no order (tickets, messages).
@@ -420,6 +423,11 @@ fn service_url(section: &'static str, key: &str, text: &str) -> Result<Url, Setu
         url.set_path(&format!("{}/", url.path()));
     }
     Ok(url)
+}
+
+/// The shape of an action's parameters, for [`ActionKind::schema`].
+fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    T::json_schema(generator)
 }
 
 /// Refuses an empty parameter.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::okta_params::{Name, RuleManaged, listing, named, parse, parsed, protected, remembered, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, GroupNote, Outcome, Reason, Receipt, Verdict};
@@ -27,6 +28,7 @@ pub static UNASSIGN_USER: ActionKind = ActionKind {
     rights: &[Right::ReadApps, Right::ReadUsers, Right::ChangeAssignments],
     from_event: &[("app", FromEvent::AppId), ("user", FromEvent::UserId)],
     check,
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| {
         let Params { app, user, .. } = parse(params).ok()?;
@@ -48,7 +50,7 @@ pub struct UnassignUser {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Id.
@@ -70,7 +72,7 @@ struct Params {
 }
 
 /// What is done about groups that grant the app.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum ViaGroups {
     /// They are named, and the action fails.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::okta_params::{Name, listing, named, no_such_user, parse, parsed, protected};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -26,6 +27,7 @@ pub static SUSPEND: ActionKind = ActionKind {
     rights: &[Right::ReadUsers, Right::ReadDevices, Right::ChangeDevices],
     from_event: &[("device", FromEvent::DeviceId), ("user", FromEvent::UserId)],
     check,
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
 };
@@ -72,7 +74,7 @@ pub struct ChangeDevices {
     rule: &'static Rule,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Id; filled from the event unless `devices` is there.
@@ -85,7 +87,7 @@ struct Params {
     user: Name,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Which {
     All,

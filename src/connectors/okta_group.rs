@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::okta_params::{Name, parse, protected};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -27,6 +28,7 @@ pub static ADD_USER: ActionKind = ActionKind {
     rights: &[Right::ReadGroups, Right::ReadUsers, Right::ChangeMembers],
     from_event: &[("user", FromEvent::UserId)],
     check,
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
 };
@@ -43,6 +45,7 @@ pub static REMOVE_USER: ActionKind = ActionKind {
     rights: &[Right::ReadGroups, Right::ReadUsers, Right::ChangeMembers],
     from_event: &[("user", FromEvent::UserId)],
     check,
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
 };
@@ -91,7 +94,7 @@ impl Connector for RemoveUser {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Name or id.

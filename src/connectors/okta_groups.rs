@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::okta_params::{Name, RuleManaged, listing, named, no_such_user, parse, parsed, remembered, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, GroupNote, Outcome, Reason, Receipt, Verdict};
@@ -29,6 +30,7 @@ pub static REMOVE_FROM_ALL: ActionKind = ActionKind {
     rights: &[Right::ReadGroups, Right::ReadUsers, Right::ChangeMembers],
     from_event: &[("user", FromEvent::UserId)],
     check: |params| parse::<Removal>(params).map(drop),
+    schema: shape::<Removal>,
     escape: |_| Escape::Plain,
     lane: |params| lane(&parse::<Removal>(params).ok()?.user),
 };
@@ -39,6 +41,7 @@ pub static RESTORE: ActionKind = ActionKind {
     name: "okta.group.restore_user",
     summary: "Puts a user back into the groups that he was taken out of",
     check: |params| parse::<Restoration>(params).map(drop),
+    schema: shape::<Restoration>,
     lane: |params| lane(&parse::<Restoration>(params).ok()?.user),
     ..REMOVE_FROM_ALL
 };
@@ -54,7 +57,7 @@ pub struct RemoveFromAll {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Removal {
     /// Id or login.
@@ -208,7 +211,7 @@ pub struct Restore {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Restoration {
     /// Id or login.

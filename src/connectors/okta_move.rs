@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::okta_params::{Name, named, no_such_user, parse, parsed, protected, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Outcome, Verdict};
@@ -27,6 +28,7 @@ pub static MOVE_USER: ActionKind = ActionKind {
     rights: &[Right::ReadGroups, Right::ReadUsers, Right::ChangeMembers],
     from_event: &[("user", FromEvent::UserId)],
     check,
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
 };
@@ -37,7 +39,7 @@ pub struct MoveUser {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Name or id of the group that he leaves.

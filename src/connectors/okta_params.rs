@@ -1,5 +1,6 @@
 //! What Okta's actions have in common: their parameters, and the words in which they speak of users and groups.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,7 +23,7 @@ pub(super) fn parsed<T: DeserializeOwned>(params: &Value) -> Result<T, Outcome> 
 }
 
 /// An id or a name: not empty, and not `me`, which Okta reads as whoever the token belongs to.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub(super) struct Name(pub(super) String);
 
@@ -39,7 +40,7 @@ impl TryFrom<String> for Name {
 }
 
 /// What becomes of memberships that a group rule made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RuleManaged {
     /// They are left as they are, and told.

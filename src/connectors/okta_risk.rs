@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::okta_params::{Name, no_such_user, parse, parsed, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Outcome, Verdict};
@@ -25,6 +26,7 @@ pub static SET_RISK: ActionKind = ActionKind {
     rights: &[Right::ReadUsers, Right::ReadRisk, Right::ChangeRisk],
     from_event: &[("user", FromEvent::UserId)],
     check,
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("okta.user.risk/{}", parse::<Params>(params).ok()?.user.0)),
 };
@@ -41,7 +43,7 @@ pub struct SetRisk {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Id or login.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::okta_params::{Name, no_such_user, parse, parsed, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Outcome, Verdict};
@@ -25,6 +26,7 @@ pub static CLEAR_SESSIONS: ActionKind = ActionKind {
     rights: &[Right::ReadUsers, Right::EndSessions],
     from_event: &[("user", FromEvent::UserId)],
     check: |params| parse::<Params>(params).map(drop),
+    schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("okta.session/{}", parse::<Params>(params).ok()?.user.0)),
 };
@@ -36,6 +38,7 @@ pub static UNIVERSAL_LOGOUT: ActionKind = ActionKind {
     summary: "Logs a user out everywhere: all sessions and tokens, and the apps that take part",
     rights: &[Right::ReadUsers, Right::LogOut],
     check: |params| parse::<OnlyUser>(params).map(drop),
+    schema: shape::<OnlyUser>,
     lane: |params| Some(format!("okta.session/{}", parse::<OnlyUser>(params).ok()?.user.0)),
     ..CLEAR_SESSIONS
 };
@@ -46,7 +49,7 @@ pub struct ClearSessions {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Id or login.
@@ -65,7 +68,7 @@ pub struct UniversalLogout {
     okta: Arc<OktaClient>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OnlyUser {
     /// Id or login.

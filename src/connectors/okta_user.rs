@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::okta_params::{Name, no_such_user, parse, parsed, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
@@ -66,6 +67,7 @@ const fn status_action(name: &'static str, summary: &'static str, rights: &'stat
         rights,
         from_event: &[("user", FromEvent::UserId)],
         check,
+        schema: shape::<Params>,
         escape: |_| Escape::Plain,
         lane,
     }
@@ -159,7 +161,7 @@ impl ChangeUser {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Params {
     /// Id or login.

@@ -24,7 +24,7 @@ use incident::{Incident, IncidentParams, NewIncident};
 
 use super::secret::Held;
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url, shape};
 use crate::config::ServiceNowConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -43,6 +43,7 @@ pub static CREATE_INCIDENT: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| IncidentParams::parse(params).map(drop),
+    schema: shape::<IncidentParams>,
     escape: |parameter| match parameter {
         "description" | "work_notes" | "fields" => Escape::Plain,
         _ => Escape::Line,

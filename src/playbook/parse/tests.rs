@@ -14,6 +14,7 @@ pub(in crate::playbook) static ADD_USER: ActionKind = ActionKind {
     rights: &[],
     from_event: &[("user", FromEvent::UserId)],
     check: |params| known_keys(params, &["user", "group"]),
+    schema: |_| true.into(),
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("{}/{}", params["user"].as_str()?, params["group"].as_str()?)),
 };
@@ -29,6 +30,7 @@ pub(in crate::playbook) static POST: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| known_keys(params, &["channel", "text", "fields"]),
+    schema: |_| true.into(),
     escape: |name| if name == "text" { Escape::SlackMrkdwn } else { Escape::Plain },
     lane: |_| None,
 };
