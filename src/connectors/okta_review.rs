@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::okta_params::{Name, named, no_such_user, parse, parsed};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, cut, shape};
@@ -77,7 +78,9 @@ struct Params {
     /// Review is always about all his access.
     app: Option<Name>,
     /// How many days it is open, 1 to 180. Default: 7.
-    days: Option<Days>,
+    #[serde(default, deserialize_with = "days")]
+    #[schemars(range(min = 1, max = 180))]
+    days: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -92,17 +95,12 @@ enum Kind {
     Campaign,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(try_from = "u32")]
-#[schemars(transparent, range(min = 1, max = 180))]
-struct Days(u32);
-
-impl TryFrom<u32> for Days {
-    type Error = String;
-
-    fn try_from(days: u32) -> Result<Self, String> {
-        if (1..=MAX_DAYS).contains(&days) { Ok(Self(days)) } else { Err(format!("`days` is not 1 to {MAX_DAYS}")) }
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let days = u32::deserialize(deserializer)?;
+    if !(1..=MAX_DAYS).contains(&days) {
+        return Err(D::Error::custom(format!("`days` is not 1 to {MAX_DAYS}")));
     }
+    Ok(Some(days))
 }
 
 fn default_name() -> Name {
@@ -275,33 +273,26 @@ impl StartReview {
         let Some(user) = self.okta.user(&params.user.0).await.map_err(failed)? else {
             return Err(no_such_user(&params.user.0));
         };
-        let mut why_not = Vec::new();
-        let first = match &params.reviewer {
-            Some(reviewer) => self.okta.user(&reviewer.0).await,
-            None => self.okta.manager_of(&user, &self.manager_link).await,
+        let (role, first) = match &params.reviewer {
+            Some(reviewer) => ("the reviewer", self.okta.user(&reviewer.0).await),
+            None => ("the manager", self.okta.manager_of(&user, &self.manager_link).await),
         };
-        let role = if params.reviewer.is_some() { "the reviewer" } else { "the manager" };
-        let mut candidates = vec![(role, first.map_err(failed)?)];
-        for round in 0..2 {
-            if let Some((role, candidate)) = candidates.pop() {
-                match candidate {
-                    Some(candidate) if candidate.id == user.id => why_not.push(format!("{role} is the user himself")),
-                    Some(candidate) if !can_sign_in(&candidate) => {
-                        why_not.push(format!("{role}, {}, is {}", told(&candidate), candidate.status));
-                    }
-                    Some(reviewer) => return Ok(People { user: user.id, reviewer }),
-                    None => why_not.push(format!("{role} is not known to Okta")),
-                }
-            }
-            if let (0, Some(fallback)) = (round, &params.fallback_reviewer) {
-                candidates.push(("`fallback_reviewer`", self.okta.user(&fallback.0).await.map_err(failed)?));
+        let mut why_not = match fit(role, first.map_err(failed)?, &user) {
+            Ok(reviewer) => return Ok(People { user: user.id, reviewer }),
+            Err(why_not) => why_not,
+        };
+        if let Some(fallback) = &params.fallback_reviewer {
+            let second = self.okta.user(&fallback.0).await.map_err(failed)?;
+            match fit("`fallback_reviewer`", second, &user) {
+                Ok(reviewer) => return Ok(People { user: user.id, reviewer }),
+                Err(too) => why_not = format!("{why_not}, and {too}"),
             }
         }
         let remedy = match params.fallback_reviewer {
             Some(_) => "name somebody else as `fallback_reviewer`",
             None => "name a `fallback_reviewer`",
         };
-        let detail = format!("nobody can review the access of {}: {}; {remedy}", told(&user), why_not.join(", and "));
+        let detail = format!("nobody can review the access of {}: {why_not}; {remedy}", told(&user));
         Err(Outcome::Permanent(Failure::new(Reason::NotFound, detail)))
     }
 
@@ -342,6 +333,18 @@ fn is_not_for_us(error: &OktaError) -> bool {
     matches!(error.kind, K::FeatureNotEnabled | K::NotFound | K::Forbidden)
 }
 
+/// The candidate, if he may decide about the user and can; else why not.
+fn fit(role: &str, candidate: Option<User>, user: &User) -> Result<User, String> {
+    match candidate {
+        None => Err(format!("{role} is not known to Okta")),
+        Some(candidate) if candidate.id == user.id => Err(format!("{role} is the user himself")),
+        Some(candidate) if !can_sign_in(&candidate) => {
+            Err(format!("{role}, {}, is {}", told(&candidate), candidate.status))
+        }
+        Some(candidate) => Ok(candidate),
+    }
+}
+
 /// Whether somebody in this status can be asked to decide (Okta API reference, "User status").
 fn can_sign_in(user: &User) -> bool {
     !matches!(user.status.as_str(), "DEPROVISIONED" | "SUSPENDED" | "STAGED")
@@ -361,8 +364,7 @@ fn new_review<'a>(
     reviewer: &'a User,
     now: Option<Timestamp>,
 ) -> Option<NewReview<'a>> {
-    let days = params.days.map(|days| days.0);
-    Some(NewReview { name, user, reviewer: &reviewer.id, days, now: now? })
+    Some(NewReview { name, user, reviewer: &reviewer.id, days: params.days, now: now? })
 }
 
 /// Every answer of Okta's has a date; one without came from something in between.
