@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::directory::{Directory, User};
 use super::effects::{Effect, Journal, Service};
 use super::faults::Faults;
+use super::governance::Reviews;
 use super::log::Log;
 use super::oauth::OAuth;
 use super::rate::RateModel;
@@ -47,6 +48,7 @@ pub(super) struct Inside {
     pub(super) log: Log,
     pub(super) directory: Directory,
     pub(super) estate: Estate,
+    pub(super) reviews: Reviews,
     pub(super) journal: Journal,
     pub(super) faults: Faults,
     pub(super) rate: RateModel,
