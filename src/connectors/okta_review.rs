@@ -33,13 +33,7 @@ pub static START_REVIEW: ActionKind = ActionKind {
     effect: Effect::Keyed,
     changes_access: false,
     resets_risk: false,
-    rights: &[
-        Right::ReadUsers,
-        Right::ReadReviews,
-        Right::StartReviews,
-        Right::ReadCampaigns,
-        Right::RunCampaigns,
-    ],
+    rights: &[Right::ReadUsers, Right::ReadReviews, Right::StartReviews, Right::ReadCampaigns, Right::RunCampaigns],
     from_event: &[("user", FromEvent::UserId)],
     check: |params| parse::<Params>(params).map(drop),
     schema: shape::<Params>,
@@ -352,7 +346,8 @@ fn can_sign_in(user: &User) -> bool {
 
 /// The name with our key behind it, the same for every attempt. It stands in a filter, where quotes are trouble.
 fn review_name(name: &str, key: &IdempotencyKey) -> String {
-    let plain: String = Escape::Line.apply(name).chars().map(|c| if matches!(c, '"' | '\\') { '\'' } else { c }).collect();
+    let plain: String =
+        Escape::Line.apply(name).chars().map(|c| if matches!(c, '"' | '\\') { '\'' } else { c }).collect();
     let tail = format!(" [{}]", key.as_str());
     format!("{}{tail}", cut(plain.trim(), MAX_REVIEW_NAME.saturating_sub(tail.len())))
 }
@@ -369,10 +364,66 @@ fn new_review<'a>(
 
 /// Every answer of Okta's has a date; one without came from something in between.
 fn no_time() -> Outcome {
-    let detail = "the answer to the look-up of the review has no date, so that its end cannot be told; look at the proxy";
+    let detail =
+        "the answer to the look-up of the review has no date, so that its end cannot be told; look at the proxy";
     Outcome::Transient(Failure::new(Reason::BadAnswer, detail))
 }
 
 fn told(user: &User) -> String {
     named(user.login.as_deref().unwrap_or("no login"), &user.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use mockito::Server;
+    use serde_json::json;
+
+    use super::*;
+    use crate::okta::testing::{USER, answers, client};
+
+    fn key() -> IdempotencyKey {
+        IdempotencyKey::derive("okta", "u", "p", "s")
+    }
+
+    #[test]
+    fn a_name_keeps_its_key_and_cannot_end_a_filter() {
+        let key = key();
+        assert_eq!(review_name("Access of ana", &key), format!("Access of ana [{}]", key.as_str()));
+        let long = review_name(&"\u{fc}".repeat(500), &key);
+        assert!(
+            long.chars().count() <= MAX_REVIEW_NAME && long.ends_with(&format!("\u{2026} [{}]", key.as_str())),
+            "{long}"
+        );
+        let odd = review_name("a\" or name co \"\\b\n", &key);
+        assert!(odd.starts_with("a' or name co ''b [") && !odd.contains(['"', '\\', '\n']), "{odd}");
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        let check = START_REVIEW.check;
+        assert!(check(&json!({"user": USER})).is_ok());
+        assert!(check(&json!({"user": USER, "kind": "campaign", "days": 180, "fallback_reviewer": "a@b.c"})).is_ok());
+        for bad in [
+            json!({}),
+            json!({"user": USER, "days": 0}),
+            json!({"user": USER, "days": 181}),
+            json!({"user": USER, "kind": "survey"}),
+            json!({"user": USER, "reviewer": ""}),
+            json!({"user": USER, "x": 1}),
+        ] {
+            assert!(check(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_review_that_okta_could_not_prepare_is_left_to_a_person() {
+        let mut server = Server::new_async().await;
+        let (params, name) = (json!({"user": USER, "name": "n"}), review_name("n", &key()));
+        let body = json!({"data": [{"id": "sar1", "name": name, "status": "ERROR"}]});
+        answers(&mut server, "GET", "/governance/api/v2/security-access-reviews", 200, &body).await;
+        let connector = StartReview::new(Arc::new(client(&server.url())), "manager".to_owned());
+        let call = Call { key: key(), params, attempt: 2, earlier: Receipt::default() };
+        let Outcome::Permanent(failure) = connector.perform(&Cleared::unguarded(call)).await else { panic!("not so") };
+        assert!(failure.detail.contains("sar1"), "{failure}");
+    }
 }

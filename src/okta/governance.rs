@@ -199,9 +199,9 @@ mod tests {
         let body = json!({"data": [
             {"id": "sar1", "name": "n [key] two", "status": "ACTIVE"}, {"id": "sar2", "name": "n [key]", "status": "PENDING"},
         ], "_links": {}});
-        let list = server.mock("GET", REVIEWS).match_query(Matcher::AllOf(vec![
-            Matcher::UrlEncoded("filter".into(), "name eq \"n [key]\"".into()),
-        ]));
+        let list = server
+            .mock("GET", REVIEWS)
+            .match_query(Matcher::AllOf(vec![Matcher::UrlEncoded("filter".into(), "name eq \"n [key]\"".into())]));
         let list = list.with_header("date", "Mon, 24 Aug 2026 10:15:02 GMT").with_body(body.to_string());
         list.create_async().await;
         let found = client(&server.url()).find_review("n [key]").await.unwrap();
@@ -241,9 +241,21 @@ mod tests {
             Matcher::PartialJson(body)
         };
         let one = about("RESOURCE", json!({"userScopeExpression": format!("user.id == \"{USER}\"")}));
-        server.mock("POST", CAMPAIGNS).match_body(one).with_status(201).with_body("{\"id\":\"ici1\"}").create_async().await;
+        server
+            .mock("POST", CAMPAIGNS)
+            .match_body(one)
+            .with_status(201)
+            .with_body("{\"id\":\"ici1\"}")
+            .create_async()
+            .await;
         let all = about("USER", json!({"userIds": [USER]}));
-        server.mock("POST", CAMPAIGNS).match_body(all).with_status(201).with_body("{\"id\":\"ici2\"}").create_async().await;
+        server
+            .mock("POST", CAMPAIGNS)
+            .match_body(all)
+            .with_status(201)
+            .with_body("{\"id\":\"ici2\"}")
+            .create_async()
+            .await;
         let okta = client(&server.url());
         assert_eq!(okta.create_campaign(&new(None), Some(APP)).await.unwrap().as_deref(), Some("ici1"));
         assert_eq!(okta.create_campaign(&new(None), None).await.unwrap().as_deref(), Some("ici2"));

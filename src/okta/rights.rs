@@ -68,8 +68,7 @@ const GROUP_MEMBERSHIP: Role = Role { kind: "GROUP_MEMBERSHIP_ADMIN", label: "Gr
 const GROUP_ADMIN: Role = Role { kind: "USER_ADMIN", label: "Group Administrator" };
 const ORG: Role = Role { kind: "ORG_ADMIN", label: "Organization Administrator" };
 const APP: Role = Role { kind: "APP_ADMIN", label: "Application Administrator" };
-const CERTIFICATIONS: Role =
-    Role { kind: "ACCESS_CERTIFICATIONS_ADMIN", label: "Access Certifications Administrator" };
+const CERTIFICATIONS: Role = Role { kind: "ACCESS_CERTIFICATIONS_ADMIN", label: "Access Certifications Administrator" };
 const REVIEWS: Role = Role {
     kind: "CUSTOM",
     label: "a custom role that may manage security access reviews and view users, else Super Administrator",

@@ -83,13 +83,18 @@ impl Org {
 impl Inside {
     fn decide(&mut self, id: &str, keeps: bool, now_ms: i64) -> bool {
         self.gathered(now_ms);
-        let Some(review) = self.reviews.all.iter_mut().find(|review| review.id == id && review.status == "ACTIVE") else {
+        let Some(review) = self.reviews.all.iter_mut().find(|review| review.id == id && review.status == "ACTIVE")
+        else {
             return false;
         };
         review.status = if review.is_campaign() { "COMPLETED" } else { "CLOSED" };
         let review = review.clone();
         let words = if review.is_campaign() {
-            ["certification.campaign.item.decide", "certification.campaign.item.remediate", "certification.campaign.close"]
+            [
+                "certification.campaign.item.decide",
+                "certification.campaign.item.remediate",
+                "certification.campaign.close",
+            ]
         } else {
             ["access.review.action", "access.review.remediate", "access.review.close"]
         };
@@ -172,11 +177,14 @@ async fn start_review(State(world): Shared, Extension(by): By, body: Bytes) -> A
     require_reviews(&world)?;
     let body = parsed(&body)?;
     let known = ["principalId", "name", "endTime", "reviewerSettings"];
-    if let Some(other) = body.as_object().into_iter().flat_map(|body| body.keys()).find(|key| !known.contains(&key.as_str())) {
+    if let Some(other) =
+        body.as_object().into_iter().flat_map(|body| body.keys()).find(|key| !known.contains(&key.as_str()))
+    {
         return Err(OktaError::validation(other, "The field is not known."));
     }
     let principal = text(&body, "/principalId").filter(|id| id.len() == 20);
-    let principal = principal.ok_or_else(|| OktaError::validation("principalId", "The field must have 20 characters."))?;
+    let principal =
+        principal.ok_or_else(|| OktaError::validation("principalId", "The field must have 20 characters."))?;
     let user = user_of_id(&world, &principal)?;
     let name = named(&body)?;
     if let Some(end) = text(&body, "/endTime") {
@@ -191,8 +199,7 @@ async fn start_review(State(world): Shared, Extension(by): By, body: Bytes) -> A
         return Err(OktaError::validation("reviewerSettings.type", "The type must be USER."));
     }
     let reviewers = body.pointer("/reviewerSettings/userSettings/includedUserIds").and_then(Value::as_array);
-    let reviewers: Vec<String> =
-        reviewers.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let reviewers: Vec<String> = reviewers.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     if reviewers.is_empty() || reviewers.len() > 10 {
         return Err(OktaError::validation("includedUserIds", "There must be one to ten reviewers."));
     }
