@@ -90,6 +90,41 @@ fn plugs() -> Vec<Plug> {
         secrets: &["client_secret_1", "token_1"],
         ..incident.clone()
     };
+    let note = Plug {
+        name: "servicenow, note",
+        build: |base, timeout| {
+            let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base, timeout) };
+            let service = ServiceNow::new(&config, Some("pass_word_1".into()), None, &Network::default()).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(servicenow::Update(Arc::new(service))), debug)
+        },
+        params: json!({"correlation": "okta-user-00u1", "work_notes": "Risk is LOW"}),
+        read: |seen, changed| {
+            let notes: Vec<_> = changed.iter().map(|seen| seen.json()["work_notes"].to_string()).collect();
+            (seen.method == "GET").then(|| match seen.query("sysparm_display_value") {
+                Some(_) => Reply::json(200, &json!({"result": {"work_notes": format!("opened {}", notes.join(" "))}})),
+                None => Reply::json(200, &json!({"result": [open_incident("2")]})),
+            })
+        },
+        done: |_| Reply::json(200, &json!({"result": open_incident("2")})),
+        ..incident.clone()
+    };
+    let resolve = Plug {
+        name: "servicenow, resolve",
+        build: |base, timeout| {
+            let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base, timeout) };
+            let service = ServiceNow::new(&config, Some("pass_word_1".into()), None, &Network::default()).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(servicenow::Resolve(Arc::new(service))), debug)
+        },
+        params: json!({"correlation": "okta-user-00u1", "close_code": "Resolved", "close_notes": "Risk is LOW"}),
+        read: |seen, changed| {
+            let state = if changed.is_empty() { "2" } else { "6" };
+            (seen.method == "GET").then(|| Reply::json(200, &json!({"result": [open_incident(state)]})))
+        },
+        done: |_| Reply::json(200, &json!({"result": open_incident("6")})),
+        ..incident.clone()
+    };
     let bot = Plug {
         name: "slack, bot",
         build: |base, timeout| {
@@ -220,7 +255,7 @@ fn plugs() -> Vec<Plug> {
         exempt: &[404, 410],
         ..add.clone()
     };
-    vec![incident, incident_oauth, bot, webhook, teams, add, remove, unassign]
+    vec![incident, incident_oauth, note, resolve, bot, webhook, teams, add, remove, unassign]
 }
 
 const USER: &str = "00uaaaaaaaaaaaaaaaa1";
@@ -255,6 +290,10 @@ fn slack_config(base: &str, timeout: Duration) -> SlackConfig {
         api_url: format!("{base}/api"),
         timeout,
     }
+}
+
+fn open_incident(state: &str) -> Value {
+    json!({"sys_id": "9d38", "number": "INC1", "state": state, "active": "true", "correlation_id": "okta-user-00u1"})
 }
 
 fn incident_row(created: &Seen) -> Value {

@@ -59,6 +59,14 @@ pub static ACTIONS: &[Registration] = &[
         build: |services| on_okta(services, okta_session::ClearSessions::new),
     },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
+    Registration {
+        kind: &servicenow::UPDATE_INCIDENT,
+        build: |services| with(&services.servicenow, servicenow::Update),
+    },
+    Registration {
+        kind: &servicenow::RESOLVE_INCIDENT,
+        build: |services| with(&services.servicenow, servicenow::Resolve),
+    },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
     Registration { kind: &teams::POST_MESSAGE, build: |services| connector(&services.teams) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
@@ -341,6 +349,11 @@ fn on_okta<C: Connector + 'static>(services: &Services, new: fn(Arc<OktaClient>)
 
 fn connector<C: Connector + 'static>(service: &Option<Arc<C>>) -> Option<Arc<dyn Connector>> {
     service.clone().map(|service| service as Arc<dyn Connector>)
+}
+
+/// One of several actions of a service.
+fn with<S, C: Connector + 'static>(service: &Option<Arc<S>>, new: fn(Arc<S>) -> C) -> Option<Arc<dyn Connector>> {
+    service.clone().map(|service| Arc::new(new(service)) as Arc<dyn Connector>)
 }
 
 /// Reads the address of a service as one that paths can be joined to: https, or http to loopback, with no user, query or
