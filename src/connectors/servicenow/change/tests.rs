@@ -25,7 +25,12 @@ fn service(stage: &Stage, table: &str) -> Arc<ServiceNow> {
 }
 
 fn call(params: Value) -> Cleared<Call> {
-    Cleared::unguarded(Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 })
+    Cleared::unguarded(Call {
+        key: IdempotencyKey::from_stored(KEY.to_owned()),
+        params,
+        attempt: 1,
+        earlier: Receipt::default(),
+    })
 }
 
 fn update() -> Cleared<Call> {
