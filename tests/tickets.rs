@@ -3,7 +3,7 @@
 
 mod support;
 
-use okta_responder::demo::org::{Fault, Misbehaviour, Service, User, events};
+use okta_responder::demo::org::{Fault, Misbehaviour, PAGERDUTY_ROUTING_KEY, Service, User, events};
 use support::Scene;
 use support::every::FAST;
 use support::ledger::{Ledger, told};
@@ -89,5 +89,85 @@ async fn a_note_without_an_incident_fails_and_an_end_without_one_is_no_trouble()
     let end = |step: &str| actions.iter().find(|action| action.step == step).map(|action| action.state.as_str());
     assert_eq!((end("note"), end("resolve")), (Some("failed"), Some("succeeded")), "{}", told(&actions));
     assert!(scene.org.records("incident").is_empty());
+    assert!(daemon.stop().success());
+}
+
+const ALERTS: &str = r#"
+[[playbook]]
+name = "rise"
+on = ["user.session.start"]
+when = 'risk.level == "HIGH"'
+
+  [[playbook.step]]
+  name = "trigger"
+  action = "pagerduty.event.trigger"
+    [playbook.step.with]
+    summary = "User risk HIGH: {{ target.login }}"
+    severity = "critical"
+    correlation = "okta-user-{{ target.id }}"
+    details = { ip = "{{ sign_in.ip }}" }
+    links = [{ title = "System Log", url = "{{ links.syslog }}" }]
+
+[[playbook]]
+name = "end"
+on = ["user.session.start"]
+when = 'risk.level == "LOW"'
+
+  [[playbook.step]]
+  name = "resolve"
+  action = "pagerduty.event.resolve"
+  with = { correlation = "okta-user-{{ target.id }}" }
+"#;
+
+/// A scene with PagerDuty and Ann.
+async fn on_duty() -> (Scene, User) {
+    let scene = Scene::new("").await;
+    let ann = scene.org.add_user(User::new("Ann", "Miller"));
+    scene.secret("routing-key", PAGERDUTY_ROUTING_KEY);
+    let (url, file) = (scene.org.pagerduty_url(), scene.dir.path().join("routing-key"));
+    let section =
+        format!("[pagerduty]\nurl = \"{url}\"\nrouting_key = {{ file = \"{}\" }}\ntimeout = \"2s\"\n", file.display());
+    scene.configure(&format!("{FAST}{section}"), ALERTS);
+    (scene, ann)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_is_open_once_and_over_in_the_end_although_answers_are_lost_and_sent_again() {
+    let (scene, ann) = on_duty().await;
+    let lost = || Fault::new(Service::PagerDuty, Misbehaviour::DropAfter).times(1);
+    scene.org.fault(lost());
+    scene.org.fault(Fault::new(Service::PagerDuty, Misbehaviour::status(503, "{}")).times(1));
+    for level in ["HIGH", "HIGH"] {
+        scene.org.push_event(events::sign_in(&ann, level));
+    }
+    let daemon = scene.daemon();
+    let ledger = Ledger::of(&scene).await;
+    let actions = ledger.at_rest(2).await;
+    assert!(actions.iter().all(|action| action.state == "succeeded"), "{}\n{}", told(&actions), daemon.log());
+    let [alert] = &scene.org.alerts()[..] else { panic!("not one alert: {:?}", scene.org.alerts()) };
+    assert_eq!((alert.open, alert.triggers), (true, 3), "the one whose answer was lost came twice");
+    assert_eq!(alert.summary, format!("User risk HIGH: {}", ann.login));
+
+    scene.org.fault(lost());
+    scene.org.push_event(events::sign_in(&ann, "LOW"));
+    let actions = ledger.at_rest(3).await;
+    assert!(actions.iter().all(|action| action.state == "succeeded"), "{}\n{}", told(&actions), daemon.log());
+    assert!(scene.org.alerts().iter().all(|alert| !alert.open));
+    assert_eq!(scene.org.alerts().len(), 1);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_routing_key_that_pagerduty_does_not_know_is_told_without_showing_it() {
+    let (scene, ann) = on_duty().await;
+    scene.org.replace_secrets(|secrets| secrets.pagerduty_routing_key = "another-key".to_owned());
+    scene.org.push_event(events::sign_in(&ann, "HIGH"));
+    let daemon = scene.daemon();
+    let ledger = Ledger::of(&scene).await;
+    let actions = ledger.at_rest(1).await;
+    let [action] = &actions[..] else { panic!("not one action") };
+    assert_eq!((action.state.as_str(), action.reason.as_deref()), ("failed", Some("rejected")), "{}", told(&actions));
+    assert!(action.error.as_deref().unwrap().contains("'routing_key' is missing or invalid"), "{}", told(&actions));
+    assert!(!format!("{actions:?}{}", daemon.log()).contains(PAGERDUTY_ROUTING_KEY));
     assert!(daemon.stop().success());
 }

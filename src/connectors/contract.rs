@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::stage::{Reply, Seen, Stage};
 use super::*;
 use crate::config::secret::SecretSource;
-use crate::config::{ServiceNowConfig, SlackConfig, TeamsConfig};
+use crate::config::{PagerDutyConfig, ServiceNowConfig, SlackConfig, TeamsConfig};
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::Reason;
 use crate::okta::{Auth, OktaSettings};
@@ -124,6 +124,36 @@ fn plugs() -> Vec<Plug> {
         },
         done: |_| Reply::json(200, &json!({"result": open_incident("6")})),
         ..incident.clone()
+    };
+    let trigger = Plug {
+        name: "pagerduty, trigger",
+        build: |base, timeout| {
+            let service = pagerduty_at(base, timeout);
+            let debug = format!("{service:?}");
+            (Arc::new(pagerduty::Trigger(service)), debug)
+        },
+        params: json!({"summary": "User risk HIGH", "severity": "critical"}),
+        read: |_, _| None,
+        done: |seen| {
+            let taken =
+                json!({"status": "success", "message": "Event processed", "dedup_key": seen.json()["dedup_key"]});
+            Reply::json(202, &taken)
+        },
+        error: |text| json!({"status": "invalid event", "message": text, "errors": [text]}).to_string(),
+        secrets: &["routing_key_1"],
+        ..incident.clone()
+    };
+    let end = Plug {
+        name: "pagerduty, resolve",
+        build: |base, timeout| {
+            let service = pagerduty_at(base, timeout);
+            let debug = format!("{service:?}");
+            (Arc::new(pagerduty::Resolve(service)), debug)
+        },
+        params: json!({"correlation": "okta-user-00u1"}),
+        // The alert is known by the correlation alone.
+        takes_key: false,
+        ..trigger.clone()
     };
     let bot = Plug {
         name: "slack, bot",
@@ -255,7 +285,8 @@ fn plugs() -> Vec<Plug> {
         exempt: &[404, 410],
         ..add.clone()
     };
-    let mut plugs = vec![incident, incident_oauth, note, resolve, bot, webhook, teams, add.clone(), remove, unassign];
+    let mut plugs =
+        vec![incident, incident_oauth, note, resolve, trigger, end, bot, webhook, teams, add.clone(), remove, unassign];
     plugs.extend(okta_plugs(&add));
     plugs
 }
@@ -361,6 +392,12 @@ fn servicenow_config(base: &str, timeout: Duration) -> ServiceNowConfig {
         table: "incident".to_owned(),
         timeout,
     }
+}
+
+fn pagerduty_at(base: &str, timeout: Duration) -> Arc<PagerDuty> {
+    let routing_key = SecretSource::Env("P".to_owned());
+    let config = PagerDutyConfig { routing_key, url: base.to_owned(), timeout };
+    Arc::new(PagerDuty::new(&config, "routing_key_1".into(), &Network::default()).unwrap())
 }
 
 fn slack_config(base: &str, timeout: Duration) -> SlackConfig {

@@ -13,6 +13,7 @@ use super::effects::{Effect, Journal, Service};
 use super::faults::Faults;
 use super::log::Log;
 use super::oauth::OAuth;
+use super::pagerduty::Alert;
 use super::rate::RateModel;
 use super::remedies::Estate;
 use super::secrets::Secrets;
@@ -37,6 +38,7 @@ pub(super) struct Addresses {
     pub(super) okta: SocketAddr,
     /// Origins, without a slash at the end.
     pub(super) servicenow: String,
+    pub(super) pagerduty: String,
     pub(super) slack: String,
     pub(super) teams: String,
     pub(super) smtp_port: u16,
@@ -53,6 +55,7 @@ pub(super) struct Inside {
     pub(super) oauth: OAuth,
     pub(super) secrets: Secrets,
     pub(super) tables: Tables,
+    pub(super) alerts: Vec<Alert>,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
 }

@@ -106,7 +106,11 @@ fn parameters_are_those_of_the_change_and_nothing_else() {
     check(&UPDATE_INCIDENT, good, None);
     check(&UPDATE_INCIDENT, json!({"correlation": "c"}), Some("work_notes"));
     check(&UPDATE_INCIDENT, json!({"correlation": " ", "work_notes": "n"}), Some("`correlation` is empty"));
-    check(&UPDATE_INCIDENT, json!({"correlation": "c", "work_notes": "n", "if_none": "panic"}), Some("if_none"));
+    check(
+        &UPDATE_INCIDENT,
+        json!({"correlation": "c", "work_notes": "n", "if_none": "panic"}),
+        Some("unknown variant"),
+    );
     let ends = |more: Value| {
         let mut params = json!({"correlation": "c", "close_code": "x", "close_notes": "y"});
         params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
