@@ -83,7 +83,7 @@ struct State {
     /// The last one that the API refused, until one is taken.
     refused: Option<SecretString>,
     failure: Option<Failure>,
-    /// Failures since the last token.
+    /// Failures since the last token that was of use.
     failures: u32,
     /// The scopes that the last token came without.
     missing: Vec<String>,
@@ -199,7 +199,7 @@ impl Credential for OAuth {
             if let Some(token) = state.token.as_ref().filter(|token| token.serial == pass.serial)
                 && !token.taken.swap(true, Ordering::SeqCst)
             {
-                state.refused = None;
+                (state.refused, state.failures) = (None, 0);
             }
         }
     }
@@ -305,7 +305,9 @@ impl Inner {
                     taken: AtomicBool::new(false),
                 });
                 debug!(client_id = self.settings.client_id, dpop = bound, life = ?given.life, "an access token was given");
-                (state.serial, state.failure, state.failures) = (serial, None, 0);
+                // While the API takes none of them, the pauses go on to grow with each.
+                state.failures = if state.refused.is_some() { state.failures } else { 0 };
+                (state.serial, state.failure) = (serial, None);
                 state.token = Some(Arc::clone(&token));
                 Ok(token)
             }
