@@ -27,8 +27,6 @@ use crate::okta::client::OktaSettings;
 
 /// The pauses after failed questions. A person who has mended something waits no longer than the longest.
 const PAUSES: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
-/// The longest pause that the token endpoint may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A token is renewed when this share of its life is over.
 const FRESH: f64 = 0.8;
 /// The most questions for one token: a proof demanded, a nonce, the clock, a new key, and some more nonces.
@@ -430,7 +428,7 @@ impl State {
     fn fail(&mut self, error: AuthError, now: Duration, seed: &str) {
         self.failures = self.failures.saturating_add(1);
         let pause = match error.passing() {
-            Some((_, Some(wait))) => wait.min(LONGEST_PAUSE),
+            Some((_, Some(wait))) => wait,
             _ => PAUSES.pause(self.failures, seed),
         };
         self.failure = Some(Failure { error, until: now.saturating_add(pause) });

@@ -467,6 +467,10 @@ async fn trouble_of_the_token_endpoint_passes() {
     let mut wait = fault(503, "").unwrap();
     wait.headers.push(("retry-after", "7".to_owned()));
     check(Some(wait), passing(Reason::ServiceError, seconds(7)), &["503"]).await;
+    // What waits for a token comes back when the endpoint is asked again, and no later.
+    let mut absurd = fault(503, "").unwrap();
+    absurd.headers.push(("retry-after", "86400".to_owned()));
+    check(Some(absurd), passing(Reason::ServiceError, seconds(300)), &["503"]).await;
     let mut page = fault(200, "<html>sign in</html>").unwrap();
     page.headers.push(("content-type", "text/html".to_owned()));
     let garbage = passing(Reason::BadAnswer, None);
