@@ -33,6 +33,7 @@ use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
 use crate::okta::auth::{AuthError, OAuth, OAuthSettings};
 use crate::okta::client::OktaSetupError;
+use crate::okta::rate::WINDOW;
 use crate::okta::{Auth, Gate, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
 use crate::store::{InstanceLock, LockError, Standstill, Store, StoreError};
@@ -454,6 +455,8 @@ async fn note_standstill(store: &Store, standstill: Option<Standstill>, clock: C
 /// The same, if Okta says it within a few tries.
 async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
     let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(5) };
+    // The old engine works on meanwhile, so that nothing is held up while our own share has no room.
+    let okta = okta.patiently();
     let mut attempt = 0;
     loop {
         let error = match okta.own_id().await {
@@ -461,12 +464,15 @@ async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
             Err(error) => error,
         };
         attempt += 1;
-        let may_pass =
-            matches!(error.to_outcome(false), Outcome::Transient(_)) && error.reason() != Reason::Unauthorized;
-        if !may_pass || attempt == 3 {
-            return Err(AppError::Stranger(error.to_failure().detail));
+        let pause = match error.to_outcome(false) {
+            Outcome::RetryAfter(wait, _) => Some(wait.min(WINDOW)),
+            Outcome::Transient(_) if error.reason() != Reason::Unauthorized => Some(schedule.pause(attempt, "own id")),
+            _ => None,
+        };
+        match pause {
+            Some(pause) if attempt < 3 => tokio::time::sleep(pause).await,
+            _ => return Err(AppError::Stranger(error.to_failure().detail)),
         }
-        tokio::time::sleep(schedule.pause(attempt, "own id")).await;
     }
 }
 
@@ -699,7 +705,13 @@ async fn through(engine: &Engine, work: Work) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::okta::gate::Patience;
+    use crate::okta::rate::RateHeaders;
+    use crate::okta::testing::{answers, client};
+    use crate::okta::{Bucket, Priority};
 
     #[test]
     fn who_we_were_is_remembered_over_reloads() {
@@ -717,5 +729,28 @@ mod tests {
         assert_eq!(second, BTreeMap::from([("00u1".to_owned(), at(300))]));
         let third = identity("0oa2", second).former_ids_of("0oa3", at(60));
         assert_eq!(third, BTreeMap::from([("00u1".to_owned(), at(300)), ("0oa2".to_owned(), at(360))]));
+    }
+
+    #[tokio::test]
+    async fn a_reload_waits_for_its_turn_to_ask_who_we_are() {
+        let mut server = mockito::Server::new_async().await;
+        answers(&mut server, "GET", "/api/v1/users/me", 200, &json!({"id": "00u1", "status": "ACTIVE"})).await;
+        let gate = Gate::new(0.5);
+        let okta = client(&server.url()).through(gate.clone());
+        let mut turn = gate.pass(Bucket::User, Priority::Live, Patience::Endless).await.unwrap();
+        turn.leaves();
+        let date = Timestamp::from_second(1_790_000_000).unwrap();
+        let headers = RateHeaders { limit: 4, remaining: 2, reset_epoch_s: date.as_second() + 60 };
+        turn.answered(crate::okta::budget::Reply { status: 200, headers: Some(headers), date: Some(date) });
+        let waits = async {
+            while gate.snapshot().buckets.iter().all(|bucket| bucket.waiting == 0) {
+                tokio::task::yield_now().await;
+            }
+            gate.set_share(1.0);
+        };
+        let limit = Duration::from_secs(20);
+        let (id, waited) = tokio::join!(own_id_soon(&okta), tokio::time::timeout(limit, waits));
+        waited.unwrap();
+        assert_eq!(id.unwrap(), "00u1");
     }
 }
