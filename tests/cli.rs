@@ -120,6 +120,7 @@ fn every_command_explains_itself() {
         &["run"],
         &["demo"],
         &["check"],
+        &["test"],
         &["simulate"],
         &["backfill"],
         &["status"],
@@ -142,6 +143,7 @@ fn every_command_explains_itself() {
         &["cursor"],
         &["cursor", "show"],
         &["cursor", "reset"],
+        &["schema"],
         &["completions"],
         &["man"],
     ];

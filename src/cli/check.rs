@@ -14,6 +14,7 @@ use crate::app;
 use crate::app::rights::{self, Need};
 use crate::config::load::{self, Loaded};
 use crate::config::network::told_ways;
+use crate::config::playtest;
 use crate::config::problem::Problem;
 use crate::config::secret::SecretEnv;
 use crate::config::values;
@@ -66,6 +67,9 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         Ok(loaded) => loaded,
         Err(problems) => return tell_wrong(&problems, arguments.format),
     };
+    if let Err(problems) = playtest::compile(&loaded) {
+        return tell_wrong(&problems, arguments.format);
+    }
     let found = Found::of(&loaded, &env)?;
     match arguments.format {
         Format::Json => table::json(&found)?,

@@ -11,17 +11,22 @@ mod demo;
 mod events;
 mod exit;
 mod export;
+mod inbox;
 mod man;
 mod moment;
 mod online;
 mod pause;
 mod rehearsal;
+mod replay;
 mod run;
 mod runs;
+mod schema;
 mod simulate;
 mod status;
 mod table;
 pub mod terminal;
+mod test;
+mod verdict;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -70,6 +75,7 @@ enum Command {
     Run(run::Arguments),
     Demo(demo::Arguments),
     Check(check::Arguments),
+    Test(test::Arguments),
     Simulate(simulate::Arguments),
     Backfill(backfill::Arguments),
     Backup(backup::Arguments),
@@ -81,6 +87,7 @@ enum Command {
     Resume(pause::ResumeArguments),
     Cursor(cursor::Arguments),
     Export(export::Arguments),
+    Schema(schema::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -113,6 +120,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Run(arguments) => run::run(&config, arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&config, &arguments),
+        Command::Test(arguments) => test::run(&config, &arguments),
         Command::Simulate(arguments) => simulate::run(&config, &arguments),
         Command::Backfill(arguments) => backfill::run(&config, &arguments),
         Command::Backup(arguments) => backup::run(&config, &arguments),
@@ -124,6 +132,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Resume(arguments) => pause::resume(&config, &arguments),
         Command::Cursor(arguments) => cursor::run(&config, &arguments),
         Command::Export(arguments) => export::run(&config, &arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     }

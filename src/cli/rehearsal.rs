@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::simulate::GivenFacts;
 use crate::config::Mode;
 use crate::config::load::Loaded;
 use crate::engine::intake::tells_risk;
@@ -19,6 +18,7 @@ use crate::model::event::{Entity, Event};
 use crate::model::ids::IdempotencyKey;
 use crate::model::risk::{Risk, RiskOrigin};
 use crate::playbook::facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView, step_identifier};
+use crate::playbook::given::GivenFacts;
 use crate::playbook::{Playbook, Step, plan};
 
 /// Everything that is needed besides the event.
@@ -65,6 +65,9 @@ pub(super) struct Run {
     /// Null when facts are needed to tell.
     pub applies: Option<bool>,
     pub why: Option<String>,
+    /// What its condition reads.
+    #[serde(skip)]
+    pub reads: Vec<(String, Value)>,
     pub steps: Vec<Part>,
 }
 
@@ -75,6 +78,9 @@ pub(super) struct Part {
     pub action: &'static str,
     pub state: StepState,
     pub why: Option<String>,
+    /// What its condition reads.
+    #[serde(skip)]
+    pub reads: Vec<(String, Value)>,
     pub after: Vec<String>,
     pub wait: Option<String>,
     /// The facts that would be asked for.
@@ -201,12 +207,13 @@ impl Stage<'_> {
             }
         }
         for (fact, value) in &self.given.facts {
-            facts.set(*fact, FactValue::Known(value.clone()));
+            facts.set(*fact, value.clone());
         }
         facts
     }
 
-    fn run(&self, playbook: &Playbook, event: &Event, now: Timestamp) -> Run {
+    /// What one playbook would make of the event, whether it wants events of this type or not.
+    pub(super) fn run(&self, playbook: &Playbook, event: &Event, now: Timestamp) -> Run {
         let mut facts = self.facts(event);
         let open = facts.not_fetched(plan::applying_facts(playbook));
         let (applies, why) = if open.is_empty() {
@@ -220,7 +227,8 @@ impl Stage<'_> {
         };
         let observe = playbook.mode == Mode::Observe || self.guard.observes();
         let mode = if observe { "observe" } else { "enforce" };
-        let mut run = Run { playbook: playbook.name.clone(), mode, applies, why, steps: Vec::new() };
+        let reads = playbook.when.as_ref().map(|when| when.values_read(&facts)).unwrap_or_default();
+        let mut run = Run { playbook: playbook.name.clone(), mode, applies, why, reads, steps: Vec::new() };
         if applies == Some(false) {
             return run;
         }
@@ -250,6 +258,7 @@ impl Stage<'_> {
             action: step.action.name,
             state: StepState::Failed,
             why: unmet.map(str::to_owned),
+            reads: step.when.as_ref().map(|when| when.values_read(facts)).unwrap_or_default(),
             after: step.after.clone(),
             wait: step.wait.map(|wait| humantime::format_duration(wait).to_string()),
             facts: Vec::new(),
@@ -312,7 +321,7 @@ impl Stage<'_> {
         let made = |what: &str| (state == "succeeded").then(|| format!("({what} of {})", step.name));
         // Why it may be called for is no error of a step that is taken to succeed.
         let error = part.why.clone().filter(|_| state != "succeeded");
-        StepView { url: made("url"), id: made("id"), number: made("number"), error, state }
+        StepView { url: made("url"), id: made("id"), number: made("number"), note: made("note"), error, state }
     }
 }
 

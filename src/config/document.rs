@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::path::{KeyPath, Segment};
+use super::path::{KeyPath, Offset, Segment};
 use super::problem::{Problem, Sources, Spot};
 use super::wording::{excerpt, listed, missing_remedy, secret_words, syntax_remedy, words};
 use crate::model::similar::closest;
@@ -76,10 +76,10 @@ pub(super) struct Repairs {
 }
 
 impl Repairs {
-    /// Adds those of another file, whose playbooks are counted from `offset`.
-    pub(super) fn extend(&mut self, other: Self, offset: usize) {
-        self.tables.extend(other.tables.into_iter().map(|path| path.with_playbooks_from(offset)));
-        self.keys.extend(other.keys.into_iter().map(|path| path.with_playbooks_from(offset)));
+    /// Adds those of another file, whose playbooks and tests are counted from `offset`.
+    pub(super) fn extend(&mut self, other: Self, offset: Offset) {
+        self.tables.extend(other.tables.into_iter().map(|path| path.counted_from(offset)));
+        self.keys.extend(other.keys.into_iter().map(|path| path.counted_from(offset)));
     }
 
     /// Whether what seems wrong at `path` may only be a consequence of a repair. What `stands` in the file as it was
@@ -217,7 +217,12 @@ impl Repair<'_> {
         let path = table.key(key);
         // What was taken out a moment ago is missing now, and has been told. Of a whole section its keys are told.
         if !self.repairs.keys.contains(&path) && key != "okta" {
-            let problem = self.sources.problem(&table, format!("the key `{key}` is missing"), missing_remedy(key));
+            let of_test = matches!(table.segments().first(), Some(Segment::Key(first)) if first == "test");
+            let remedy = match key {
+                "name" if of_test => "give it a name that says what is expected".to_owned(),
+                _ => missing_remedy(key),
+            };
+            let problem = self.sources.problem(&table, format!("the key `{key}` is missing"), remedy);
             self.problems.push(problem);
         }
         self.repairs.tables.insert(table.clone());

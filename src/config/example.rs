@@ -10,7 +10,7 @@ use super::*;
 use crate::model::event::{Event, SOURCE_OKTA};
 use crate::playbook::{Fact, FactValue, Facts, LinkBase, Playbook, Prepared, StepView, plan};
 
-const EXAMPLE: &str = include_str!("../../config.example.toml");
+pub(super) const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 const MINIMAL: &str = r#"
     [okta]
@@ -33,7 +33,7 @@ const MINIMAL: &str = r#"
 "#;
 
 /// The example with every setting that is left out put in: what has `#` right before its key.
-fn complete() -> String {
+pub(super) fn complete() -> String {
     let is_setting = |rest: &str| {
         rest.starts_with("[[")
             || rest.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
@@ -130,6 +130,11 @@ fn every_key_occurs_in_the_example() {
     assert_eq!(table("email"), keys_of::<EmailConfig>());
     assert_eq!(playbook.keys().cloned().collect::<BTreeSet<_>>(), keys_of::<PlaybookConfig>());
     assert_eq!(of_steps, keys_of::<StepConfig>());
+    let of_tests = |tests: &toml::Value| -> BTreeSet<String> {
+        let tests = tests.as_array().unwrap();
+        tests.iter().flat_map(|test| test.as_table().unwrap().keys().cloned()).collect()
+    };
+    assert_eq!(of_tests(&document["test"]), keys_of::<playtest::TestConfig>());
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::document::{self, Document, Repairs};
+use super::path::Offset;
+use super::playtest::TestConfig;
 use super::problem::{Problem, Sources};
 use super::secret::SecretEnv;
 use super::{Config, PlaybookConfig, check};
@@ -89,7 +92,7 @@ pub fn load_for_state(file: &Path) -> Result<(Config, usize), Vec<Problem>> {
         Err(problems) => {
             let mut reading =
                 Reading { sources: Sources::new(file), repairs: Repairs::default(), digest: Sha256::new() };
-            match reading.take::<Config>(file, 0, &mut Vec::new()) {
+            match reading.take::<Config>(file, Offset::default(), &mut Vec::new()) {
                 Some(config) => Ok((config, problems.len())),
                 None => Err(problems),
             }
@@ -107,16 +110,19 @@ fn surroundings(config: &Config, reading: &Reading, env: &SecretEnv, credentials
 fn load_and(file: &Path, more: impl Fn(&Config, &Reading) -> Vec<Problem>) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut reading = Reading { sources: Sources::new(file), repairs: Repairs::default(), digest: Sha256::new() };
-    let main = reading.take::<Config>(file, 0, &mut problems);
-    let mut playbooks = Vec::new();
-    let own = main.as_ref().map_or(0, |config| config.playbooks.len());
+    let main = reading.take::<Config>(file, Offset::default(), &mut problems);
+    let (mut playbooks, mut tests) = (Vec::new(), Vec::new());
+    let own = main.as_ref().map_or((0, 0), |config| (config.playbooks.len(), config.tests.len()));
     for extra in playbook_files(file, &mut problems) {
-        if let Some(more) = reading.take::<Playbooks>(&extra, own + playbooks.len(), &mut problems) {
+        let offset = Offset { playbooks: own.0 + playbooks.len(), tests: own.1 + tests.len() };
+        if let Some(more) = reading.take::<Playbooks>(&extra, offset, &mut problems) {
             playbooks.extend(more.playbooks);
+            tests.extend(more.tests);
         }
     }
     if let Some(mut config) = main {
         config.playbooks.extend(playbooks);
+        config.tests.extend(tests);
         let (playbooks, found) = check::all(&config, &reading.sources, &reading.repairs);
         problems.extend(more(&config, &reading));
         problems.extend(found);
@@ -132,11 +138,15 @@ fn load_and(file: &Path, more: impl Fn(&Config, &Reading) -> Vec<Problem>) -> Re
 }
 
 /// A file of `playbooks.d`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Playbooks {
+pub(super) struct Playbooks {
+    /// The playbooks.
     #[serde(default, rename = "playbook")]
     playbooks: Vec<PlaybookConfig>,
+    /// What they are meant to do; for `okta-responder test`.
+    #[serde(default, rename = "test")]
+    tests: Vec<TestConfig>,
 }
 
 struct Reading {
@@ -146,11 +156,11 @@ struct Reading {
 }
 
 impl Reading {
-    /// Reads one file whose playbooks are counted from `offset`.
+    /// Reads one file whose playbooks and tests are counted from `offset`.
     fn take<T: serde::de::DeserializeOwned>(
         &mut self,
         file: &Path,
-        offset: usize,
+        offset: Offset,
         problems: &mut Vec<Problem>,
     ) -> Option<T> {
         let text = match read(file) {
@@ -172,8 +182,8 @@ impl Reading {
                 self.repairs.extend(repairs, offset);
                 for (path, spot) in spots {
                     // The arrays themselves belong to the file that began them.
-                    if offset == 0 || path.segments().len() > 1 {
-                        self.sources.insert(path.with_playbooks_from(offset), spot);
+                    if offset == Offset::default() || path.segments().len() > 1 {
+                        self.sources.insert(path.counted_from(offset), spot);
                     }
                 }
                 Some(value)

@@ -10,7 +10,9 @@ mod example;
 pub mod load;
 pub mod network;
 mod path;
+pub mod playtest;
 pub mod problem;
+pub mod schema;
 pub mod secret;
 pub mod values;
 mod wording;
@@ -20,6 +22,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
@@ -28,13 +31,14 @@ use crate::okta::auth::Dpop;
 use crate::okta::auth::key::Algorithm;
 use crate::store::Keep;
 use network::NetworkConfig;
+use playtest::TestConfig;
 use secret::SecretSource;
 use values::{Expiry, Interval, StartFrom, ValueError};
 
 pub use values::Limit;
 
 /// The whole file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The org and how to speak to it.
@@ -71,6 +75,9 @@ pub struct Config {
     /// The playbooks, in file order; `playbooks.d/*.toml` adds more.
     #[serde(default, rename = "playbook")]
     pub playbooks: Vec<PlaybookConfig>,
+    /// What the playbooks are meant to do; for `okta-responder test`.
+    #[serde(default, rename = "test")]
+    pub tests: Vec<TestConfig>,
 }
 
 impl Config {
@@ -125,7 +132,7 @@ impl Config {
 }
 
 /// `[okta]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OktaConfig {
     /// `https://example.okta.com`, or a custom domain. Plain http only to loopback.
@@ -155,6 +162,7 @@ pub struct OktaConfig {
     pub timeout: Duration,
     /// The share of what Okta's rate headers grant that this daemon takes, above 0 and at most 1.
     #[serde(default = "defaults::rate_share")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub rate_share: f64,
     /// The linked object that names a user's manager, asked when the profile has no `managerId`. Empty: not asked.
     #[serde(default = "defaults::manager_link")]
@@ -187,7 +195,7 @@ impl OktaConfig {
 }
 
 /// `[poll]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PollConfig {
     /// Where the first start begins: `"now"`, an RFC 3339 moment, or a duration before now (`"24h"`).
@@ -198,13 +206,14 @@ pub struct PollConfig {
     #[serde(deserialize_with = "duration::required")]
     pub overlap: Duration,
     /// Events asked for per page, 1 to 1000.
+    #[schemars(range(min = 1, max = 1000))]
     pub page_size: u32,
     /// The most event types put into the server-side filter; with more, the filter is applied here.
     pub max_filter_types: usize,
 }
 
 /// `[state]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
     /// The SQLite file. Default: `state.db` in systemd's `$STATE_DIRECTORY`, else `/var/lib/okta-responder/state.db`.
@@ -231,7 +240,7 @@ impl StateConfig {
 }
 
 /// `[risk]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RiskConfig {
     /// Where `user_risk` comes from.
@@ -243,7 +252,7 @@ pub struct RiskConfig {
 }
 
 /// Where `user_risk` comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RiskSource {
     /// Is the user in the high or medium group?
@@ -255,10 +264,11 @@ pub enum RiskSource {
 }
 
 /// `[dispatch]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DispatchConfig {
     /// Requests under way at once to each service, so that one that does not answer holds up no other.
+    #[schemars(range(min = 1, max = 1024))]
     pub concurrency: usize,
     /// How long a stop waits for requests under way.
     #[serde(deserialize_with = "duration::required")]
@@ -276,7 +286,7 @@ pub struct DispatchConfig {
 }
 
 /// `[guard]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardConfig {
     /// `"observe"` plans and records everything and touches nothing, whatever the playbooks say.
@@ -309,7 +319,7 @@ pub struct GuardConfig {
 }
 
 /// `[guard.limits]`: changes of access within any hour. 0 lets nothing through without a person.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Of all playbooks together.
@@ -325,18 +335,19 @@ pub struct LimitsConfig {
 }
 
 /// `[guard.alarm]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlarmConfig {
     /// `connector.noun.verb`, one that tells and changes no access.
     pub action: String,
     /// Its parameters; strings may hold `{{ playbook }}` and `{{ why }}`. Texts have a default.
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub with: toml::Table,
 }
 
 /// `mode = "enforce" | "observe"`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Do it.
@@ -346,7 +357,7 @@ pub enum Mode {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// `text` for people, `json` for collectors.
@@ -356,7 +367,7 @@ pub struct LogConfig {
 }
 
 /// `format = "text" | "json"`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One readable line each.
@@ -366,7 +377,7 @@ pub enum LogFormat {
 }
 
 /// `[servicenow]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceNowConfig {
     /// `https://example.service-now.com`
@@ -393,7 +404,7 @@ pub struct ServiceNowConfig {
 }
 
 /// `[slack]`: either `token` or `webhook_url`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SlackConfig {
     /// A bot token (`xoxb-…`) with `chat:write`.
@@ -413,7 +424,7 @@ pub struct SlackConfig {
 }
 
 /// `[teams]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TeamsConfig {
     /// The webhook of a workflow; its URL is the secret. It posts to the channel or chat it was made for.
@@ -428,7 +439,7 @@ pub struct TeamsConfig {
 }
 
 /// `[email]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmailConfig {
     /// The SMTP host.
@@ -450,7 +461,7 @@ pub struct EmailConfig {
 }
 
 /// `tls = "starttls" | "tls" | "none"`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MailTls {
     /// STARTTLS, required.
@@ -462,12 +473,14 @@ pub enum MailTls {
 }
 
 /// `[[playbook]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlaybookConfig {
     /// Unique; part of the idempotency key, so renaming a playbook makes it a new one.
+    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"))]
     pub name: String,
     /// The event types it answers.
+    #[schemars(length(min = 1), inner(regex(pattern = r"^[A-Za-z0-9._]{1,200}$")))]
     pub on: Vec<String>,
     /// CEL; the playbook applies to an event when it is true. Default: always.
     pub when: Option<String>,
@@ -480,10 +493,11 @@ pub struct PlaybookConfig {
 }
 
 /// `[[playbook.step]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepConfig {
     /// Unique in its playbook; part of the idempotency key.
+    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"))]
     pub name: String,
     /// CEL. Default: always.
     pub when: Option<String>,
@@ -491,6 +505,7 @@ pub struct StepConfig {
     pub action: String,
     /// Parameters; strings are templates.
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub with: toml::Table,
     /// Steps that have to end first, however they end.
     #[serde(default)]

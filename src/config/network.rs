@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
@@ -16,7 +17,7 @@ use crate::http::pem::{self, ClientIdentity, IdentityError, PemError};
 use crate::http::proxy::{Choice, Exception, Exceptions, ProxyError, Ways, proxy_url};
 
 /// `[network]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// `http://proxy.example.com:3128`, or `"none"`. Unset: the environment's, as `HTTPS_PROXY` or `ALL_PROXY` name it.

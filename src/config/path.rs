@@ -11,7 +11,14 @@ pub(crate) enum Segment {
     Element(usize),
 }
 
-/// A path from the root of the configuration. Playbooks are counted over all files.
+/// How many playbooks and tests the files before have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Offset {
+    pub(crate) playbooks: usize,
+    pub(crate) tests: usize,
+}
+
+/// A path from the root of the configuration. Playbooks and tests are counted over all files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KeyPath(Vec<Segment>);
 
@@ -47,12 +54,14 @@ impl KeyPath {
         &self.0
     }
 
-    /// The same path with playbooks counted from `offset`.
-    pub(crate) fn with_playbooks_from(mut self, offset: usize) -> Self {
-        if let [Segment::Key(key), Segment::Element(index), ..] = self.0.as_mut_slice()
-            && key == "playbook"
-        {
-            *index += offset;
+    /// The same path with what is counted over all files counted from `offset`.
+    pub(crate) fn counted_from(mut self, offset: Offset) -> Self {
+        if let [Segment::Key(key), Segment::Element(index), ..] = self.0.as_mut_slice() {
+            match key.as_str() {
+                "playbook" => *index += offset.playbooks,
+                "test" => *index += offset.tests,
+                _ => {}
+            }
         }
         self
     }

@@ -120,7 +120,7 @@ impl Sources {
         let mut here = KeyPath::default();
         let mut rest = path.segments();
         while let [Segment::Key(noun), Segment::Element(index), behind @ ..] = rest
-            && matches!(noun.as_str(), "playbook" | "step")
+            && matches!(noun.as_str(), "playbook" | "step" | "test" | "expect")
         {
             here = here.key(noun).element(*index);
             words.push(match self.spots.get(&here).and_then(|spot| spot.name.as_deref()) {
@@ -143,6 +143,11 @@ impl Sources {
     /// Whether a key or table stands in a file, as it was written.
     pub(super) fn stands(&self, path: &KeyPath) -> bool {
         self.spots.contains_key(path)
+    }
+
+    /// The file and the line of a key, or of the nearest thing around it that is there.
+    pub(super) fn stands_at(&self, path: &KeyPath) -> (PathBuf, usize) {
+        self.spot(path).map_or_else(|| (self.main.clone(), 1), |spot| (spot.file.clone(), spot.line))
     }
 
     fn spot(&self, path: &KeyPath) -> Option<&Spot> {

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
@@ -19,7 +20,7 @@ pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
 pub const MAX_KEY_BYTES: u64 = 32 * 1024;
 
 /// `{ file = "…" }`, `{ credential = "…" }` or `{ env = "…" }`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SecretSource {
     /// A file that only its owner can read; surrounding white space is dropped.

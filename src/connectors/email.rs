@@ -16,6 +16,7 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParam
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Message, transport};
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,7 +26,7 @@ use zeroize::Zeroizing;
 use super::probe::Finding;
 use super::secret::Held;
 use super::wire::unauthorized;
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, shape};
 use crate::config::secret::LiveSecret;
 use crate::config::{EmailConfig, MailTls};
 use crate::guard::Cleared;
@@ -45,6 +46,7 @@ pub static SEND: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| MailParams::parse(params).map(drop),
+    schema: shape::<MailParams>,
     escape: |parameter| match parameter {
         "text" => Escape::Plain,
         "html" => Escape::Html,
@@ -345,7 +347,7 @@ fn reason_of(error: &transport::smtp::Error, text_sent: bool) -> Reason {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MailParams {
     to: Addresses,
@@ -356,7 +358,7 @@ struct MailParams {
 }
 
 /// One address or a list of them. A string is never divided at commas: a name from an event could add a recipient.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "an address or a list of addresses")]
 enum Addresses {
     One(String),
@@ -544,7 +546,12 @@ mod tests {
     }
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::from_stored(KEY.to_owned()),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     fn mail() -> Cleared<Call> {

@@ -24,7 +24,7 @@ use incident::{Incident, IncidentParams, NewIncident};
 
 use super::secret::Held;
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url, shape};
 use crate::config::ServiceNowConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -43,6 +43,7 @@ pub static CREATE_INCIDENT: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| IncidentParams::parse(params).map(drop),
+    schema: shape::<IncidentParams>,
     escape: |parameter| match parameter {
         "description" | "work_notes" | "fields" => Escape::Plain,
         _ => Escape::Line,
@@ -370,6 +371,7 @@ impl ServiceNow {
             number: (!row.number.is_empty()).then(|| cut(&Escape::Line.apply(&row.number), 64)),
             url: Some(format!("{}nav_to.do?uri={}.do%3Fsys_id%3D{}", self.base, self.table, row.sys_id)),
             note: note.map(str::to_owned),
+            ..Receipt::default()
         }
     }
 }
@@ -505,7 +507,12 @@ mod tests {
     }
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::from_stored(KEY.to_owned()),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     fn shared() -> Cleared<Call> {

@@ -8,6 +8,7 @@ mod probe;
 use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder};
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,7 +17,7 @@ use url::Url;
 use super::secret::Held;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url, shape};
 use crate::config::SlackConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -36,6 +37,7 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| MessageParams::parse(params).map(drop),
+    schema: shape::<MessageParams>,
     escape: |parameter| match parameter {
         "text" | "blocks" => Escape::SlackMrkdwn,
         _ => Escape::Line,
@@ -227,7 +229,7 @@ impl Connector for Slack {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MessageParams {
     /// An id or `#name`; required with a bot token.
@@ -413,7 +415,12 @@ mod tests {
     }
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::from_stored("k".repeat(40)), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::from_stored("k".repeat(40)),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     async fn outcome_of(answer: Value) -> Outcome {

@@ -9,6 +9,7 @@
 //! and nothing to look up.
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -16,7 +17,7 @@ use url::Url;
 use super::probe::Finding;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required};
+use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, shape};
 use crate::config::TeamsConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -35,6 +36,7 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |params| MessageParams::parse(params).map(drop),
+    schema: shape::<MessageParams>,
     // A text run shows its text as it is, so one line is all that a value has to be.
     escape: |_| Escape::Line,
     lane: |_| None,
@@ -160,7 +162,7 @@ fn taken(answer: &Answer, what: &str, message: &Message) -> Outcome {
     Outcome::Done(Receipt::note(notes.join("; ")))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MessageParams {
     /// The first line, in bold.
@@ -172,7 +174,7 @@ struct MessageParams {
     links: Vec<Link>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Link {
     title: String,
@@ -325,8 +327,12 @@ mod tests {
         let stage = Stage::open(move |_| reply.clone()).await;
         let teams =
             Teams::new(&config(), format!("{}/workflows/w?sig=sig_1", stage.base).into(), &Network::default()).unwrap();
-        let call =
-            Call { key: IdempotencyKey::from_stored("k".repeat(40)), params: json!({"text": "hello"}), attempt: 1 };
+        let call = Call {
+            key: IdempotencyKey::from_stored("k".repeat(40)),
+            params: json!({"text": "hello"}),
+            attempt: 1,
+            earlier: Receipt::default(),
+        };
         teams.perform(&Cleared::unguarded(call)).await
     }
 

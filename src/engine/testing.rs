@@ -33,6 +33,7 @@ pub(super) static POISON: ActionKind = ActionKind {
     rights: &[],
     from_event: &[],
     check: |_| panic!("poison"),
+    schema: |_| true.into(),
     escape: |_| Escape::Plain,
     lane: |_| None,
 };

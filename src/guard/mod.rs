@@ -223,6 +223,7 @@ mod tests {
         rights: &[],
         from_event: &[("user", FromEvent::UserId)],
         check: |_| Ok(()),
+        schema: |_| true.into(),
         escape: |_| Escape::Plain,
         lane: |_| None,
     };

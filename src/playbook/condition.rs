@@ -45,6 +45,8 @@ pub struct Condition {
     steps: BTreeSet<String>,
     /// The fields of the event that it reads; `None` when it reads the event as a whole.
     event_fields: Option<BTreeSet<String>>,
+    /// The ways to the values that it reads, such as `risk.level`; none of them leads through another.
+    paths: BTreeSet<String>,
 }
 
 /// A condition that gave no answer for these facts.
@@ -92,10 +94,13 @@ impl Condition {
         })?;
         let mut walk = Walk::default();
         walk.visit(program.expression(), 0, 0)?;
-        let Walk { names, steps, event_fields, whole_event, .. } = walk;
+        let Walk { names, steps, event_fields, whole_event, paths, .. } = walk;
         check_answers(program.expression(), &sample(&names, &steps))?;
         let event_fields = Some(event_fields).filter(|_| !whole_event);
-        Ok(Self { text: text.to_owned(), program, names, steps, event_fields })
+        let leads_on =
+            |path: &str| paths.iter().any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
+        let paths = paths.iter().filter(|path| !leads_on(path)).cloned().collect();
+        Ok(Self { text: text.to_owned(), program, names, steps, event_fields, paths })
     }
 
     /// The condition as it was written.
@@ -116,6 +121,23 @@ impl Condition {
     /// Which steps it reads, as identifiers (see [`step_identifier`](super::facts::step_identifier)).
     pub fn steps_named(&self) -> &BTreeSet<String> {
         &self.steps
+    }
+
+    /// What it reads, and what stands there: for people who wonder about an answer. Where the way ends before its end, it is
+    /// told how far it leads.
+    pub fn values_read(&self, facts: &Facts) -> Vec<(String, Value)> {
+        let read = |path: &String| {
+            let mut parts = path.split('.');
+            let mut way = parts.next()?.to_owned();
+            let mut value = facts.value(&way)?;
+            for part in parts {
+                let Value::Object(mut object) = value else { break };
+                way = format!("{way}.{part}");
+                value = object.remove(part).unwrap_or_default();
+            }
+            Some((way, value))
+        };
+        self.paths.iter().filter_map(read).collect()
     }
 
     /// Answers the condition. Only what it names is handed to the interpreter: of the event, which is large and mostly
@@ -188,6 +210,7 @@ struct Walk<'e> {
     steps: BTreeSet<String>,
     event_fields: BTreeSet<String>,
     whole_event: bool,
+    paths: BTreeSet<String>,
     /// The variables of the comprehensions around the current part.
     bound: Vec<&'e str>,
 }
@@ -204,6 +227,7 @@ impl<'e> Walk<'e> {
             Expr::Literal(_) | Expr::Unspecified => {}
             Expr::Ident(name) => return self.name(name),
             Expr::Select(select) => {
+                self.paths.extend(self.path(part));
                 let place = match &select.operand.expr {
                     Expr::Ident(name) if self.is_free(name, STEPS) => {
                         self.names.insert(STEPS);
@@ -284,10 +308,22 @@ impl<'e> Walk<'e> {
         match Facts::names().find(|known| *known == name) {
             Some(known) => {
                 self.names.insert(known);
+                self.paths.insert(known.to_owned());
                 self.whole_event |= known == EVENT;
                 Ok(Place::of(known))
             }
             None => Err(CompileError::unknown_name(name)),
+        }
+    }
+
+    /// A way that leads from a name of the facts through fields, and nothing else.
+    fn path(&self, part: &IdedExpr) -> Option<String> {
+        match &part.expr {
+            Expr::Ident(name) => {
+                (Facts::shape(name).is_some() && !self.bound.contains(&name.as_str())).then(|| name.clone())
+            }
+            Expr::Select(select) => Some(format!("{}.{}", self.path(&select.operand)?, select.field)),
+            _ => None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! Playbooks: what the operator wants done about which event. Pure: no IO, no clock.
 //!
 //! [`parse`] turns configuration into [`Playbook`]s and tells every problem at once; [`facts`] holds what an event and the
-//! services say; [`condition`], [`template`] and [`params`] read it; [`plan`] decides which step is to be done with which parameters.
+//! services say, [`given`] what people say instead; [`condition`], [`template`] and [`params`] read it; [`plan`] decides which step is to be done with which parameters.
 
 pub mod condition;
 pub mod facts;
+pub mod given;
 pub mod params;
 pub mod parse;
 pub mod plan;

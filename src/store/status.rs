@@ -529,7 +529,7 @@ impl Where {
     }
 }
 
-fn limit(most: usize) -> String {
+pub(super) fn limit(most: usize) -> String {
     format!("LIMIT {}", if most == 0 { i64::MAX } else { most as i64 })
 }
 
@@ -554,7 +554,7 @@ fn by_state(connection: &Connection, table: &str) -> Result<Vec<(String, u64)>, 
     })
 }
 
-fn json(text: Option<String>) -> Result<Option<Value>, StoreError> {
+pub(super) fn json(text: Option<String>) -> Result<Option<Value>, StoreError> {
     text.map(|text| lenient::from_str(&text).map_err(|_| StoreError::Unreadable("JSON".to_owned()))).transpose()
 }
 

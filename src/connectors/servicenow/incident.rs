@@ -1,8 +1,10 @@
 //! An incident on its way to ServiceNow and back: the parameters of a step, what is sent, and what is asked of a record.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
@@ -17,7 +19,7 @@ pub(super) const MAX_SHORT_DESCRIPTION: usize = 160;
 /// The longest other text (the limit of `description`).
 const MAX_TEXT: usize = 4000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IncidentParams {
     short_description: Word,
@@ -97,6 +99,16 @@ impl<'de> Deserialize<'de> for Word {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Word {
+    fn schema_name() -> Cow<'static, str> {
+        "Word".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"] })
     }
 }
 

@@ -19,7 +19,7 @@ use super::jws::{base64url, compact, unique_id};
 const MAX_NONCE: usize = 512;
 
 /// `dpop = "required" | "auto" | "off"`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dpop {
     /// Only tokens that are bound to a key are used.

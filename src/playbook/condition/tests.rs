@@ -227,3 +227,22 @@ fn regular_expressions_are_bounded_in_length_and_repetition() {
     check("risk.reasons.exists(a, a.matches('^[ab]$'))", true);
     check_refused("risk.reasons.all(a, risk.reasons.all(b, b.matches('^a')))", "two lists deep");
 }
+
+#[test]
+fn what_a_condition_reads_is_told_with_its_values() {
+    let event = json!({"uuid": "u", "eventType": "x", "published": "2026-08-24T10:15:02.102Z",
+        "client": {"ipAddress": "192.0.2.7"}, "target": null});
+    let event = Event::parse(SOURCE_OKTA, &event.to_string()).unwrap();
+    let facts = Facts::from_event(event, &LinkBase::new("https://acme.okta.com", None));
+    let read = |text: &str| {
+        let read = Condition::compile(text).unwrap().values_read(&facts);
+        read.into_iter().map(|(path, value)| format!("{path}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        read(r#"risk.level == "HIGH" && event.client.ipAddress != "x""#),
+        r#"event.client.ipAddress="192.0.2.7" risk.level="UNKNOWN""#
+    );
+    assert_eq!(read(r#"app != null && app.id in ["risk.level"]"#), "app=null");
+    assert_eq!(read(r#"risk.reasons.exists(app, app == "a")"#), "risk.reasons=[]");
+    assert_eq!(read(r#"user_risk == "HIGH""#), "");
+}

@@ -21,7 +21,7 @@ use serde::Deserialize;
 pub use error::KeyError;
 
 /// How an assertion is signed (RFC 7518): what Okta takes for `private_key_jwt`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 pub enum Algorithm {
     /// RSA with SHA-256.
     #[serde(rename = "RS256")]
