@@ -58,7 +58,16 @@ fn loaded() -> load::Loaded {
 #[test]
 fn nothing_is_wrong_with_the_example() {
     let names: Vec<_> = loaded().playbooks.into_iter().map(|playbook| playbook.name).collect();
-    assert_eq!(names, ["user-risk-changed", "high-risk-app-assigned", "high-risk-app-review", "high-risk-sign-in"]);
+    assert_eq!(
+        names,
+        [
+            "user-risk-changed",
+            "high-risk-app-assigned",
+            "high-risk-app-review",
+            "access-review-ended",
+            "high-risk-sign-in"
+        ]
+    );
 }
 
 #[test]
@@ -260,10 +269,15 @@ fn an_app_that_is_too_much_for_the_risk_is_taken_back_or_told() {
 }
 
 #[test]
-fn an_app_to_review_makes_a_ticket() {
+fn an_app_to_review_starts_a_review_and_tells() {
     let app = assignment("0oa1sourceEXAMPLE003");
+    let texts = |ended: &[(&str, &str)]| check("high-risk-app-review", &app, "HIGH", ended, true);
     assert_eq!(check("high-risk-app-review", &app, "MEDIUM", &[], false), "");
-    insta::assert_snapshot!(check("high-risk-app-review", &app, "HIGH", &[], true));
+    let done = texts(&[("review", "succeeded")]);
+    assert!(done.contains("name: ana@example.com was given Payroll at high risk"), "{done}");
+    assert!(done.contains("|under review>"), "{done}");
+    let failed = texts(&[("review", "failed")]);
+    assert!(failed.contains("There is *no* review yet (failed"), "{failed}");
 }
 
 #[test]

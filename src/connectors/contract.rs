@@ -353,8 +353,53 @@ fn okta_plugs(add: &Plug) -> Vec<Plug> {
         read: |seen, changed| (seen.method == "GET").then(|| groups_answer(seen, !changed.is_empty())),
         ..moved.clone()
     };
-    vec![suspend, risk, device, moved, from_all, restore]
+    let review = Plug {
+        name: "okta, start review",
+        build: build_review,
+        params: json!({"user": USER, "kind": "security_access_review", "reviewer": OTHER_USER}),
+        read: |seen, changed| {
+            let status = (!changed.is_empty()).then_some("PENDING");
+            (seen.method == "GET").then(|| reviews_answer(seen, status))
+        },
+        done: |_| Reply::json(202, &json!({"id": "sar1"})),
+        takes_key: true,
+        exempt: &[],
+        ..device.clone()
+    };
+    let launch = Plug {
+        name: "okta, launch campaign",
+        params: json!({"user": USER, "kind": "campaign", "reviewer": OTHER_USER}),
+        read: |seen, changed| {
+            let status = if changed.is_empty() { "SCHEDULED" } else { "ACTIVE" };
+            (seen.method == "GET").then(|| reviews_answer(seen, Some(status)))
+        },
+        done: |_| Reply::text(202, "application/json", ""),
+        takes_key: false,
+        // A campaign that is not scheduled any more was launched.
+        exempt: &[409],
+        ..review.clone()
+    };
+    vec![suspend, risk, device, moved, from_all, restore, review, launch]
 }
+
+fn build_review(base: &str, timeout: Duration) -> Built {
+    let okta = okta(base, timeout);
+    let debug = format!("{okta:?}");
+    (Arc::new(okta_review::StartReview::new(okta, String::new())), debug)
+}
+
+/// Two users, and the review that is looked up, if it is there.
+fn reviews_answer(seen: &Seen, status: Option<&str>) -> Reply {
+    if let Some(user) = seen.path().strip_prefix("/api/v1/users/") {
+        return Reply::json(200, &json!({"id": user, "status": "ACTIVE"}));
+    }
+    let filter = seen.query("filter").unwrap_or_default();
+    let name: Value = serde_json::from_str(filter.trim_start_matches("name eq ")).unwrap_or_default();
+    let data: Vec<_> = status.into_iter().map(|status| json!({"id": "sar1", "name": name, "status": status})).collect();
+    Reply::json(200, &json!({"data": data})).with("Date", "Mon, 24 Aug 2026 10:15:02 GMT")
+}
+
+const OTHER_USER: &str = "00uaaaaaaaaaaaaaaaa2";
 
 const OTHER_GROUP: &str = "00gaaaaaaaaaaaaaaaa2";
 

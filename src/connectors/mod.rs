@@ -19,6 +19,7 @@ mod okta_group;
 mod okta_groups;
 mod okta_move;
 mod okta_params;
+mod okta_review;
 mod okta_risk;
 mod okta_session;
 mod okta_user;
@@ -108,6 +109,13 @@ pub static ACTIONS: &[Registration] = &[
         kind: &okta_device::DEACTIVATE,
         build: |services| on_okta(services, okta_device::ChangeDevices::deactivate),
     },
+    Registration {
+        kind: &okta_review::START_REVIEW,
+        build: |services| {
+            let (okta, manager_link) = (Arc::clone(&services.okta), services.manager_link.clone());
+            Some(Arc::new(okta_review::StartReview::new(okta, manager_link)))
+        },
+    },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
     Registration {
         kind: &servicenow::UPDATE_INCIDENT,
@@ -185,6 +193,8 @@ impl Registry {
 pub struct Services {
     /// `[okta]`
     pub okta: Arc<OktaClient>,
+    /// `okta.manager_link`
+    pub manager_link: String,
     /// `[servicenow]`
     pub servicenow: Option<Arc<ServiceNow>>,
     /// `[pagerduty]`
@@ -244,6 +254,7 @@ impl Services {
         let email = config.email.as_ref();
         Ok(Self {
             okta,
+            manager_link: config.okta.manager_link.clone(),
             servicenow: servicenow
                 .map(|section| ServiceNow::new(section, servicenow_password, servicenow_client_secret, network))
                 .transpose()?

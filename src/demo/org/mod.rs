@@ -14,6 +14,7 @@ mod effects;
 pub mod events;
 mod faults;
 mod filter;
+mod governance;
 mod log;
 mod oauth;
 mod okta;
@@ -48,6 +49,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
+pub use governance::AccessReview;
 pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
 pub use pagerduty::{Alert, PAGERDUTY_ROUTING_KEY};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
@@ -103,6 +105,8 @@ pub struct OrgOptions {
     pub synthetic_span: Duration,
     /// Every how-manyth of them is a `user.risk.detect` from LOW to HIGH; 0 for none.
     pub synthetic_risk_every: u64,
+    /// Whether the org has Security Access Reviews; campaigns it always has.
+    pub security_access_reviews: bool,
     /// ServiceNow answers everything with status 200 and a page that says it is asleep.
     pub hibernating: bool,
     /// The Slack channels that exist; empty: every channel does.
@@ -129,6 +133,7 @@ impl Default for OrgOptions {
             synthetic_events: 0,
             synthetic_span: Duration::from_secs(24 * 3600),
             synthetic_risk_every: 1000,
+            security_access_reviews: true,
             hibernating: false,
             slack_channels: Vec::new(),
         }
@@ -478,6 +483,7 @@ impl Inside {
             log,
             directory,
             estate: remedies::Estate::default(),
+            reviews: governance::Reviews::default(),
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,

@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::directory::{Directory, User};
 use super::effects::{Effect, Journal, Service};
 use super::faults::Faults;
+use super::governance::Reviews;
 use super::log::Log;
 use super::oauth::OAuth;
 use super::pagerduty::Alert;
@@ -49,6 +50,7 @@ pub(super) struct Inside {
     pub(super) log: Log,
     pub(super) directory: Directory,
     pub(super) estate: Estate,
+    pub(super) reviews: Reviews,
     pub(super) journal: Journal,
     pub(super) faults: Faults,
     pub(super) rate: RateModel,
