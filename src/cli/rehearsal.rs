@@ -202,7 +202,7 @@ impl Stage<'_> {
     fn facts(&self, event: &Event) -> Facts {
         let mut facts = Facts::from_event(event.clone(), self.links);
         if event.affected_user().is_none() {
-            for fact in Fact::ALL {
+            for fact in Fact::ALL.into_iter().filter(|fact| *fact != Fact::Past) {
                 facts.set(fact, FactValue::Missing("the event names no user".to_owned()));
             }
         }
@@ -215,7 +215,7 @@ impl Stage<'_> {
     /// What one playbook would make of the event, whether it wants events of this type or not.
     pub(super) fn run(&self, playbook: &Playbook, event: &Event, now: Timestamp) -> Run {
         let mut facts = self.facts(event);
-        let open = facts.not_fetched(plan::applying_facts(playbook));
+        let open = plan::open_to_apply(playbook, &facts);
         let (applies, why) = if open.is_empty() {
             match plan::applies(playbook, &facts) {
                 Ok(true) => (Some(true), None),
