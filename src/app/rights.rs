@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::load::Loaded;
 use crate::config::{Mode, RiskSource};
+use crate::connectors::more_rights;
 use crate::engine::wanted_types;
 use crate::okta::rights::{Right, Role};
 use crate::playbook::{Fact, Playbook};
@@ -38,7 +39,8 @@ pub fn needs(loaded: &Loaded) -> Vec<Need> {
         of_facts(&mut needs, loaded, playbook);
         if enforces(loaded, playbook) {
             for step in &playbook.steps {
-                for right in step.action.rights {
+                let more = more_rights(step.action, &step.with.unrendered().into());
+                for right in step.action.rights.iter().chain(more) {
                     needs.add(*right, &format!("{} ({})", place(playbook, &step.name), step.action.name));
                 }
             }

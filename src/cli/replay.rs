@@ -357,6 +357,7 @@ fn steps_then(run: &PastRun) -> Vec<(String, StepView)> {
             url: receipt.url,
             id: receipt.id,
             number: receipt.number,
+            note: receipt.note,
             error: action.error.clone(),
         }
     };

@@ -220,7 +220,89 @@ fn plugs() -> Vec<Plug> {
         exempt: &[404, 410],
         ..add.clone()
     };
-    vec![incident, incident_oauth, bot, webhook, teams, add, remove, unassign]
+    let mut plugs = vec![incident, incident_oauth, bot, webhook, teams, add.clone(), remove, unassign];
+    plugs.extend(okta_plugs(&add));
+    plugs
+}
+
+/// The other actions of Okta, each in a state in which one request is missing. `add` is one that is whole.
+fn okta_plugs(add: &Plug) -> Vec<Plug> {
+    fn built<C: Connector + 'static>(make: fn(Arc<OktaClient>) -> C, base: &str, timeout: Duration) -> Built {
+        let okta = okta(base, timeout);
+        let debug = format!("{okta:?}");
+        (Arc::new(make(okta)), debug)
+    }
+    let suspend = Plug {
+        name: "okta, suspend user",
+        build: |base, timeout| built(okta_user::ChangeUser::suspend, base, timeout),
+        params: json!({"user": USER}),
+        read: |seen, changed| {
+            let status = if changed.is_empty() { "ACTIVE" } else { "SUSPENDED" };
+            (seen.method == "GET").then(|| Reply::json(200, &json!({"id": USER, "status": status})))
+        },
+        done: |_| Reply::json(200, &json!({})),
+        // Nothing was done to what is not there.
+        exempt: &[404, 410],
+        ..add.clone()
+    };
+    let risk = Plug {
+        name: "okta, set risk",
+        build: |base, timeout| built(okta_risk::SetRisk::new, base, timeout),
+        params: json!({"user": USER, "level": "HIGH", "reason": "stolen laptop"}),
+        read: |seen, changed| {
+            let level = if changed.is_empty() { "NONE" } else { "HIGH" };
+            (seen.method == "GET").then(|| Reply::json(200, &json!({"riskLevel": level})))
+        },
+        done: |_| Reply::json(201, &json!({"riskLevel": "HIGH"})),
+        ..suspend.clone()
+    };
+    let device = Plug {
+        name: "okta, suspend device",
+        build: |base, timeout| built(okta_device::ChangeDevices::suspend, base, timeout),
+        params: json!({"user": USER, "device": "guo1"}),
+        read: |seen, changed| {
+            let status = if changed.is_empty() { "ACTIVE" } else { "SUSPENDED" };
+            (seen.method == "GET").then(|| Reply::json(200, &json!({"id": "guo1", "status": status})))
+        },
+        done: |_| Reply::text(204, "application/json", ""),
+        ..suspend.clone()
+    };
+    let moved = Plug {
+        name: "okta, move user",
+        build: |base, timeout| built(okta_move::MoveUser::new, base, timeout),
+        params: json!({"user": USER, "from": GROUP, "to": OTHER_GROUP}),
+        read: |seen, changed| (seen.method == "GET").then(|| groups_answer(seen, changed.is_empty())),
+        ..device.clone()
+    };
+    let from_all = Plug {
+        name: "okta, remove from all groups",
+        build: |base, timeout| built(okta_groups::RemoveFromAll::new, base, timeout),
+        params: json!({"user": USER, "except": [OTHER_GROUP]}),
+        ..moved.clone()
+    };
+    let restore = Plug {
+        name: "okta, restore to groups",
+        build: |base, timeout| built(okta_groups::Restore::new, base, timeout),
+        params: json!({"user": USER, "groups": [GROUP]}),
+        read: |seen, changed| (seen.method == "GET").then(|| groups_answer(seen, !changed.is_empty())),
+        ..moved.clone()
+    };
+    vec![suspend, risk, device, moved, from_all, restore]
+}
+
+const OTHER_GROUP: &str = "00gaaaaaaaaaaaaaaaa2";
+
+/// Two groups, of which the user is in the second and perhaps in the first. There are no rules.
+fn groups_answer(seen: &Seen, in_first: bool) -> Reply {
+    let group = |id: &str| json!({"id": id, "type": "OKTA_GROUP", "profile": {"name": id}});
+    match seen.path() {
+        "/api/v1/groups/rules" => Reply::json(200, &json!([])),
+        path if path.starts_with("/api/v1/users/") && in_first => {
+            Reply::json(200, &json!([group(GROUP), group(OTHER_GROUP)]))
+        }
+        path if path.starts_with("/api/v1/users/") => Reply::json(200, &json!([group(OTHER_GROUP)])),
+        path => Reply::json(200, &group(path.rsplit('/').next().unwrap_or_default())),
+    }
 }
 
 const USER: &str = "00uaaaaaaaaaaaaaaaa1";
@@ -316,8 +398,26 @@ impl Scene {
         self.changed.lock().unwrap().len()
     }
 
+    /// Attempts as the dispatcher makes them: as long as there is progress, with what is remembered.
     async fn perform(&self) -> Outcome {
-        self.connector.perform(&self.call).await
+        self.perform_by(&*self.connector).await
+    }
+
+    async fn perform_fresh(&self) -> Outcome {
+        self.perform_by(&*self.fresh()).await
+    }
+
+    async fn perform_by(&self, connector: &dyn Connector) -> Outcome {
+        let mut earlier = Receipt::default();
+        loop {
+            let Call { key, params, attempt, .. } = &*self.call;
+            let call = Call { key: key.clone(), params: params.clone(), attempt: *attempt, earlier: earlier.clone() };
+            let outcome = connector.perform(&Cleared::unguarded(call)).await;
+            match outcome {
+                Outcome::Progress(receipt) => earlier = receipt,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A connector that has heard nothing yet: one that keeps to a budget sends nothing for a while after a 429.
@@ -328,7 +428,7 @@ impl Scene {
 
 fn call(plug: &Plug) -> Cleared<Call> {
     let key = IdempotencyKey::derive("okta", "b3c1e8d2", "user-risk-changed", plug.name);
-    Cleared::unguarded(Call { key, params: plug.params.clone(), attempt: 1 })
+    Cleared::unguarded(Call { key, params: plug.params.clone(), attempt: 1, earlier: Receipt::default() })
 }
 
 fn has_reads(plug: &Plug) -> bool {
@@ -345,7 +445,7 @@ fn fits_a_change(status: u16, outcome: &Outcome) -> bool {
     use Outcome as O;
     let reason = match outcome {
         O::RetryAfter(_, f) | O::Transient(f) | O::Permanent(f) | O::Unknown(f) => Some(f.reason),
-        O::Done(_) | O::AlreadyDone(_) => None,
+        O::Done(_) | O::AlreadyDone(_) | O::Progress(_) => None,
     };
     match status {
         200..=299 => matches!(outcome, O::Done(_) | O::AlreadyDone(_) | O::Unknown(_)),
@@ -407,7 +507,7 @@ async fn every_status_of_a_change_has_its_outcome() {
             // The look-up must not find what the attempt before may have left.
             scene.changed.lock().unwrap().clear();
             *answered.lock().unwrap() = status;
-            let outcome = scene.fresh().perform(&scene.call).await;
+            let outcome = scene.perform_fresh().await;
             let is_slack_word = status < 300 && plug.name == "slack, bot";
             if !is_slack_word && !fits_a_change(status, &outcome) {
                 misfits.push((status, outcome));
@@ -429,7 +529,7 @@ async fn a_refused_look_up_changes_nothing_and_is_never_in_doubt() {
         .await;
         for status in 300..=599 {
             *answered.lock().unwrap() = status;
-            let outcome = scene.fresh().perform(&scene.call).await;
+            let outcome = scene.perform_fresh().await;
             let fits = matches!(outcome, Outcome::RetryAfter(..) | Outcome::Transient(_) | Outcome::Permanent(_));
             assert!(fits || plug.exempt.contains(&status), "{}: {status} gave {outcome:?}", plug.name);
             if status >= 500 {
@@ -587,7 +687,12 @@ async fn parameters_of_any_shape_are_refused_before_anything_is_sent() {
     for plug in plugs() {
         let scene = Scene::sound(&plug).await;
         for params in [json!(null), json!([]), json!("text"), json!({}), json!({"no_such_parameter": 1})] {
-            let call = Cleared::unguarded(Call { key: scene.call.key.clone(), params: params.clone(), attempt: 1 });
+            let call = Cleared::unguarded(Call {
+                key: scene.call.key.clone(),
+                params: params.clone(),
+                attempt: 1,
+                earlier: Receipt::default(),
+            });
             let outcome = scene.connector.perform(&call).await;
             let Outcome::Permanent(failure) = &outcome else { panic!("{}: {params} gave {outcome:?}", plug.name) };
             assert_eq!(failure.reason, Reason::BadParameters, "{}", plug.name);

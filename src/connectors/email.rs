@@ -546,7 +546,12 @@ mod tests {
     }
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::from_stored(KEY.to_owned()),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     fn mail() -> Cleared<Call> {

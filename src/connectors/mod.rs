@@ -3,14 +3,25 @@
 //! A connector sends *one* request per attempt (plus the reads it needs to be idempotent), classifies what came back as
 //! an [`Outcome`] and returns. It never waits, never repeats, never touches the store. What it must not do: report
 //! `Transient` or `Permanent` when the changing request may have arrived — that is `Unknown`.
+//!
+//! An action that needs several requests keeps to this: each attempt reads where the target stands, sends the next request
+//! that is missing and reports [`Outcome::Progress`] until none is. So every request has its own attempt row and its own
+//! word of the guard, a pause or a protection that comes in between is heeded, and after a crash the rest is done. Such an
+//! action is counted once, whatever its number of requests. Groups and devices that are found only on the way are shown to
+//! the guard before they are touched ([`Cleared::protects`]).
 
 #[cfg(test)]
 mod contract;
 mod email;
 mod okta_app;
+mod okta_device;
 mod okta_group;
+mod okta_groups;
+mod okta_move;
 mod okta_params;
+mod okta_risk;
 mod okta_session;
+mod okta_user;
 pub mod probe;
 #[cfg(test)]
 mod rotation;
@@ -40,7 +51,7 @@ use crate::http::{self, Network};
 use crate::model::action::InDoubt;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
-use crate::model::outcome::{Outcome, Verdict};
+use crate::model::outcome::{Outcome, Receipt, Verdict};
 use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
@@ -53,10 +64,47 @@ pub use teams::Teams;
 pub static ACTIONS: &[Registration] = &[
     Registration { kind: &okta_group::ADD_USER, build: |services| on_okta(services, okta_group::AddUser::new) },
     Registration { kind: &okta_group::REMOVE_USER, build: |services| on_okta(services, okta_group::RemoveUser::new) },
+    Registration { kind: &okta_move::MOVE_USER, build: |services| on_okta(services, okta_move::MoveUser::new) },
+    Registration {
+        kind: &okta_groups::REMOVE_FROM_ALL,
+        build: |services| on_okta(services, okta_groups::RemoveFromAll::new),
+    },
+    Registration { kind: &okta_groups::RESTORE, build: |services| on_okta(services, okta_groups::Restore::new) },
     Registration { kind: &okta_app::UNASSIGN_USER, build: |services| on_okta(services, okta_app::UnassignUser::new) },
     Registration {
         kind: &okta_session::CLEAR_SESSIONS,
         build: |services| on_okta(services, okta_session::ClearSessions::new),
+    },
+    Registration {
+        kind: &okta_session::UNIVERSAL_LOGOUT,
+        build: |services| on_okta(services, okta_session::UniversalLogout::new),
+    },
+    Registration { kind: &okta_user::SUSPEND, build: |services| on_okta(services, okta_user::ChangeUser::suspend) },
+    Registration { kind: &okta_user::UNSUSPEND, build: |services| on_okta(services, okta_user::ChangeUser::unsuspend) },
+    Registration {
+        kind: &okta_user::DEACTIVATE,
+        build: |services| on_okta(services, okta_user::ChangeUser::deactivate),
+    },
+    Registration {
+        kind: &okta_user::EXPIRE_PASSWORD,
+        build: |services| on_okta(services, okta_user::ChangeUser::expire_password),
+    },
+    Registration {
+        kind: &okta_user::RESET_FACTORS,
+        build: |services| on_okta(services, okta_user::ChangeUser::reset_factors),
+    },
+    Registration { kind: &okta_risk::SET_RISK, build: |services| on_okta(services, okta_risk::SetRisk::new) },
+    Registration {
+        kind: &okta_device::SUSPEND,
+        build: |services| on_okta(services, okta_device::ChangeDevices::suspend),
+    },
+    Registration {
+        kind: &okta_device::UNSUSPEND,
+        build: |services| on_okta(services, okta_device::ChangeDevices::unsuspend),
+    },
+    Registration {
+        kind: &okta_device::DEACTIVATE,
+        build: |services| on_okta(services, okta_device::ChangeDevices::deactivate),
     },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
@@ -75,6 +123,11 @@ pub struct Registration {
     pub kind: &'static ActionKind,
     /// Makes the connector; `None` when the service is not configured.
     pub build: fn(&Services) -> Option<Arc<dyn Connector>>,
+}
+
+/// What an action with these parameters needs beside its [`ActionKind::rights`].
+pub fn more_rights(kind: &ActionKind, params: &Value) -> &'static [Right] {
+    if kind.name == okta_app::UNASSIGN_USER.name { okta_app::more_rights(params) } else { &[] }
 }
 
 /// The action of this name.
@@ -240,6 +293,9 @@ pub struct Call {
     pub params: Value,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// What the attempts before this one recorded, see [`Outcome::Progress`]; for `okta.group.restore_user` what the
+    /// actions that took the user out of his groups recorded. Empty for what is done with one request.
+    pub earlier: Receipt,
 }
 
 /// What a crash between request and record means for an action.
@@ -298,6 +354,15 @@ pub enum FromEvent {
     UserId,
     /// The id of the target of type `AppInstance`.
     AppId,
+    /// The id of the event's device, unless the step asks for all `devices`.
+    DeviceId,
+}
+
+impl FromEvent {
+    /// Whether a parameter is filled in beside those that the step gives.
+    pub fn fills(self, given: &serde_json::Map<String, Value>) -> bool {
+        self != Self::DeviceId || !given.contains_key("devices")
+    }
 }
 
 /// The pure description of one action: everything that planning and checking need to know, without a service.
@@ -393,20 +458,16 @@ mod tests {
 
     #[test]
     fn what_changes_access_has_an_order() {
-        let params = serde_json::json!({"group": "g", "user": "u", "app": "a"});
         for action in ACTIONS.iter().map(|action| action.kind).filter(|kind| kind.changes_access) {
-            let fitting: serde_json::Map<_, _> = params
-                .as_object()
-                .unwrap()
-                .iter()
-                .filter(|(name, _)| match name.as_str() {
-                    "group" => action.name.contains(".group."),
-                    "app" => action.name.contains(".app."),
-                    _ => true,
-                })
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect();
-            assert!((action.lane)(&Value::Object(fitting)).is_some(), "{}", action.name);
+            let params = match action.name {
+                "okta.group.move_user" => serde_json::json!({"from": "a", "to": "b", "user": "u"}),
+                "okta.group.add_user" | "okta.group.remove_user" => serde_json::json!({"group": "g", "user": "u"}),
+                "okta.user.set_risk" => serde_json::json!({"level": "LOW", "user": "u"}),
+                name if name.starts_with("okta.app.") => serde_json::json!({"app": "a", "user": "u"}),
+                name if name.starts_with("okta.device.") => serde_json::json!({"device": "d", "user": "u"}),
+                _ => serde_json::json!({"user": "u"}),
+            };
+            assert!((action.lane)(&params).is_some(), "{}", action.name);
         }
     }
 

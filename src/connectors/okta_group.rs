@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::okta_params::{Name, parse};
+use super::okta_params::{Name, parse, protected};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
@@ -127,7 +127,7 @@ struct Membership {
 }
 
 impl Membership {
-    async fn perform(&self, call: &Call) -> Outcome {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
         let Params { group, user } = match parse(&call.params) {
             Ok(params) => params,
             Err(error) => return Outcome::Permanent(Failure::new(Reason::BadParameters, error)),
@@ -136,6 +136,10 @@ impl Membership {
             Ok(group) => group,
             Err(error) => return error.to_outcome(),
         };
+        // A name that is protected may have been written as an id, or the other way round.
+        if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
+            return protected(why);
+        }
         let id = match (self.standing(&group, &user.0).await, self.wanted) {
             (Ok(Standing::NotMember(id)), true) | (Ok(Standing::Member(id)), false) => id,
             (Ok(Standing::Member(_)), true) => {
@@ -214,7 +218,12 @@ mod tests {
 
     fn call() -> Cleared<Call> {
         let params = json!({"group": "High Risk Users", "user": USER});
-        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::derive("okta", "u", "p", "s"),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     /// An org with the group, and the user in it or not; `None`: there is no such user.

@@ -1,4 +1,4 @@
-//! `okta.user.clear_sessions`: ending every session of a user.
+//! `okta.user.clear_sessions` and `okta.user.universal_logout`: ending every session of a user, in Okta or everywhere.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::okta_params::{Name, parse};
+use super::okta_params::{Name, no_such_user, parse, parsed, user_receipt};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
-use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+use crate::model::outcome::{Outcome, Verdict};
 use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
@@ -29,6 +29,18 @@ pub static CLEAR_SESSIONS: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("okta.session/{}", parse::<Params>(params).ok()?.user.0)),
+};
+
+/// Revokes every session and token of a user, and logs him out of the apps that take part in Universal Logout: stronger than
+/// [`CLEAR_SESSIONS`], and like it taken for something that lowers his risk.
+pub static UNIVERSAL_LOGOUT: ActionKind = ActionKind {
+    name: "okta.user.universal_logout",
+    summary: "Logs a user out everywhere: all sessions and tokens, and the apps that take part",
+    rights: &[Right::ReadUsers, Right::LogOut],
+    check: |params| parse::<OnlyUser>(params).map(drop),
+    schema: shape::<OnlyUser>,
+    lane: |params| Some(format!("okta.session/{}", parse::<OnlyUser>(params).ok()?.user.0)),
+    ..CLEAR_SESSIONS
 };
 
 /// Performs [`CLEAR_SESSIONS`].
@@ -50,6 +62,19 @@ struct Params {
     forget_devices: bool,
 }
 
+/// Performs [`UNIVERSAL_LOGOUT`].
+#[derive(Debug)]
+pub struct UniversalLogout {
+    okta: Arc<OktaClient>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OnlyUser {
+    /// Id or login.
+    user: Name,
+}
+
 fn yes() -> bool {
     true
 }
@@ -57,20 +82,17 @@ fn yes() -> bool {
 #[async_trait]
 impl Connector for ClearSessions {
     async fn perform(&self, call: &Cleared<Call>) -> Outcome {
-        let params: Params = match parse(&call.params) {
+        let params: Params = match parsed(&call.params) {
             Ok(params) => params,
-            Err(error) => return Outcome::Permanent(Failure::new(Reason::BadParameters, error)),
+            Err(outcome) => return outcome,
         };
         let user = match self.okta.user_id(&params.user.0).await {
             Ok(Some(user)) => user,
-            Ok(None) => {
-                let detail = format!("there is no user `{}` in Okta", params.user.0);
-                return Outcome::Permanent(Failure::new(Reason::NotFound, detail));
-            }
+            Ok(None) => return no_such_user(&params.user.0),
             Err(error) => return error.to_outcome(false),
         };
         match self.okta.clear_sessions(&user, params.oauth_tokens, params.forget_devices).await {
-            Ok(()) => Outcome::Done(self.receipt(&user)),
+            Ok(()) => Outcome::Done(user_receipt(&self.okta, &user, "every session is ended")),
             Err(error) => error.to_outcome(true),
         }
     }
@@ -91,13 +113,40 @@ impl ClearSessions {
     pub fn new(okta: Arc<OktaClient>) -> Self {
         Self { okta }
     }
+}
 
-    fn receipt(&self, user: &str) -> Receipt {
-        Receipt {
-            id: Some(user.to_owned()),
-            url: self.okta.admin_link(["admin", "user", "profile", "view", user]),
-            ..Receipt::note("every session is ended")
+#[async_trait]
+impl Connector for UniversalLogout {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
+        let OnlyUser { user: Name(name) } = match parsed(&call.params) {
+            Ok(params) => params,
+            Err(outcome) => return outcome,
+        };
+        let user = match self.okta.user_id(&name).await {
+            Ok(Some(user)) => user,
+            Ok(None) => return no_such_user(&name),
+            Err(error) => return error.to_outcome(false),
+        };
+        match self.okta.log_out_everywhere(&user).await {
+            Ok(()) => Outcome::Done(user_receipt(&self.okta, &user, "is logged out everywhere")),
+            Err(error) => error.to_outcome(true),
         }
+    }
+
+    /// Like sessions, this cannot be read back, and is harmless to repeat.
+    async fn verify(&self, call: &Call) -> Verdict {
+        let Ok(params) = parse::<OnlyUser>(&call.params) else { return Verdict::CannotTell };
+        match self.okta.user(&params.user.0).await {
+            Ok(_) => Verdict::NotDone,
+            Err(error) => error.to_verdict(),
+        }
+    }
+}
+
+impl UniversalLogout {
+    /// On this org.
+    pub fn new(okta: Arc<OktaClient>) -> Self {
+        Self { okta }
     }
 }
 
@@ -108,10 +157,16 @@ mod tests {
 
     use super::*;
     use crate::model::ids::IdempotencyKey;
+    use crate::model::outcome::{Failure, Reason, Receipt};
     use crate::okta::testing::{USER, answers, client};
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::derive("okta", "u", "p", "s"), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::derive("okta", "u", "p", "s"),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     fn connector(server: &ServerGuard) -> ClearSessions {
@@ -155,6 +210,22 @@ mod tests {
         assert!(matches!(connector(&server).verify(&doubt).await, Verdict::TryLater(_)));
         answers(&mut server, "GET", &format!("/api/v1/users/{USER}"), 200, &json!({"id": USER})).await;
         assert_eq!(connector(&server).verify(&doubt).await, Verdict::NotDone);
+    }
+
+    #[tokio::test]
+    async fn a_user_is_logged_out_everywhere_and_a_doubt_about_it_is_sent_again() {
+        let mut server = Server::new_async().await;
+        let path = "/oauth2/v1/global-token-revocation";
+        let body = json!({"sub_id": {"format": "opaque", "id": USER}});
+        let asked = server.mock("POST", path).match_body(Matcher::Json(body)).with_status(204).create_async().await;
+        let logout = UniversalLogout::new(Arc::new(client(&server.url())));
+        assert!(matches!(logout.perform(&call(json!({"user": USER}))).await, Outcome::Done(_)));
+        asked.assert_async().await;
+        answers(&mut server, "GET", &format!("/api/v1/users/{USER}"), 200, &json!({"id": USER})).await;
+        assert_eq!(logout.verify(&call(json!({"user": USER}))).await, Verdict::NotDone);
+        let both = [(UNIVERSAL_LOGOUT.lane)(&json!({"user": "u"})), (CLEAR_SESSIONS.lane)(&json!({"user": "u"}))];
+        assert!(both.iter().all(|lane| lane.as_deref() == Some("okta.session/u")) && UNIVERSAL_LOGOUT.resets_risk);
+        assert!((UNIVERSAL_LOGOUT.check)(&json!({"user": "u", "oauth_tokens": true})).is_err());
     }
 
     #[test]

@@ -234,7 +234,8 @@ impl Scene {
     async fn attempt(&self, key: &str) -> (Outcome, usize) {
         let before = self.stage.seen().len();
         let key = IdempotencyKey::derive("okta", key, "user-risk-changed", self.plug.name);
-        let call = Cleared::unguarded(Call { key, params: self.plug.params.clone(), attempt: 1 });
+        let call =
+            Cleared::unguarded(Call { key, params: self.plug.params.clone(), attempt: 1, earlier: Receipt::default() });
         let outcome = self.connector.perform(&call).await;
         let shown = format!("{outcome:?}");
         assert!(!shown.contains(OLD) && !shown.contains(NEW), "{}: {shown}", self.plug.name);
@@ -331,7 +332,14 @@ async fn an_incident_that_is_refused_between_look_up_and_creation_is_created_onc
     .await;
     let connector = (plug.build)(&stage.base, file.live());
     let key = IdempotencyKey::derive("okta", "1", "user-risk-changed", plug.name);
-    let outcome = connector.perform(&Cleared::unguarded(Call { key, params: plug.params.clone(), attempt: 1 })).await;
+    let outcome = connector
+        .perform(&Cleared::unguarded(Call {
+            key,
+            params: plug.params.clone(),
+            attempt: 1,
+            earlier: Receipt::default(),
+        }))
+        .await;
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     let methods: Vec<_> = stage.seen().into_iter().map(|seen| seen.method).collect();
     assert_eq!(methods, ["GET", "POST", "POST"]);

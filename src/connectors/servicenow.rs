@@ -371,6 +371,7 @@ impl ServiceNow {
             number: (!row.number.is_empty()).then(|| cut(&Escape::Line.apply(&row.number), 64)),
             url: Some(format!("{}nav_to.do?uri={}.do%3Fsys_id%3D{}", self.base, self.table, row.sys_id)),
             note: note.map(str::to_owned),
+            ..Receipt::default()
         }
     }
 }
@@ -506,7 +507,12 @@ mod tests {
     }
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::from_stored(KEY.to_owned()), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::from_stored(KEY.to_owned()),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     fn shared() -> Cleared<Call> {

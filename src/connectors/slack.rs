@@ -415,7 +415,12 @@ mod tests {
     }
 
     fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call { key: IdempotencyKey::from_stored("k".repeat(40)), params, attempt: 1 })
+        Cleared::unguarded(Call {
+            key: IdempotencyKey::from_stored("k".repeat(40)),
+            params,
+            attempt: 1,
+            earlier: Receipt::default(),
+        })
     }
 
     async fn outcome_of(answer: Value) -> Outcome {

@@ -327,8 +327,12 @@ mod tests {
         let stage = Stage::open(move |_| reply.clone()).await;
         let teams =
             Teams::new(&config(), format!("{}/workflows/w?sig=sig_1", stage.base).into(), &Network::default()).unwrap();
-        let call =
-            Call { key: IdempotencyKey::from_stored("k".repeat(40)), params: json!({"text": "hello"}), attempt: 1 };
+        let call = Call {
+            key: IdempotencyKey::from_stored("k".repeat(40)),
+            params: json!({"text": "hello"}),
+            attempt: 1,
+            earlier: Receipt::default(),
+        };
         teams.perform(&Cleared::unguarded(call)).await
     }
 

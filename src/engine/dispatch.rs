@@ -326,7 +326,8 @@ async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     let began = engine.clock.elapsed();
     let verdict = match (engine.connectors.get(&action.kind), serde_json::from_str::<Value>(&action.params)) {
         (Some(connector), Ok(params)) => {
-            let call = Call { key: action.key.clone(), params, attempt: action.attempt };
+            let (key, earlier) = (action.key.clone(), action.earlier.clone());
+            let call = Call { key, params, attempt: action.attempt, earlier };
             // Asking the same again would only fail again.
             survive_async(connector.verify(&call)).await.unwrap_or(Verdict::CannotTell)
         }
@@ -377,20 +378,30 @@ async fn record(engine: &Engine, end: AttemptEnd) -> Result<(), StoreError> {
 
 /// One line for an attempt. `told` says that its service is down, and that the log has that already.
 fn tell(action: &Claimed, end: &AttemptEnd, took: Duration, told: bool) {
-    let outcome = end.outcome.unwrap_or_default();
+    let word = end.outcome.unwrap_or_default();
     let took_ms = took.as_millis() as u64;
     let id = action.id.0;
     let (kind, step) = (action.kind.as_str(), action.step.as_str());
     let detail = end.detail.as_deref().unwrap_or_default();
     match end.happening {
         Some(Happening::Succeeded) => {
-            info!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} succeeded");
+            info!(action.id = id, action.kind = kind, action.step = step, outcome = word, took_ms, "{kind} succeeded");
         }
         Some(Happening::WillNotPass) => {
-            error!(action.id = id, action.kind = kind, action.step = step, outcome, took_ms, "{kind} failed: {detail}");
+            error!(
+                action.id = id,
+                action.kind = kind,
+                action.step = step,
+                outcome = word,
+                took_ms,
+                "{kind} failed: {detail}"
+            );
+        }
+        Some(Happening::MayPass) if end.reason == Some(outcome::PROGRESS) => {
+            info!(action.id = id, action.kind = kind, action.step = step, took_ms, "{kind} goes on: {detail}");
         }
         _ if told || outcome::is_known(action, end) => {
-            debug!(action.id = id, action.kind = kind, outcome, took_ms, "{kind} did not succeed yet: {detail}");
+            debug!(action.id = id, action.kind = kind, outcome = word, took_ms, "{kind} did not succeed yet: {detail}");
         }
         _ => {
             let attempt = action.attempt;
@@ -398,7 +409,7 @@ fn tell(action: &Claimed, end: &AttemptEnd, took: Duration, told: bool) {
                 action.id = id,
                 action.kind = kind,
                 action.step = step,
-                outcome,
+                outcome = word,
                 attempt,
                 took_ms,
                 "{kind} did not succeed yet: {detail}"
@@ -460,6 +471,7 @@ fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), St
                 url: sibling.receipt.url.clone(),
                 id: sibling.receipt.id.clone(),
                 number: sibling.receipt.number.clone(),
+                note: sibling.receipt.note.clone(),
                 error: sibling.error.clone(),
             },
         );

@@ -40,6 +40,21 @@ pub fn of_attempt(action: &Claimed, outcome: Outcome, policy: RetryPolicy, now: 
         Outcome::AlreadyDone(receipt) => {
             AttemptEnd { receipt: Some(receipt), ..end("already_done", Happening::Succeeded, None) }
         }
+        Outcome::Progress(receipt) => {
+            // Nothing but the next part may follow at once; what does not get on is spaced like a failure.
+            let detail = receipt.note.clone();
+            let is_new = action.trouble.as_ref().map(|(_, words)| words) != detail.as_ref();
+            let pause =
+                if is_new { Duration::ZERO } else { policy.schedule.pause(action.attempt, action.key.as_str()) };
+            let end = end(PART, Happening::MayPass, None);
+            retry(
+                AttemptEnd { receipt: Some(receipt), reason: Some(PROGRESS), detail, ..end },
+                action,
+                pause,
+                policy,
+                now,
+            )
+        }
         Outcome::RetryAfter(pause, failure) => {
             retry(end("retry_after", Happening::MayPass, Some(failure)), action, pause, policy, now)
         }
@@ -122,6 +137,12 @@ pub fn of_verdict(action: &Claimed, verdict: Verdict, policy: RetryPolicy, now: 
         }
     }
 }
+
+/// The word of an attempt that did its part: its own request was done.
+const PART: &str = "done";
+
+/// The reason on record while an action has more to do.
+pub(super) const PROGRESS: &str = "progress";
 
 /// How the sentence about a reading back begins that was not possible.
 const NOT_NOW: &str = "reading back is not possible now: ";
@@ -207,6 +228,7 @@ mod tests {
             in_doubt,
             retry_from: at(0),
             since: at(0),
+            earlier: Receipt::default(),
             trouble: None,
         }
     }
@@ -233,6 +255,21 @@ mod tests {
         let over = of_attempt(&action(InDoubt::Ask, 40), Outcome::Transient(failure()), POLICY, at(3590));
         assert_eq!(over.happening, Some(Happening::WillNotPass));
         assert!(over.detail.unwrap().contains("given up after 1h and 40 attempts"));
+    }
+
+    #[test]
+    fn an_action_that_gets_on_goes_on_at_once_and_one_that_does_not_is_spaced_and_given_up() {
+        let part = |words: &str| Outcome::Progress(Receipt::note(words));
+        let first = of_attempt(&action(InDoubt::Ask, 5), part("one is done"), POLICY, at(10));
+        assert_eq!((first.happening, first.due), (Some(Happening::MayPass), Some(at(10))));
+        assert_eq!((first.outcome, first.reason), (Some("done"), Some(PROGRESS)));
+        assert_eq!(first.receipt.and_then(|receipt| receipt.note).as_deref(), Some("one is done"));
+        let trouble = Some((PROGRESS.to_owned(), "one is done".to_owned()));
+        let stuck = Claimed { trouble, ..action(InDoubt::Ask, 6) };
+        assert_eq!(of_attempt(&stuck, part("two is done"), POLICY, at(10)).due, Some(at(10)));
+        assert!(of_attempt(&stuck, part("one is done"), POLICY, at(10)).due.unwrap() > at(10));
+        let over = of_attempt(&stuck, part("one is done"), POLICY, at(3599));
+        assert_eq!(over.happening, Some(Happening::WillNotPass));
     }
 
     /// All that is recorded of an end.

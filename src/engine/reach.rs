@@ -34,7 +34,7 @@ impl<'a> Sign<'a> {
     /// What an outcome says.
     pub(super) fn of_outcome(outcome: &'a Outcome) -> Self {
         match outcome {
-            Outcome::Done(_) | Outcome::AlreadyDone(_) => Self::Answered,
+            Outcome::Done(_) | Outcome::AlreadyDone(_) | Outcome::Progress(_) => Self::Answered,
             Outcome::RetryAfter(_, failure)
             | Outcome::Transient(failure)
             | Outcome::Permanent(failure)
@@ -63,6 +63,7 @@ impl<'a> Sign<'a> {
             | Reason::Unauthorized
             | Reason::BadAnswer
             | Reason::BadParameters
+            | Reason::Protected
             | Reason::Interrupted => Self::Nothing,
         }
     }

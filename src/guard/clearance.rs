@@ -27,16 +27,41 @@ use crate::config::Mode;
 use crate::connectors::{self, Call};
 use crate::model::event::Event;
 use crate::model::ids::{ActionId, IdempotencyKey};
+use crate::model::outcome::Receipt;
 
 /// Something that the guard has passed, for one attempt. Nobody else makes one, and it cannot be copied.
 #[derive(Debug)]
-pub struct Cleared<T>(T);
+pub struct Cleared<T> {
+    what: T,
+    /// Whoever cleared it; nobody in tests of connectors.
+    guard: Option<Arc<Guard>>,
+}
 
 impl<T> Deref for Cleared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.what
+    }
+}
+
+impl<T> Cleared<T> {
+    /// Why a group, an app or a device that was found only on the way must not be touched: one of the names and ids by which
+    /// it is known is protected. To be asked of everything that is changed and that the parameters do not name exactly so.
+    pub fn protects<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+        let guard = self.guard.as_ref()?;
+        names.into_iter().find_map(|name| guard.protected.by_thing(name))
+    }
+
+    /// Whether users are on a list by name, so that it is worth reading who else is affected.
+    pub fn lists_users(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.protected.lists_users())
+    }
+
+    /// Why a user who is affected as well must not be touched: his id or his login is on the list.
+    pub fn protects_user<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+        let guard = self.guard.as_ref()?;
+        names.into_iter().find_map(|name| guard.protected.by_user(name))
     }
 }
 
@@ -44,7 +69,12 @@ impl<T> Deref for Cleared<T> {
 impl<T> Cleared<T> {
     /// For tests of connectors, which need no guard. The daemon's build has no such thing.
     pub(crate) fn unguarded(what: T) -> Self {
-        Self(what)
+        Self { what, guard: None }
+    }
+
+    /// The same under a guard, for what connectors ask of it on the way.
+    pub(crate) fn under(guard: Guard, what: T) -> Self {
+        Self { what, guard: Some(Arc::new(guard)) }
     }
 }
 
@@ -65,6 +95,8 @@ pub struct Candidate {
     pub params: String,
     /// The number of the attempt.
     pub attempt: u32,
+    /// What attempts before recorded.
+    pub earlier: Receipt,
     /// Whether its run only observes.
     pub observe: bool,
     /// Whether a person has allowed it.
@@ -217,8 +249,10 @@ impl Judge {
                 return Ruling::Hold { reason: "limit", why: over.why, trip };
             }
         }
-        let call = Call { key: candidate.key.clone(), params, attempt: candidate.attempt };
-        Ruling::Pass { call: Cleared(call), counted: kind.changes_access && !candidate.approved }
+        let (key, earlier) = (candidate.key.clone(), candidate.earlier.clone());
+        let call = Call { key, params, attempt: candidate.attempt, earlier };
+        let call = Cleared { what: call, guard: Some(Arc::clone(&self.guard)) };
+        Ruling::Pass { call, counted: kind.changes_access && !candidate.approved }
     }
 }
 
@@ -230,6 +264,7 @@ mod tests {
     use super::super::standing::Standing;
     use super::*;
     use crate::config::{AlarmConfig, GuardConfig, Limit, LimitsConfig, PlaybookConfig};
+    use crate::model::outcome::GroupNote;
     use crate::playbook::Playbook;
 
     const ID: &str = "00uannannannannannan";
@@ -257,6 +292,7 @@ mod tests {
             key: IdempotencyKey::derive("okta", "u", "p", "s"),
             params: json!({"user": ID, "group": "High"}).to_string(),
             attempt: 3,
+            earlier: Receipt::default(),
             observe: false,
             approved: false,
             subject: Some(ID.to_owned()),
@@ -309,6 +345,23 @@ mod tests {
         assert_eq!(call.params, json!({"user": ID, "group": "High"}));
         check(&judge(|_| {}), &message(), "pass, counted: false");
         check(&judge(|_| {}), &Candidate { approved: true, ..candidate }, "pass, counted: false");
+    }
+
+    #[test]
+    fn what_passes_knows_what_is_protected_and_what_was_remembered() {
+        let judge = judge(|config| {
+            config.protected_groups = vec!["Break Glass".to_owned()];
+            config.protected_users = vec!["boss@example.com".to_owned()];
+        });
+        let group = GroupNote { id: "00g1".to_owned(), name: "Staff".to_owned(), refused: false };
+        let earlier = Receipt { groups: vec![group], ..Receipt::default() };
+        let candidate = Candidate { earlier: earlier.clone(), ..candidate() };
+        let Ruling::Pass { call, .. } = judge.rule(&candidate, &Spent::default()) else { panic!() };
+        assert_eq!(call.earlier, earlier);
+        assert!(call.protects(["00g7", "break glass"]).unwrap().contains("protected_groups"));
+        assert!(call.protects_user(["00u7", "BOSS@example.com"]).unwrap().contains("protected_users"));
+        assert!(call.protects(["Staff", "00g1"]).is_none() && call.protects_user([LOGIN]).is_none());
+        assert!(call.lists_users());
     }
 
     #[test]

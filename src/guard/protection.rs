@@ -99,13 +99,18 @@ impl Protected {
         if !collect(params, 0, &mut texts) {
             return Some("the parameters are nested too deep to be searched for protected names".to_owned());
         }
-        texts.into_iter().find_map(|text| {
-            if self.is_listed(text) {
-                return Some(listed(text));
-            }
-            let thing = self.things.contains(&fold(text));
-            thing.then(|| format!("`{}` is protected by [guard] protected_groups or protected_apps", short(text)))
-        })
+        texts.into_iter().find_map(|text| self.by_user(text).or_else(|| self.by_thing(text)))
+    }
+
+    /// Why a group or an app of this name or id is not touched.
+    pub(super) fn by_thing(&self, name: &str) -> Option<String> {
+        let thing = self.things.contains(&fold(name));
+        thing.then(|| format!("`{}` is protected by [guard] protected_groups or protected_apps", short(name)))
+    }
+
+    /// Why a user of this id or login is not touched.
+    pub(super) fn by_user(&self, name: &str) -> Option<String> {
+        self.is_listed(name).then(|| listed(name))
     }
 
     /// What can be told by what Okta says of the users in it.

@@ -148,6 +148,13 @@ impl Event {
         self.target("User").or_else(actor)
     }
 
+    /// The id of the device that the event is about: the target of a device event, else the device it came from (Okta
+    /// OpenAPI, `LogEvent.device`).
+    pub fn device(&self) -> Option<&str> {
+        let target = self.target("UDDevice").or_else(|| self.target("Device")).map(|device| device.id);
+        target.or_else(|| self.body.get("device")?.get("id")?.as_str().filter(|id| !id.is_empty()))
+    }
+
     /// `debugContext.debugData`, if it is an object.
     pub fn debug_data(&self) -> Option<&Map<String, Value>> {
         self.body.get("debugContext")?.get("debugData")?.as_object()

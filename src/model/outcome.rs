@@ -12,6 +12,11 @@ pub enum Outcome {
     Done(Receipt),
     /// The service was in the wanted state already.
     AlreadyDone(Receipt),
+    /// This attempt did its part (its one request, or finding out what there is to do), and the action has more to do: the
+    /// next attempt follows at once. The receipt is kept and goes with it, so what it remembers survives a crash; its note
+    /// says what was done, in words that differ from part to part: an action that says the same twice is not getting on,
+    /// and is spaced and given up like a failure that may pass.
+    Progress(Receipt),
     /// The service asked for a pause; nothing was changed.
     RetryAfter(Duration, Failure),
     /// Nothing was changed, and the same request may work later.
@@ -30,7 +35,7 @@ impl Outcome {
             | Self::Transient(failure)
             | Self::Permanent(failure)
             | Self::Unknown(failure) => failure,
-            Self::Done(_) | Self::AlreadyDone(_) => Failure::new(Reason::BadAnswer, ""),
+            Self::Done(_) | Self::AlreadyDone(_) | Self::Progress(_) => Failure::new(Reason::BadAnswer, ""),
         }
     }
 }
@@ -63,6 +68,22 @@ pub struct Receipt {
     /// One sentence for people, such as "was not a member".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Groups that the user is taken out of, or put back into. They are on record before the first of them is touched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupNote>,
+}
+
+/// A group that an action remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupNote {
+    /// Okta's id.
+    pub id: String,
+    /// Its name when it was remembered.
+    #[serde(default)]
+    pub name: String,
+    /// Whether Okta did not let it be changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
 }
 
 impl Receipt {
@@ -129,6 +150,8 @@ pub enum Reason {
     BadParameters,
     /// Access comes from a group, so the assignment itself cannot be taken away.
     GrantedByGroup,
+    /// What the guard protects was found among what would have been changed.
+    Protected,
     /// The daemon stopped while the attempt was under way.
     Interrupted,
 }
@@ -150,6 +173,7 @@ impl Reason {
             Self::BadAnswer => "bad_answer",
             Self::BadParameters => "bad_parameters",
             Self::GrantedByGroup => "granted_by_group",
+            Self::Protected => "protected",
             Self::Interrupted => "interrupted",
         }
     }
@@ -165,7 +189,7 @@ impl fmt::Display for Reason {
 mod tests {
     use super::*;
 
-    const REASONS: [Reason; 14] = [
+    const REASONS: [Reason; 15] = [
         Reason::Connect,
         Reason::Timeout,
         Reason::ConnectionLost,
@@ -179,6 +203,7 @@ mod tests {
         Reason::BadAnswer,
         Reason::BadParameters,
         Reason::GrantedByGroup,
+        Reason::Protected,
         Reason::Interrupted,
     ];
 
@@ -209,7 +234,8 @@ mod tests {
         ] {
             assert_eq!(outcome.into_failure(), failure());
         }
-        for outcome in [Outcome::Done(Receipt::default()), Outcome::AlreadyDone(Receipt::default())] {
+        let none = Receipt::default;
+        for outcome in [Outcome::Done(none()), Outcome::AlreadyDone(none()), Outcome::Progress(none())] {
             assert_eq!(outcome.into_failure().detail, "");
         }
     }

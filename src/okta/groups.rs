@@ -21,6 +21,9 @@ const MAX_CACHED: usize = 256;
 /// The most groups looked through for one name.
 const MAX_FOUND: usize = 1000;
 
+/// The most group rules that are read.
+const MAX_RULES: usize = 2000;
+
 /// A group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupRef {
@@ -168,6 +171,54 @@ impl OktaClient {
     /// an error of kind [`OktaErrorKind::NotFound`].
     pub async fn is_member(&self, group: &str, user: &str) -> Result<bool, OktaError> {
         Ok(self.user_groups(user).await?.iter().any(|of_user| of_user.id == group))
+    }
+}
+
+/// A group rule, as far as it says who is in which groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupRule {
+    /// What people call it.
+    pub name: String,
+    /// Whether it is at work.
+    pub is_active: bool,
+    /// The ids of the groups that it puts users into.
+    pub groups: Vec<String>,
+    /// The ids of the users it leaves alone. Taking a user out of one of its groups adds him here, and only by
+    /// deactivating the rule an administrator gets him off the list again; it holds 100.
+    pub excluded: Vec<String>,
+}
+
+impl GroupRule {
+    /// Whether it may be this rule that keeps the user in the group. What its expression says of him is Okta's to tell.
+    pub fn may_hold(&self, user: &str, group: &str) -> bool {
+        self.is_active
+            && self.groups.iter().any(|assigned| assigned == group)
+            && !self.excluded.iter().any(|excluded| excluded == user)
+    }
+}
+
+impl OktaClient {
+    /// All group rules of the org (Okta API reference, "List all group rules"); Okta allows 2,000.
+    pub async fn group_rules(&self) -> Result<Vec<GroupRule>, OktaError> {
+        let path = ApiPath::new(["api", "v1", "groups", "rules"])?;
+        self.all(&path, &[("limit", "200")], MAX_RULES).await
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupRule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let body = serde_json::Value::deserialize(deserializer)?;
+        let text = |key: &str| body.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let ids = |pointer: &str| {
+            let list = body.pointer(pointer).and_then(serde_json::Value::as_array).into_iter().flatten();
+            list.filter_map(|id| id.as_str().map(str::to_owned)).collect()
+        };
+        Ok(Self {
+            name: text("name"),
+            is_active: text("status") == "ACTIVE",
+            groups: ids("/actions/assignUserToGroups/groupIds"),
+            excluded: ids("/conditions/people/users/exclude"),
+        })
     }
 }
 
@@ -319,6 +370,22 @@ mod tests {
         assert!(matches!(error, GroupError::NotOurs { .. }));
         assert!(matches!(error.to_outcome(), Outcome::Permanent(_)));
         assert_eq!(error.to_verdict(), Verdict::CannotTell);
+    }
+
+    #[tokio::test]
+    async fn a_rule_may_hold_whom_it_does_not_exclude() {
+        let mut server = Server::new_async().await;
+        let rule = |status: &str, exclude: Value| {
+            json!({"id": "0pr1", "name": "staff", "status": status,
+                "conditions": {"people": {"users": {"exclude": exclude}, "groups": {"exclude": []}}},
+                "actions": {"assignUserToGroups": {"groupIds": [GROUP]}}})
+        };
+        let rules = json!([rule("ACTIVE", json!([])), rule("INACTIVE", json!([])), rule("ACTIVE", json!([USER])), {}]);
+        answers(&mut server, "GET", "/api/v1/groups/rules", 200, &rules).await;
+        let rules = client(&server.url()).group_rules().await.unwrap();
+        let holds: Vec<_> = rules.iter().map(|rule| rule.may_hold(USER, GROUP)).collect();
+        assert_eq!(holds, [true, false, false, false]);
+        assert!(!rules[0].may_hold(USER, "00gother"));
     }
 
     proptest! {

@@ -29,6 +29,18 @@ pub enum Right {
     ChangeAssignments,
     /// Ending the sessions of users.
     EndSessions,
+    /// Suspending and deactivating users.
+    ChangeStatus,
+    /// Expiring passwords and resetting factors.
+    ChangeCredentials,
+    /// Universal Logout.
+    LogOut,
+    /// Setting the risk of users.
+    ChangeRisk,
+    /// Reading devices.
+    ReadDevices,
+    /// Suspending and deactivating devices.
+    ChangeDevices,
 }
 
 /// An admin role that people can grant.
@@ -45,6 +57,8 @@ pub struct Role {
 const READ_ONLY: Role = Role { kind: "READ_ONLY_ADMIN", label: "Read-only Administrator" };
 const HELP_DESK: Role = Role { kind: "HELP_DESK_ADMIN", label: "Help Desk Administrator" };
 const GROUP_MEMBERSHIP: Role = Role { kind: "GROUP_MEMBERSHIP_ADMIN", label: "Group Membership Administrator" };
+const GROUP_ADMIN: Role = Role { kind: "USER_ADMIN", label: "Group Administrator" };
+const ORG: Role = Role { kind: "ORG_ADMIN", label: "Organization Administrator" };
 const APP: Role = Role { kind: "APP_ADMIN", label: "Application Administrator" };
 const VIEWS_ROLES: Role =
     Role { kind: "CUSTOM", label: "a custom role that may view roles (okta.iam.read), else Super Administrator" };
@@ -61,20 +75,28 @@ impl Right {
             Self::ChangeMembers => "okta.groups.manage",
             Self::ReadApps => "okta.apps.read",
             Self::ChangeAssignments => "okta.apps.manage",
-            Self::EndSessions => "okta.users.manage",
+            Self::EndSessions | Self::ChangeStatus | Self::ChangeCredentials => "okta.users.manage",
+            Self::LogOut => "okta.universalLogout.manage",
+            Self::ChangeRisk => "okta.userRisk.manage",
+            Self::ReadDevices => "okta.devices.read",
+            Self::ChangeDevices => "okta.devices.manage",
         }
     }
 
     /// The least standard admin role that is enough (Okta help, "Standard administrator roles and permissions"), for users
     /// who are no administrators themselves: those only a super administrator may change. For reading risk Okta names none;
-    /// what may view users is taken for enough.
+    /// what may view users is taken for enough; for setting it, for devices and for Universal Logout, an organization
+    /// administrator.
     pub fn role(self) -> Role {
         match self {
             Self::ReadLog | Self::ReadUsers | Self::ReadGroups | Self::ReadApps | Self::ReadRisk => READ_ONLY,
             Self::ReadRoles => VIEWS_ROLES,
             Self::ChangeMembers => GROUP_MEMBERSHIP,
             Self::ChangeAssignments => APP,
-            Self::EndSessions => HELP_DESK,
+            Self::EndSessions | Self::ChangeCredentials => HELP_DESK,
+            Self::ChangeStatus => GROUP_ADMIN,
+            Self::ReadDevices => READ_ONLY,
+            Self::LogOut | Self::ChangeRisk | Self::ChangeDevices => ORG,
         }
     }
 
@@ -90,6 +112,11 @@ impl Right {
             Self::ReadApps => &["okta.apps.read"],
             Self::ChangeAssignments => &["okta.apps.assignment.manage", "okta.users.appAssignment.manage"],
             Self::EndSessions => &["okta.users.lifecycle.clearSessions"],
+            Self::ChangeStatus => &["okta.users.lifecycle.manage"],
+            Self::ChangeCredentials => &["okta.users.credentials.manage"],
+            Self::LogOut | Self::ChangeRisk => &[],
+            Self::ReadDevices => &["okta.devices.read"],
+            Self::ChangeDevices => &["okta.devices.lifecycle.manage"],
         }
     }
 }
@@ -106,6 +133,12 @@ impl fmt::Display for Right {
             Self::ReadApps => "read apps",
             Self::ChangeAssignments => "take apps away from users",
             Self::EndSessions => "end the sessions of users",
+            Self::ChangeStatus => "suspend and deactivate users",
+            Self::ChangeCredentials => "expire passwords and reset factors",
+            Self::LogOut => "log users out everywhere",
+            Self::ChangeRisk => "set the risk of users",
+            Self::ReadDevices => "read devices",
+            Self::ChangeDevices => "suspend and deactivate devices",
         })
     }
 }

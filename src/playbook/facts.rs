@@ -95,6 +95,7 @@ const SHAPES: [(&str, Shape); 11] = [
             ("url", Shape::Text),
             ("id", Shape::Text),
             ("number", Shape::Text),
+            ("note", Shape::Text),
             ("error", Shape::Text),
         ]),
     ),
@@ -235,6 +236,8 @@ pub struct StepView {
     pub id: Option<String>,
     /// The number people use, such as `INC0010002`.
     pub number: Option<String>,
+    /// What it found or left, in a sentence, such as "was a member already".
+    pub note: Option<String>,
     /// Why it has not succeeded (yet).
     pub error: Option<String>,
 }
@@ -370,6 +373,7 @@ impl Facts {
             url: short(view.url),
             id: short(view.id),
             number: short(view.number),
+            note: short(view.note),
             error: short(view.error),
         };
         self.steps.insert(step_identifier(name), view);

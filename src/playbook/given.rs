@@ -96,6 +96,8 @@ pub struct GivenStep {
     pub id: Option<String>,
     /// The number people use, such as `INC0010002`.
     pub number: Option<String>,
+    /// What it found or left, in a sentence.
+    pub note: Option<String>,
     /// Why it has not succeeded.
     pub error: Option<String>,
 }
@@ -103,7 +105,8 @@ pub struct GivenStep {
 impl GivenStep {
     /// The step as the steps after it see it.
     pub fn view(self) -> StepView {
-        StepView { state: self.state, url: self.url, id: self.id, number: self.number, error: self.error }
+        let Self { state, url, id, number, note, error } = self;
+        StepView { state, url, id, number, note, error }
     }
 }
 

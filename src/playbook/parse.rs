@@ -43,6 +43,7 @@ impl Playbook {
         let steps: Vec<_> =
             config.steps.iter().filter_map(|step| compile_step(step, config, actions, &mut found)).collect();
         check_cycles(config, &mut found);
+        check_status_order(config, &mut found);
         if !found.list.is_empty() {
             return Err(found.list);
         }
@@ -171,7 +172,7 @@ fn check_steps_read(
 /// Lets the action look at its parameters. What the event will fill in is there already, as any text.
 fn check_params(with: &ParamTemplates, kind: &ActionKind, found: &mut Problems) {
     let mut params = with.unrendered();
-    for (name, _) in kind.from_event {
+    for (name, _) in kind.from_event.iter().filter(|(_, what)| what.fills(&with.unrendered())) {
         params.entry(*name).or_insert_with(|| Value::from("from the event"));
     }
     if let Err(message) = (kind.check)(&Value::Object(params)) {
@@ -243,13 +244,53 @@ fn check_cycles(config: &PlaybookConfig, found: &mut Problems) {
     }
 }
 
+/// A user whose password has expired cannot be suspended any more (Okta API reference, "Suspend a user": only who is ACTIVE).
+/// Both change the same user's status, so they are done in the order in which the playbook has them; where that order would
+/// leave him unsuspended, it is told here rather than by Okta in the night.
+fn check_status_order(config: &PlaybookConfig, found: &mut Problems) {
+    let user =
+        |step: &StepConfig| step.with.get("user").and_then(toml::Value::as_str).map(|user| user.trim().to_owned());
+    for (index, suspend) in config.steps.iter().enumerate().filter(|(_, step)| step.action == SUSPEND) {
+        let waits = suspend.after.iter().chain(&suspend.needs);
+        let waits: BTreeSet<&str> = waits.map(String::as_str).collect();
+        for (other, expire) in config.steps.iter().enumerate().filter(|(_, step)| step.action == EXPIRE_PASSWORD) {
+            let comes_first = waits.contains(expire.name.as_str())
+                || (other < index && !expire.after.iter().chain(&expire.needs).any(|name| *name == suspend.name));
+            if comes_first && user(suspend) == user(expire) {
+                found.step = Some(suspend.name.clone());
+                let message = format!(
+                    "the step `{}` expires the password of the same user before, and Okta suspends nobody whose password has \
+                     expired",
+                    cut(&expire.name, MAX_NAME)
+                );
+                found.add("action", message, "write the step that suspends in front of it");
+                found.step = None;
+            }
+        }
+    }
+}
+
+/// The actions whose order matters to each other.
+const SUSPEND: &str = "okta.user.suspend";
+const EXPIRE_PASSWORD: &str = "okta.user.expire_password";
+
 /// What to do about a name that is none of the candidates; `noun` is what they are, in the plural.
 fn instead<'a>(word: &str, noun: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let candidates: Vec<&str> = candidates.collect();
     match closest(word, candidates.iter().copied()) {
         Some(best) => format!("did you mean `{best}`?"),
+        // Of many with long names, those that begin in the same way tell more than all of them.
+        None if candidates.iter().any(|name| begins_like(word, name)) => {
+            let alike: Vec<&str> = candidates.into_iter().filter(|name| begins_like(word, name)).collect();
+            format!("the {noun} that begin so are {}", alike.join(", "))
+        }
         None => format!("the {noun} are {}", candidates.join(", ")),
     }
+}
+
+/// Whether both are alike up to the last dot of the first.
+fn begins_like(word: &str, name: &str) -> bool {
+    word.rsplit_once('.').is_some_and(|(start, _)| !start.is_empty() && name.starts_with(&format!("{start}.")))
 }
 
 #[derive(Default)]

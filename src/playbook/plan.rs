@@ -145,20 +145,21 @@ fn try_prepare(step: &Step, facts: &Facts, event: &Event) -> Result<Prepared, St
 /// Puts in what the step left out and the event knows. What the step gives itself is never replaced.
 fn fill_from_event(kind: &ActionKind, params: &mut Map<String, Value>, event: &Event) -> Result<(), String> {
     for (name, what) in kind.from_event {
-        if params.contains_key(*name) {
+        if params.contains_key(*name) || !what.fills(params) {
             continue;
         }
-        let (entity, noun) = match what {
-            FromEvent::UserId => (event.affected_user(), "user"),
-            FromEvent::AppId => (event.target("AppInstance"), "app"),
+        let (id, noun) = match what {
+            FromEvent::UserId => (event.affected_user().map(|user| user.id), "user"),
+            FromEvent::AppId => (event.target("AppInstance").map(|app| app.id), "app"),
+            FromEvent::DeviceId => (event.device(), "device"),
         };
-        let Some(entity) = entity else {
+        let Some(id) = id else {
             return Err(format!(
                 "the event names no affected {noun}, so `{}` needs the parameter `{name}` in its `with`",
                 kind.name
             ));
         };
-        params.insert((*name).to_owned(), Value::from(entity.id));
+        params.insert((*name).to_owned(), Value::from(id));
     }
     Ok(())
 }

@@ -249,20 +249,21 @@ fn candidate(row: &Row<'_>) -> Result<(Claimed, Candidate, i64), StoreError> {
     let action = claimed(row)?;
     let candidate = Candidate {
         id: action.id,
-        playbook: row.get(12)?,
+        playbook: row.get(13)?,
         step: action.step.clone(),
         kind: action.kind.clone(),
         key: action.key.clone(),
         params: action.params.clone(),
         attempt: action.attempt,
-        observe: row.get(13)?,
-        approved: row.get(14)?,
-        subject: row.get(15)?,
-        source: row.get(16)?,
-        published: from_ms(row.get(17)?)?,
-        record: row.get(18)?,
+        earlier: action.earlier.clone(),
+        observe: row.get(14)?,
+        approved: row.get(15)?,
+        subject: row.get(16)?,
+        source: row.get(17)?,
+        published: from_ms(row.get(18)?)?,
+        record: row.get(19)?,
     };
-    Ok((action, candidate, row.get(19)?))
+    Ok((action, candidate, row.get(20)?))
 }
 
 /// The services that something is ready for, each with how many of its `most` places are free. None while dispatching is

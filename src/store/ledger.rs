@@ -111,6 +111,9 @@ pub struct Claimed {
     pub retry_from: Timestamp,
     /// Since when it is in the state in which it was found.
     pub since: Timestamp,
+    /// What attempts before recorded. For `okta.group.restore_user`, as long as it has recorded nothing itself: the groups
+    /// that `okta.group.remove_user_from_all` remembers of the same user since he was last put back.
+    pub earlier: Receipt,
     /// Why it did not succeed so far, as a word from a closed list and in a sentence.
     pub trouble: Option<(String, String)>,
 }
@@ -396,7 +399,16 @@ fn record_outcome(
     if stale {
         return Ok(Ok(()));
     }
-    let receipt = end.receipt.as_ref().and_then(|receipt| serde_json::to_string(receipt).ok());
+    let receipt = match end.receipt.clone() {
+        // What was remembered stays on record, whatever a later receipt leaves out.
+        Some(mut receipt) => {
+            if receipt.groups.is_empty() {
+                receipt.groups = receipt_of(connection, end.action)?.groups;
+            }
+            serde_json::to_string(&receipt).ok()
+        }
+        None => None,
+    };
     connection
         .prepare_cached(
             "UPDATE action SET due = coalesce(?2, due), receipt = coalesce(?3, receipt), reason = ?4, error = ?5
@@ -479,6 +491,13 @@ pub(super) fn count_open_after(connection: &Connection, run: RunId) -> Result<()
     Ok(())
 }
 
+fn receipt_of(connection: &Connection, action: ActionId) -> Result<Receipt, StoreError> {
+    let json = connection
+        .prepare_cached("SELECT receipt FROM action WHERE id = ?1")?
+        .query_row([action.0], |row| row.get(0))?;
+    parse_receipt(json)
+}
+
 fn state_of(connection: &Connection, action: ActionId) -> Result<ActionState, StoreError> {
     let word: String = connection
         .prepare_cached("SELECT state FROM action WHERE id = ?1")?
@@ -523,9 +542,15 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
 /// The columns of [`Claimed`], of an action `a`. The number of the attempt is the next one; for an unknown action that is
 /// only read back it is not used.
 pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, a.retry_from, \
-                                  a.updated_at, a.reason, a.error";
+                                  a.updated_at, a.reason, a.error, \
+     coalesce(a.receipt, iif(a.kind = 'okta.group.restore_user', ( \
+         SELECT json_object('groups', json_group_array(json(g.value))) FROM action b, json_each(b.receipt, '$.groups') g \
+         WHERE b.subject = a.subject AND b.kind = 'okta.group.remove_user_from_all' AND b.lane = a.lane AND b.id < a.id \
+           AND b.id > coalesce((SELECT max(c.id) FROM action c \
+                                WHERE c.subject = a.subject AND c.kind = a.kind AND c.lane = a.lane AND c.id < a.id \
+                                  AND c.state IN ('succeeded', 'settled')), 0)), NULL))";
 
-/// Reads the first twelve columns of a row as [`CLAIMED`].
+/// Reads the first thirteen columns of a row as [`CLAIMED`].
 pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
     let in_doubt: String = row.get(7)?;
     Ok(Claimed {
@@ -540,5 +565,6 @@ pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {
         retry_from: from_ms(row.get(8)?)?,
         since: from_ms(row.get(9)?)?,
         trouble: row.get::<_, Option<String>>(10)?.zip(row.get(11)?),
+        earlier: parse_receipt(row.get(12)?)?,
     })
 }

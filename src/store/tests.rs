@@ -14,6 +14,7 @@ use crate::guard::limits::HOUR;
 use crate::guard::{Guard, Judge};
 use crate::model::action::{ActionState, Happening, InDoubt};
 use crate::model::ids::{ActionId, IdempotencyKey, RunId, StreamId};
+use crate::model::outcome::{GroupNote, Receipt};
 
 /// The kinds of action that reset risk.
 const RESETTING: [&str; 2] = ["okta.group.add_user", "okta.user.clear_sessions"];
@@ -176,7 +177,7 @@ impl Inbox {
     async fn decision(&self, uuid: &str, mut actions: Vec<NewAction>) -> Decision {
         for action in &mut actions {
             action.key = IdempotencyKey::derive("okta", uuid, "p", &action.step);
-            action.subject = Some(uuid.to_owned());
+            action.subject.get_or_insert_with(|| uuid.to_owned());
         }
         let event = self.pending(uuid).await.id;
         let run = PlannedRun { playbook: "p".to_owned(), observe: false, facts: "{}".to_owned(), actions };
@@ -906,4 +907,69 @@ async fn what_a_clock_that_ran_ahead_put_off_is_brought_back_and_the_rest_is_lef
     inbox.store.change_by_person(failed, PersonChange::Retry, at(YEAR)).await.unwrap();
     assert_eq!(pull_back(60).await, 1);
     assert_eq!(inbox.claim(60).await, ["step"]);
+}
+
+/// What an attempt that did its part remembers of these groups.
+fn remembering(action: ActionId, groups: &[&str]) -> AttemptEnd {
+    let note = |id: &&str| GroupNote { id: (*id).to_owned(), name: "x".to_owned(), refused: false };
+    let receipt = Receipt { groups: groups.iter().map(note).collect(), ..Receipt::note("a part is done") };
+    AttemptEnd { receipt: Some(receipt), due: Some(at(3)), ..end(action, Some("done"), Happening::MayPass) }
+}
+
+/// The ids of the groups that the one action that can be claimed remembers.
+async fn remembered(inbox: &Inbox, second: i64) -> Vec<String> {
+    let mut claims = inbox.store.claim_ready(at(second), 100, judge(second)).await.unwrap();
+    let taken = claims.taken.pop().unwrap();
+    assert!(claims.taken.is_empty());
+    assert_eq!(taken.action.earlier, taken.call.earlier);
+    taken.action.earlier.groups.into_iter().map(|group| group.id).collect()
+}
+
+#[tokio::test]
+async fn what_an_attempt_remembers_goes_with_the_next_and_stays_when_a_later_receipt_leaves_it_out() {
+    let inbox = Inbox::open().await;
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    assert!(remembered(&inbox, 1).await.is_empty());
+    inbox.store.record_outcome(remembering(action, &["g1", "g2"]), at(2)).await.unwrap();
+    assert_eq!(remembered(&inbox, 3).await, ["g1", "g2"]);
+    inbox.store.record_outcome(remembering(action, &[]), at(4)).await.unwrap();
+    assert_eq!(remembered(&inbox, 5).await, ["g1", "g2"]);
+    let lost = AttemptEnd { due: Some(at(6)), ..end(action, Some("unknown"), Happening::OutcomeLost) };
+    inbox.store.record_outcome(lost, at(6)).await.unwrap();
+    let unknown = inbox.store.unsettled(at(7), 9).await.unwrap().remove(0);
+    assert_eq!(unknown.earlier.groups.len(), 2, "who reads it back knows it as well");
+}
+
+#[tokio::test]
+async fn a_user_is_put_back_into_what_he_was_taken_out_of_since_he_was_last_put_back() {
+    let inbox = Inbox::open().await;
+    let step = |kind: &'static str, user: &str, lane: &str| NewAction {
+        kind,
+        subject: Some(user.to_owned()),
+        ..in_lane("s", lane)
+    };
+    let (remove, restore) = ("okta.group.remove_user_from_all", "okta.group.restore_user");
+    let removed = async |uuid: &str, user: &str, lane: &str, groups: &[&str]| {
+        let action = inbox.plan(uuid, vec![step(remove, user, lane)]).await[0];
+        remembered(&inbox, 1).await;
+        inbox.store.record_outcome(remembering(action, groups), at(2)).await.unwrap();
+        remembered(&inbox, 3).await;
+        inbox.ends(action, "done", Happening::Succeeded).await;
+    };
+    removed("a", "ann", "all/ann", &["g1"]).await;
+    removed("b", "ann", "all/ann", &["g2", "g3"]).await;
+    removed("c", "bob", "all/bob", &["g4"]).await;
+    // Somebody else, whom an event about Ann named.
+    removed("d", "ann", "all/boss", &["g5"]).await;
+    let first = inbox.plan("e", vec![step(restore, "ann", "all/ann")]).await[0];
+    let mut groups = remembered(&inbox, 3).await;
+    groups.sort();
+    assert_eq!(groups, ["g1", "g2", "g3"]);
+    inbox.ends(first, "done", Happening::Succeeded).await;
+    let second = inbox.plan("f", vec![step(restore, "ann", "all/ann")]).await[0];
+    assert!(remembered(&inbox, 3).await.is_empty(), "he was put back");
+    inbox.ends(second, "permanent", Happening::WillNotPass).await;
+    removed("g", "ann", "all/ann", &["g6"]).await;
+    inbox.plan("h", vec![step(restore, "ann", "all/ann")]).await;
+    assert_eq!(remembered(&inbox, 3).await, ["g6"]);
 }

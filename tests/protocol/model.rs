@@ -692,6 +692,7 @@ static MEANING: LazyLock<Meaning> = LazyLock::new(|| {
         in_doubt,
         retry_from: now,
         since: now,
+        earlier: Receipt::default(),
         trouble: None,
     };
     let happening = |end: okta_responder::store::AttemptEnd| end.happening.expect("each of these moves the action");

@@ -26,7 +26,8 @@ pub struct Effect {
     pub at_ms: u64,
     /// Where.
     pub service: Service,
-    /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`, `incident.create`, `incident.update`,
+    /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`,
+    /// `user.logout`, `user.suspend` and the other words of a user's lifecycle, `device.suspend` and so on, `incident.create`, `incident.update`,
     /// `slack.post`, `teams.post` or `mail`.
     pub kind: &'static str,
     /// What was changed, such as `00g…/00u…`, a sys_id, a channel, or the recipients.

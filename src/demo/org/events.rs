@@ -222,6 +222,40 @@ pub(super) fn sessions_cleared(user: &User, actor: Value) -> Value {
     .event()
 }
 
+/// An event about a user that only its type and its words tell apart from others.
+pub(super) fn about_user(event_type: &'static str, message: &'static str, user: &User, actor: Value) -> Value {
+    Record {
+        event_type,
+        legacy: None,
+        message,
+        severity: "INFO",
+        actor,
+        targets: json!([principal(user)]),
+        debug: json!({"requestUri": format!("/api/v1/users/{}", user.id), "threatSuspected": "false"}),
+        by_browser: true,
+    }
+    .event()
+}
+
+/// An event about a device of a user, such as `device.lifecycle.suspend`, as Okta tells it of devices.
+pub fn about_device(event_type: &'static str, device: &str, user: &User) -> Value {
+    let target = json!({
+        "id": device, "type": "UDDevice", "alternateId": "unknown", "displayName": "a device",
+        "detailEntry": {"oktaDeviceId": device},
+    });
+    Record {
+        event_type,
+        legacy: None,
+        message: "Something about a device",
+        severity: "INFO",
+        actor: principal(user),
+        targets: json!([principal(user), target]),
+        debug: json!({"threatSuspected": "false"}),
+        by_browser: true,
+    }
+    .event()
+}
+
 /// Okta itself as an actor.
 pub(super) fn system() -> Value {
     json!({

@@ -18,6 +18,7 @@ mod log;
 mod oauth;
 mod okta;
 mod rate;
+mod remedies;
 mod secrets;
 mod servicenow;
 mod slack;
@@ -462,6 +463,7 @@ impl Inside {
         Self {
             log,
             directory,
+            estate: remedies::Estate::default(),
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,

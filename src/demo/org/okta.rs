@@ -20,6 +20,7 @@ use super::effects::Service;
 use super::faults::{Gate, misbehave, note};
 use super::log;
 use super::oauth::{self, Principal};
+use super::remedies;
 use super::world::World;
 use super::{events, events::RiskDetected};
 
@@ -50,6 +51,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .route("/api/v1/apps/{app}", get(read_app))
         .route("/api/v1/apps/{app}/groups", get(read_app_groups))
         .route("/api/v1/apps/{app}/users/{user}", get(read_assignment).delete(unassign))
+        .merge(remedies::routes())
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(no_such_endpoint)
         .layer(from_fn_with_state(gate.clone(), misbehave))
@@ -68,7 +70,7 @@ pub(super) struct OktaError {
 }
 
 impl OktaError {
-    fn new(status: StatusCode, code: &'static str, summary: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, summary: impl Into<String>) -> Self {
         Self { status, code, summary: summary.into(), cause: None }
     }
 
@@ -100,7 +102,7 @@ impl OktaError {
         Self::new(StatusCode::FORBIDDEN, "E0000006", summary)
     }
 
-    fn not_found(id: &str, kind: &str) -> Self {
+    pub(super) fn not_found(id: &str, kind: &str) -> Self {
         let summary = format!("Not found: Resource not found: {id} ({kind})");
         Self::new(StatusCode::NOT_FOUND, "E0000007", summary)
     }
@@ -139,10 +141,10 @@ pub(super) fn link(url: &str, relation: &str) -> HeaderValue {
     HeaderValue::try_from(format!("<{url}>; rel=\"{relation}\"")).unwrap_or(HeaderValue::from_static(""))
 }
 
-type Shared = State<Arc<World>>;
-type By = Extension<Principal>;
-type Parameters = Query<HashMap<String, String>>;
-type Answer = Result<Response, OktaError>;
+pub(super) type Shared = State<Arc<World>>;
+pub(super) type By = Extension<Principal>;
+pub(super) type Parameters = Query<HashMap<String, String>>;
+pub(super) type Answer = Result<Response, OktaError>;
 
 async fn no_such_endpoint(_: Method) -> OktaError {
     let summary = "The endpoint does not support the provided HTTP method";
@@ -323,6 +325,9 @@ fn set_member(world: &World, by: &Principal, group: &str, user: &str, member: bo
             if let Some((group, user)) = told.filter(|_| effect.changed) {
                 inside.log.push(events::group_membership(group, &user, by.actor(world), member), now_ms);
             }
+            if effect.changed && !member {
+                inside.leave_by_hand(group, user, now_ms);
+            }
             inside.journal.effects.push(effect);
             Ok(())
         })
@@ -416,7 +421,7 @@ async fn unassign(State(world): Shared, Extension(by): By, Path((app, user)): Pa
 /// When everything in this org was made; nothing depends on it.
 const CREATED: &str = "2026-01-05T08:00:00.000Z";
 
-fn user_json(world: &World, user: &User) -> Value {
+pub(super) fn user_json(world: &World, user: &User) -> Value {
     json!({
         "id": user.id, "status": user.status, "created": CREATED, "activated": CREATED, "statusChanged": CREATED,
         "lastLogin": null, "lastUpdated": CREATED, "passwordChanged": CREATED,
@@ -463,14 +468,14 @@ fn risk_json(world: &World, user: &str) -> Value {
     body
 }
 
-fn find_user(world: &World, wanted: &str) -> Result<User, OktaError> {
+pub(super) fn find_user(world: &World, wanted: &str) -> Result<User, OktaError> {
     let wanted = if wanted == "me" { &world.options.token_owner } else { wanted };
     let found = world.read(|inside| inside.directory.user(wanted).map(|user| user.into_owned()));
     found.ok_or_else(|| OktaError::not_found(wanted, "User"))
 }
 
 /// A page of a list, with its links. The cursor is the id of the last item of the page before.
-fn list(world: &World, uri: &Uri, parameters: &HashMap<String, String>, items: Vec<Value>) -> Response {
+pub(super) fn list(world: &World, uri: &Uri, parameters: &HashMap<String, String>, items: Vec<Value>) -> Response {
     let limit = parameters.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(DEFAULT_PAGE).max(1);
     let id = |item: &Value| item.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
     let start = parameters
@@ -500,7 +505,7 @@ fn equality(text: &str, attribute: &str) -> Result<String, OktaError> {
     serde_json::from_str(literal.trim()).map_err(|_| invalid())
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 

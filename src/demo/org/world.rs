@@ -14,6 +14,7 @@ use super::faults::Faults;
 use super::log::Log;
 use super::oauth::OAuth;
 use super::rate::RateModel;
+use super::remedies::Estate;
 use super::secrets::Secrets;
 use super::servicenow::Tables;
 use super::slack::Posts;
@@ -45,6 +46,7 @@ pub(super) struct Addresses {
 pub(super) struct Inside {
     pub(super) log: Log,
     pub(super) directory: Directory,
+    pub(super) estate: Estate,
     pub(super) journal: Journal,
     pub(super) faults: Faults,
     pub(super) rate: RateModel,

@@ -341,10 +341,14 @@ fn what_steps_and_services_say_is_cut_too() {
     let mut facts = Facts::default();
     facts.set_step(
         "a-1",
-        StepView { state: "failed".to_owned(), url: long(), id: long(), number: long(), error: long() },
+        StepView { state: "failed".to_owned(), url: long(), id: long(), number: long(), note: long(), error: long() },
     );
     let cut = "é".repeat(2_048);
-    check(&facts, "steps", json!({"a_1": {"state": "failed", "url": cut, "id": cut, "number": cut, "error": cut}}));
+    check(
+        &facts,
+        "steps",
+        json!({"a_1": {"state": "failed", "url": cut, "id": cut, "number": cut, "note": cut, "error": cut}}),
+    );
     facts.set(Fact::User, FactValue::Missing("é".repeat(5_000)));
     assert_eq!(facts.reason_missing(Fact::User), Some("é".repeat(250).as_str()));
     assert!(facts.value("user").is_none() && facts.value("weather").is_none() && facts.value("event").is_none());

@@ -47,6 +47,11 @@ pub(in crate::playbook) fn compile(toml: &str) -> Result<Playbook, Vec<Problem>>
     Playbook::compile(&toml::from_str(toml).unwrap(), &[&ADD_USER, &POST])
 }
 
+/// The same with every action that there is.
+fn compile_all(toml: &str) -> Result<Playbook, Vec<Problem>> {
+    Playbook::compile(&toml::from_str(toml).unwrap(), &crate::connectors::catalogue())
+}
+
 const HEAD: &str = "name = \"p\"\non = [\"user.risk.detect\"]\n";
 
 #[track_caller]
@@ -103,6 +108,13 @@ fn a_slip_in_an_action_is_answered_with_the_right_name() {
         "action",
         "there is no action",
         "the actions are okta.group.add_user, slack.message.post",
+    );
+    check(
+        "[[step]]\nname = \"a\"\naction = \"okta.group.put\"",
+        Some("a"),
+        "action",
+        "there is no action",
+        "the actions that begin so are okta.group.add_user",
     );
 }
 
@@ -335,4 +347,33 @@ fn a_problem_behind_the_steps_belongs_to_none_of_them() {
     let problems = compile(&format!("{HEAD}{steps}")).unwrap_err();
     let steps: Vec<_> = problems.iter().map(|problem| problem.step.as_deref()).collect();
     assert_eq!(steps, [Some("a b"), None]);
+}
+
+#[test]
+fn a_user_is_suspended_before_his_password_expires() {
+    let step = |name: &str, action: &str, rest: &str| {
+        format!("[[step]]\nname = \"{name}\"\naction = \"okta.user.{action}\"\n{rest}\n")
+    };
+    let suspend = |rest: &str| step("suspend", "suspend", rest);
+    let expire = |rest: &str| step("expire", "expire_password", rest);
+    let other = "with = { user = \"ann@example.com\" }";
+    for (steps, fits) in [
+        (suspend("") + &expire(""), true),
+        (expire("") + &suspend(""), false),
+        (expire("after = [\"suspend\"]") + &suspend(""), true),
+        (suspend("after = [\"expire\"]") + &expire(""), false),
+        (suspend("needs = [\"expire\"]") + &expire(""), false),
+        (expire(other) + &suspend(""), true),
+        (expire(other) + &suspend(other), false),
+    ] {
+        match compile_all(&format!("{HEAD}{steps}")) {
+            Ok(_) => assert!(fits, "{steps}"),
+            Err(problems) => {
+                assert!(!fits, "{steps}: {problems:#?}");
+                let [problem] = &problems[..] else { panic!("{problems:#?}") };
+                assert_eq!((problem.step.as_deref(), problem.field.as_str()), (Some("suspend"), "action"));
+                assert!(problem.message.contains("`expire`"), "{problem:?}");
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Which scope each request needs (Okta OpenAPI, `security` of each operation).
 
 /// The scopes of the management API that this org knows, without `.read` and `.manage`.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "okta.appGrants",
     "okta.apps",
     "okta.devices",
@@ -16,6 +16,7 @@ const KNOWN: [&str; 16] = [
     "okta.principalRateLimits",
     "okta.roles",
     "okta.sessions",
+    "okta.universalLogout",
     "okta.userRisk",
     "okta.users",
 ];
@@ -46,6 +47,7 @@ fn family(path: &str) -> Option<&'static str> {
     match parts.as_slice() {
         ["api", "v1", "users" | "groups", _, "roles", ..] => Some("okta.roles"),
         ["oauth2", "v1", "clients", _, "roles", ..] => Some("okta.roles"),
+        ["oauth2", "v1", "global-token-revocation"] => Some("okta.universalLogout"),
         ["api", "v1", "users", _, "risk"] => Some("okta.userRisk"),
         ["api", "v1", "apps", _, "grants", ..] => Some("okta.appGrants"),
         ["api", "v1", "users", ..] => Some("okta.users"),
@@ -86,6 +88,11 @@ mod tests {
             ("GET", "/api/v1/apps/0oa1/users/00u1", "okta.apps.read"),
             ("DELETE", "/api/v1/apps/0oa1/users/00u1", "okta.apps.manage"),
             ("POST", "/api/v1/devices/guo1/lifecycle/suspend", "okta.devices.manage"),
+            ("GET", "/api/v1/devices/guo1/users", "okta.devices.read"),
+            ("GET", "/api/v1/users/00u1/devices", "okta.users.read"),
+            ("POST", "/api/v1/users/00u1/lifecycle/suspend", "okta.users.manage"),
+            ("GET", "/api/v1/groups/rules", "okta.groups.read"),
+            ("POST", "/oauth2/v1/global-token-revocation", "okta.universalLogout.manage"),
         ];
         for (method, path, scope) in rows {
             assert_eq!(needed(method, path).as_deref(), Some(scope), "{method} {path}");
