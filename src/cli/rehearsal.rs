@@ -19,7 +19,7 @@ use crate::model::ids::IdempotencyKey;
 use crate::model::risk::{Risk, RiskOrigin};
 use crate::playbook::facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView, step_identifier};
 use crate::playbook::given::GivenFacts;
-use crate::playbook::{Playbook, Step, plan};
+use crate::playbook::{Condition, Playbook, Step, plan};
 
 /// Everything that is needed besides the event.
 pub(super) struct Stage<'a> {
@@ -223,7 +223,7 @@ impl Stage<'_> {
                 Err(error) => (Some(true), Some(with_cause(&error))),
             }
         } else {
-            (None, Some(format!("{open} would be asked for to tell")))
+            (None, Some(format!("{} would be asked for to tell", in_words(open, playbook.when.iter(), &facts))))
         };
         let observe = playbook.mode == Mode::Observe || self.guard.observes();
         let mode = if observe { "observe" } else { "enforce" };
@@ -325,8 +325,16 @@ impl Stage<'_> {
     }
 }
 
+/// Facts by their names, and of the past what is asked.
+fn in_words<'c>(open: FactSet, conditions: impl Iterator<Item = &'c Condition>, facts: &Facts) -> String {
+    let asked = conditions.flat_map(|condition| condition.questions_open(facts));
+    let facts = open.iter().filter(|fact| *fact != Fact::Past).map(|fact| fact.as_str().to_owned());
+    facts.chain(asked).collect::<Vec<_>>().join(", ")
+}
+
 fn what_is_needed(step: &Step, facts: &Facts, open: FactSet) -> String {
-    let of_condition = step.when.as_ref().is_some_and(|when| !facts.not_fetched(when.facts_named()).is_empty());
+    let of_condition = step.when.as_ref().is_some_and(|when| !when.facts_open(facts).is_empty());
+    let open = in_words(open, step.conditions(), facts);
     if of_condition {
         format!("{open} would be asked for to tell whether it is called for")
     } else {

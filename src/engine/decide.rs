@@ -527,7 +527,15 @@ mod tests {
             let published = engine.clock.now() - SignedDuration::from_mins(minutes);
             let body = format!(r#"{{"uuid":"{uuid}","eventType":"user.risk.detect","published":"{published:.3}"}}"#);
             let (event_type, subject) = ("user.risk.detect".to_owned(), Some("ann".to_owned()));
-            NewEvent { uuid: uuid.to_owned(), event_type, published, subject, risk: Some("HIGH"), traits: Default::default(), body }
+            NewEvent {
+                uuid: uuid.to_owned(),
+                event_type,
+                published,
+                subject,
+                risk: Some("HIGH"),
+                traits: Default::default(),
+                body,
+            }
         };
         receive_page(&engine, vec![told("newer", 5), told("late", 9), told("newest", 1)]).await;
         let mut decider = Decider::new(Arc::clone(&engine), CancellationToken::new());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::reach::{OKTA, Sign};
@@ -112,15 +112,7 @@ pub(super) async fn ask_the_past<'p>(
     if questions.is_empty() {
         return Ok(());
     }
-    let mut answers = Map::new();
-    for question in questions {
-        let found = match question.about(event) {
-            Ok(search) => Ok(engine.store.search(search).await?),
-            Err(why) => Err(why),
-        };
-        answers.insert(question.to_string(), question.answer(found));
-    }
-    facts.set(Fact::Past, FactValue::Known(Value::Object(answers)));
+    facts.set(Fact::Past, FactValue::Known(engine.store.answers(&questions, event).await?));
     Ok(())
 }
 

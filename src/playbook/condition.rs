@@ -131,11 +131,15 @@ impl Condition {
     /// The facts it names that nobody has asked for yet. Of the past that is so also where something else was asked.
     pub fn facts_open(&self, facts: &Facts) -> FactSet {
         let mut open = facts.not_fetched(self.facts_named());
-        let asked = |question: &Question| facts.answer(&question.to_string()).is_some();
-        if facts.reason_missing(Fact::Past).is_none() && !self.questions.iter().all(asked) {
+        if facts.reason_missing(Fact::Past).is_none() && self.questions_open(facts).next().is_some() {
             open.insert(Fact::Past);
         }
         open
+    }
+
+    /// What it asks of the past and nobody has asked yet.
+    pub fn questions_open(&self, facts: &Facts) -> impl Iterator<Item = String> {
+        self.questions.iter().map(Question::to_string).filter(|question| facts.answer(question).is_none())
     }
 
     /// What it asks of the past.

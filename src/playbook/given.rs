@@ -124,7 +124,9 @@ pub fn past(answers: impl IntoIterator<Item = (String, Value)>) -> Result<Value,
         match (questions.next(), questions.next()) {
             (Some(question), None) if question.fits(&answer) => told.insert(question.to_string(), answer),
             (Some(_), None) => return Err(GivenError::Past(format!("`{text}` is never {answer}"))),
-            _ => return Err(GivenError::Past(format!("`{text}` is no single question such as count(\"a.b\", \"1h\")"))),
+            _ => {
+                return Err(GivenError::Past(format!("`{text}` is no single question such as count(\"a.b\", \"1h\")")));
+            }
         };
     }
     Ok(Value::Object(told))

@@ -307,13 +307,17 @@ pub(super) fn timely(function: &str, arguments: &[Cel], at: Timestamp) -> Result
 
 /// A zone of the tz database, such as `Europe/Berlin`, or a fixed offset such as `+05:30`.
 fn zone_of(name: &str) -> Result<TimeZone, String> {
-    let unknown = || format!("`{}` is no time zone such as \"Europe/Berlin\", and no offset such as \"+02:00\"", cut(name, 50));
-    let Some((sign, rest)) = name.strip_prefix('+').map(|rest| (1, rest)).or(name.strip_prefix('-').map(|rest| (-1, rest)))
+    let unknown =
+        || format!("`{}` is no time zone such as \"Europe/Berlin\", and no offset such as \"+02:00\"", cut(name, 50));
+    let Some((sign, rest)) =
+        name.strip_prefix('+').map(|rest| (1, rest)).or(name.strip_prefix('-').map(|rest| (-1, rest)))
     else {
         return TimeZone::get(name).map_err(|_| unknown());
     };
     let (hours, minutes) = rest.split_once(':').ok_or_else(unknown)?;
-    let number = |text: &str, most: i32| i32::from_str(text).ok().filter(|number| text.len() == 2 && (0..=most).contains(number));
+    let number = |text: &str, most: i32| {
+        i32::from_str(text).ok().filter(|number| text.len() == 2 && (0..=most).contains(number))
+    };
     let (hours, minutes) = number(hours, 14).zip(number(minutes, 59)).ok_or_else(unknown)?;
     Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).map(TimeZone::fixed).map_err(|_| unknown())
 }
@@ -357,7 +361,8 @@ fn types_of(value: &Cel) -> Result<Vec<String>, String> {
 }
 
 fn window_of(text: &str) -> Result<Duration, String> {
-    let window = humantime::parse_duration(text).map_err(|_| format!("`{}` is no duration such as \"1h\"", cut(text, 50)))?;
+    let window =
+        humantime::parse_duration(text).map_err(|_| format!("`{}` is no duration such as \"1h\"", cut(text, 50)))?;
     if window.is_zero() || window > MAX_WINDOW {
         return Err(format!("the window is not between a moment and {}", humantime::format_duration(MAX_WINDOW)));
     }
@@ -385,7 +390,11 @@ mod tests {
             ("count", &["a.b", "1h", "ip"], r#"count("a.b", "1h", "ip")"#),
             ("count", &["a.b", "1h", "user", "FAILURE"], r#"count("a.b", "1h", "user", "FAILURE")"#),
             ("count_users", &["a.b", "10m", "ip"], r#"count_users("a.b", "10m", "ip")"#),
-            ("first_seen", &["country", "a.b", "30d", "SUCCESS"], r#"first_seen("country", "a.b", "30days", "SUCCESS")"#),
+            (
+                "first_seen",
+                &["country", "a.b", "30d", "SUCCESS"],
+                r#"first_seen("country", "a.b", "30days", "SUCCESS")"#,
+            ),
         ] {
             assert_eq!(question(function, arguments).unwrap().to_string(), told);
         }
@@ -411,16 +420,18 @@ mod tests {
     }
 
     fn event(more: &str) -> Event {
-        let raw = format!(r#"{{"uuid":"u","eventType":"user.session.start","published":"2026-08-24T10:00:00Z"{more}}}"#);
+        let raw =
+            format!(r#"{{"uuid":"u","eventType":"user.session.start","published":"2026-08-24T10:00:00Z"{more}}}"#);
         Event::parse(SOURCE_OKTA, &raw).unwrap()
     }
 
     #[test]
     fn what_the_event_does_not_tell_is_neither_new_nor_known() {
         let who = r#","target":[{"id":"00u1","type":"User"}]"#;
-        for (country, found, seen, first) in
-            [("", None, false, false), (r#","client":{"geographicalContext":{"country":"Chad"}}"#, Some(0), false, true)]
-        {
+        for (country, found, seen, first) in [
+            ("", None, false, false),
+            (r#","client":{"geographicalContext":{"country":"Chad"}}"#, Some(0), false, true),
+        ] {
             let event = event(&format!("{who}{country}"));
             for (function, expected) in [("seen_before", seen), ("first_seen", first)] {
                 let question = question(function, &["country", "user.session.start", "1d"]).unwrap();
@@ -437,7 +448,10 @@ mod tests {
     fn a_window_ends_with_the_event_itself() {
         let search = question("count", &["a.b", "1h", "ip", "FAILURE"]).unwrap();
         let search = search.about(&event(r#","client":{"ipAddress":"203.0.113.7"}"#)).unwrap();
-        assert_eq!((search.after.to_string(), search.until.to_string()), ("2026-08-24T09:00:00Z".to_owned(), "2026-08-24T10:00:00Z".to_owned()));
+        assert_eq!(
+            (search.after.to_string(), search.until.to_string()),
+            ("2026-08-24T09:00:00Z".to_owned(), "2026-08-24T10:00:00Z".to_owned())
+        );
         assert_eq!((search.by, search.goal), ((By::Ip, "203.0.113.7".to_owned()), Goal::Events));
     }
 
@@ -455,7 +469,9 @@ mod tests {
         check_hour("-03:00", 22, 6, "2026-07-01T02:00:00Z", true);
         check_hour("UTC", 22, 6, "2026-07-01T06:00:00Z", false);
         let weekend = Cel::from(vec![Cel::from("sat".to_owned()), Cel::from("sun".to_owned())]);
-        let asked = |at: &str| timely("weekday_in", &[Cel::from("Asia/Tokyo".to_owned()), weekend.clone()], at.parse().unwrap());
+        let asked = |at: &str| {
+            timely("weekday_in", &[Cel::from("Asia/Tokyo".to_owned()), weekend.clone()], at.parse().unwrap())
+        };
         assert_eq!(asked("2026-07-03T16:00:00Z"), Ok(true));
         assert_eq!(asked("2026-07-05T16:00:00Z"), Ok(false));
     }
