@@ -32,6 +32,7 @@ impl Shipped {
         let scene = Scene::with(OrgOptions::default(), "", "").await;
         let (high, medium) = (scene.org.add_group("High Risk Users"), scene.org.add_group("Medium Risk Users"));
         let (payroll, source) = (scene.org.add_app("Payroll"), scene.org.add_app("Source"));
+        scene.org.add_user(User::new("Security", "Lead"));
         let example = include_str!("../config.example.toml");
         let playbooks = &example[example.find("\n[[playbook]]").unwrap()..];
         scene.configure(settings, playbooks);
@@ -270,7 +271,7 @@ async fn an_app_is_taken_back_from_high_told_for_medium_and_left_to_low() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_that_managers_decide_on_makes_a_ticket_for_high_only() {
+async fn an_app_that_managers_decide_on_is_reviewed_for_high_only_and_what_becomes_of_it_is_told() {
     let shipped = Shipped::new().await;
     let org = &shipped.scene.org;
     let boss = org.add_user(User::new("Grace", "Hopper"));
@@ -281,15 +282,19 @@ async fn an_app_that_managers_decide_on_makes_a_ticket_for_high_only() {
         org.assign(&shipped.source, &user.id);
     }
     org.push_events([&high, &medium].map(|user| shipped.assigned(&shipped.source, user)).to_vec());
-    let (_daemon, _) = shipped.run(2).await;
-    assert_eq!(org.incidents().len(), 1);
-    let ticket = shipped.incident(&high).unwrap();
-    has(ticket["short_description"].as_str().unwrap(), &["Review access of", &high.login, "to Source"]);
-    has(
-        ticket["description"].as_str().unwrap(),
-        &["Manager: Grace Hopper (grace.hopper@example.com)", &shipped.source],
-    );
+    let (_daemon, ledger) = shipped.run(2).await;
+    let [review] = &org.access_reviews()[..] else { panic!("{:?}", org.access_reviews()) };
+    assert_eq!((&review.user, review.reviewers.as_slice()), (&high.id, std::slice::from_ref(&boss.id)));
+    assert!(review.name.starts_with(&format!("{} was given Source at high risk [", high.login)), "{}", review.name);
+    has(&shipped.message(&high).text, &["*High-risk user was given Source*", "|under review>", &boss.login]);
     assert!(org.is_assigned(&shipped.source, &high.id), "the manager decides");
+    assert!(org.decide_review(&review.id, false));
+    ledger.at_rest(4).await;
+    assert!(!org.is_assigned(&shipped.source, &high.id), "and has decided");
+    let told: Vec<String> = org.slack_messages().into_iter().map(|message| message.text).collect();
+    let ended = |text: &&String| text.contains("*Access review ended*") && text.contains("By: Grace Hopper");
+    assert_eq!((told.len(), told.iter().filter(ended).count()), (3, 1), "{told:?}");
+    assert!(told.iter().any(|text| text.contains("carried out: SUCCESS")), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,8 @@ const MINIMAL: &str = r#"
     token = { env = "T" }
     [servicenow]
     url = "https://example.service-now.com"
+    [pagerduty]
+    routing_key = { env = "P" }
     [slack]
     [teams]
     webhook_url = { env = "W" }
@@ -56,7 +58,16 @@ fn loaded() -> load::Loaded {
 #[test]
 fn nothing_is_wrong_with_the_example() {
     let names: Vec<_> = loaded().playbooks.into_iter().map(|playbook| playbook.name).collect();
-    assert_eq!(names, ["user-risk-changed", "high-risk-app-assigned", "high-risk-app-review", "high-risk-sign-in"]);
+    assert_eq!(
+        names,
+        [
+            "user-risk-changed",
+            "high-risk-app-assigned",
+            "high-risk-app-review",
+            "access-review-ended",
+            "high-risk-sign-in"
+        ]
+    );
 }
 
 #[test]
@@ -87,6 +98,8 @@ fn every_default_of_the_example_is_the_codes() {
     same(&shown.log, &real.log);
     let (shown_now, real_now) = (shown.servicenow.unwrap(), real.servicenow.unwrap());
     same(&(shown_now.table, shown_now.timeout), &(real_now.table, real_now.timeout));
+    let (shown_duty, real_duty) = (shown.pagerduty.unwrap(), real.pagerduty.unwrap());
+    same(&(shown_duty.url, shown_duty.timeout), &(real_duty.url, real_duty.timeout));
     let (shown_slack, real_slack) = (shown.slack.unwrap(), real.slack.unwrap());
     same(&(shown_slack.api_url, shown_slack.timeout), &(real_slack.api_url, real_slack.timeout));
     same(&shown.teams.unwrap().timeout, &real.teams.unwrap().timeout);
@@ -125,6 +138,7 @@ fn every_key_occurs_in_the_example() {
     assert_eq!(in_guard("alarm"), keys_of::<AlarmConfig>());
     assert_eq!(table("log"), keys_of::<LogConfig>());
     assert_eq!(table("servicenow"), keys_of::<ServiceNowConfig>());
+    assert_eq!(table("pagerduty"), keys_of::<PagerDutyConfig>());
     assert_eq!(table("slack"), keys_of::<SlackConfig>());
     assert_eq!(table("teams"), keys_of::<TeamsConfig>());
     assert_eq!(table("email"), keys_of::<EmailConfig>());
@@ -255,10 +269,15 @@ fn an_app_that_is_too_much_for_the_risk_is_taken_back_or_told() {
 }
 
 #[test]
-fn an_app_to_review_makes_a_ticket() {
+fn an_app_to_review_starts_a_review_and_tells() {
     let app = assignment("0oa1sourceEXAMPLE003");
+    let texts = |ended: &[(&str, &str)]| check("high-risk-app-review", &app, "HIGH", ended, true);
     assert_eq!(check("high-risk-app-review", &app, "MEDIUM", &[], false), "");
-    insta::assert_snapshot!(check("high-risk-app-review", &app, "HIGH", &[], true));
+    let done = texts(&[("review", "succeeded")]);
+    assert!(done.contains("name: ana@example.com was given Payroll at high risk"), "{done}");
+    assert!(done.contains("|under review>"), "{done}");
+    let failed = texts(&[("review", "failed")]);
+    assert!(failed.contains("There is *no* review yet (failed"), "{failed}");
 }
 
 #[test]

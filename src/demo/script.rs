@@ -19,8 +19,8 @@ pub(super) struct Cast {
     ben: User,
     /// At low risk.
     cleo: User,
-    /// At high risk before the story begins; his apps come from a group.
-    dan: User,
+    /// At high risk before the story begins; one of his apps comes from a group.
+    pub(super) dan: User,
     /// Becomes a risk while ServiceNow is down.
     pub(super) finn: User,
     /// Becomes a risk when the daemon is killed.
@@ -141,7 +141,14 @@ impl Cast {
                 &self.source_code,
                 &self.dan,
                 "(high risk) is assigned to Source Code, an app that managers review",
-                vec![incident(&format!("Review access of {} to Source Code", self.dan.login), &["Mia Stone"])],
+                vec![
+                    Expected {
+                        kind: "review.start",
+                        target: Some(self.dan.id.clone()),
+                        words: vec![format!("{} was given Source Code", self.dan.login), self.mia.id.clone()],
+                    },
+                    told(&["High-risk user was given Source Code", "Dan Ortiz", "under review"]),
+                ],
             ),
             Scripted {
                 text: "Ann Miller signs in again; Okta rates the sign-in HIGH".to_owned(),
@@ -154,6 +161,15 @@ impl Cast {
                     Expected { kind: "sessions.clear", target: Some(self.ann.id.clone()), words: Vec::new() },
                 ],
             },
+        ]
+    }
+
+    /// What is told when Mia has decided that Dan keeps nothing: one app can be taken from him, one comes from a group.
+    pub(super) fn decision(&self) -> Vec<Expected> {
+        vec![
+            told(&["carried out: SUCCESS", "Dan Ortiz"]),
+            told(&["carried out: FAILURE", "Dan Ortiz"]),
+            told(&["Access review ended", "Dan Ortiz", "Mia Stone"]),
         ]
     }
 

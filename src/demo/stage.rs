@@ -183,6 +183,7 @@ mod tests {
                 "user-risk-changed",
                 "high-risk-app-assigned",
                 "high-risk-app-review",
+                "access-review-ended",
                 "high-risk-sign-in",
                 "demo-end-sessions"
             ]

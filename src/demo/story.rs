@@ -228,7 +228,26 @@ impl Demo {
         self.until("the busy minute is answered", move |demo, seen| {
             (first..demo.played.len()).all(|event| demo.is_complete(seen, event))
         })
-        .await
+        .await?;
+        self.decide().await
+    }
+
+    /// The manager decides about the app that Dan was given. The events that follow are Okta's own; what they call for is
+    /// counted with the event that began it all.
+    async fn decide(&mut self) -> Result<(), DemoError> {
+        let dan = self.cast.dan.id.clone();
+        let Some(review) = self.org.access_reviews().into_iter().find(|review| review.user == dan) else {
+            return Ok(());
+        };
+        self.show.remark("            (Mia Stone opens the access review and revokes all that Dan Ortiz has)")?;
+        self.org.decide_review(&review.id, false);
+        let expected = self.cast.decision();
+        let review_of_dan = |played: &Played| played.scripted.expected.iter().any(|one| one.kind == "review.start");
+        let Some(place) = self.played.iter().position(review_of_dan) else { return Ok(()) };
+        if let Some(played) = self.played.get_mut(place) {
+            played.scripted.expected.extend(expected);
+        }
+        self.until("the end of the review is told", move |demo, seen| demo.is_complete(seen, place)).await
     }
 
     async fn outage(&mut self) -> Result<(), DemoError> {

@@ -39,6 +39,7 @@ impl Words<'_> {
                 format!("{app} is taken away from {user}")
             }
             "sessions.clear" => format!("every session of {user} ends"),
+            "review.start" => format!("an access review of {user} begins: {}", text("name")),
             "incident.create" => format!("{} is opened: {}", self.number(&effect.target), text("short_description")),
             "slack.post" => format!("{}: {}", effect.target, first_line(text("text")).replace('*', "")),
             "mail" => {
@@ -145,6 +146,7 @@ fn name_of(service: Service) -> &'static str {
     match service {
         Service::Okta => "Okta",
         Service::ServiceNow => "ServiceNow",
+        Service::PagerDuty => "PagerDuty",
         Service::Slack => "Slack",
         Service::Teams => "Teams",
         Service::Smtp => "mail",

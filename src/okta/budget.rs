@@ -19,6 +19,11 @@ use super::rate::{MIN_GAP, RateHeaders, WINDOW, Wait, wait_after_429};
 /// The most requests turned away whose return is reckoned with.
 const MAX_PROMISES: usize = 1000;
 
+/// The longest that somebody who is turned away stays away. What is granted can change long before the turn that was
+/// reckoned for him: a single answer with a limit of 1, from whoever stands in between, must not put changes off by hours,
+/// nor past the time for which they are tried.
+const LONGEST_AWAY: Duration = WINDOW.saturating_mul(5);
+
 /// A request that waits or is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
@@ -191,13 +196,13 @@ impl Budget {
         self.opens_in(now, bucket, priority, waiting)
     }
 
-    /// Leaves the line without having gone. Says when to come back: everybody who is turned away is told another time, so
-    /// that they do not all come at once.
+    /// Leaves the line without having gone. Says when to come back, within minutes: everybody who is turned away is told
+    /// another time, so that they do not all come at once.
     pub fn turn_away(&mut self, ticket: Ticket, now: Duration) -> Duration {
         let Some((&key, &bucket)) = self.waiting.iter().find(|(key, _)| key.1 == ticket) else { return MIN_GAP };
         let ahead = self.waiting.range(..key).filter(|(_, of)| **of == bucket).count();
         self.waiting.remove(&key);
-        let wait = self.opens_in(now, bucket, key.0, ahead).max(MIN_GAP);
+        let wait = self.opens_in(now, bucket, key.0, ahead).clamp(MIN_GAP, LONGEST_AWAY);
         let line = self.line(bucket);
         line.promises.retain(|(at, _)| *at > now);
         if line.promises.len() < MAX_PROMISES {

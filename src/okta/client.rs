@@ -57,6 +57,7 @@ pub struct OktaClient {
     gate: Gate,
     priority: Priority,
     patience: Patience,
+    timeout: Duration,
 }
 
 /// The settings do not make a client.
@@ -100,7 +101,8 @@ impl OktaClient {
         let http = http::client("okta", org, settings.timeout, &settings.network).map_err(OktaSetupError::Http)?;
         let (org_url, admin_url) = (org.clone(), settings.admin_url.clone());
         let (gate, priority, patience) = (Gate::new(1.0), Priority::Remediation, Patience::Endless);
-        Ok(Self { http, org_url, admin_url, auth, group_ids: GroupCache::default(), gate, priority, patience })
+        let (group_ids, timeout) = (GroupCache::default(), settings.timeout);
+        Ok(Self { http, org_url, admin_url, auth, group_ids, gate, priority, patience, timeout })
     }
 
     /// The same client as a daemon uses it: within a budget, and turned away when there is no room soon. What is turned away
@@ -122,6 +124,11 @@ impl OktaClient {
     /// The org's budget.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// The bound on one request.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// The org's address.

@@ -449,6 +449,8 @@ impl fmt::Display for Needs<'_> {
             ["api", "v1", "users", ..] => "users",
             ["api", "v1", "groups", ..] => "groups",
             ["api", "v1", "apps", ..] => "apps",
+            ["governance", "api", _, "security-access-reviews", ..] => "governance.securityAccessReviews.admin",
+            ["governance", "api", _, "campaigns", ..] => "governance.accessCertifications",
             _ => return f.write_str("the token's owner lacks an admin role for it"),
         };
         let verb = if self.method == "GET" { "read" } else { "manage" };
@@ -465,6 +467,10 @@ impl fmt::Display for Needs<'_> {
             ("groups", _) => {
                 "may manage the members of this group (a group with admin rights needs super administrator)"
             }
+            ("governance.securityAccessReviews.admin", _) => {
+                "may manage security access reviews (super administrator, or a custom role that can)"
+            }
+            ("governance.accessCertifications", _) => "may manage campaigns (access certifications administrator)",
             (_, "read") => "may see this app",
             _ => "may manage this app's assignments",
         };

@@ -12,6 +12,7 @@ mod crowd;
 pub mod devices;
 pub mod error;
 pub mod gate;
+pub mod governance;
 pub mod groups;
 pub mod lifecycle;
 pub mod logs;

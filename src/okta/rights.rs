@@ -41,6 +41,14 @@ pub enum Right {
     ReadDevices,
     /// Suspending and deactivating devices.
     ChangeDevices,
+    /// Reading Security Access Reviews.
+    ReadReviews,
+    /// Starting Security Access Reviews.
+    StartReviews,
+    /// Reading certification campaigns.
+    ReadCampaigns,
+    /// Making and launching certification campaigns.
+    RunCampaigns,
 }
 
 /// An admin role that people can grant.
@@ -60,6 +68,11 @@ const GROUP_MEMBERSHIP: Role = Role { kind: "GROUP_MEMBERSHIP_ADMIN", label: "Gr
 const GROUP_ADMIN: Role = Role { kind: "USER_ADMIN", label: "Group Administrator" };
 const ORG: Role = Role { kind: "ORG_ADMIN", label: "Organization Administrator" };
 const APP: Role = Role { kind: "APP_ADMIN", label: "Application Administrator" };
+const CERTIFICATIONS: Role = Role { kind: "ACCESS_CERTIFICATIONS_ADMIN", label: "Access Certifications Administrator" };
+const REVIEWS: Role = Role {
+    kind: "CUSTOM",
+    label: "a custom role that may manage security access reviews and view users, else Super Administrator",
+};
 const VIEWS_ROLES: Role =
     Role { kind: "CUSTOM", label: "a custom role that may view roles (okta.iam.read), else Super Administrator" };
 
@@ -80,6 +93,10 @@ impl Right {
             Self::ChangeRisk => "okta.userRisk.manage",
             Self::ReadDevices => "okta.devices.read",
             Self::ChangeDevices => "okta.devices.manage",
+            Self::ReadReviews => "okta.governance.securityAccessReviews.admin.read",
+            Self::StartReviews => "okta.governance.securityAccessReviews.admin.manage",
+            Self::ReadCampaigns => "okta.governance.accessCertifications.read",
+            Self::RunCampaigns => "okta.governance.accessCertifications.manage",
         }
     }
 
@@ -97,6 +114,8 @@ impl Right {
             Self::ChangeStatus => GROUP_ADMIN,
             Self::ReadDevices => READ_ONLY,
             Self::LogOut | Self::ChangeRisk | Self::ChangeDevices => ORG,
+            Self::ReadReviews | Self::StartReviews => REVIEWS,
+            Self::ReadCampaigns | Self::RunCampaigns => CERTIFICATIONS,
         }
     }
 
@@ -117,6 +136,8 @@ impl Right {
             Self::LogOut | Self::ChangeRisk => &[],
             Self::ReadDevices => &["okta.devices.read"],
             Self::ChangeDevices => &["okta.devices.lifecycle.manage"],
+            Self::ReadReviews | Self::StartReviews => &["okta.governance.securityAccessReviews.admin.manage"],
+            Self::ReadCampaigns | Self::RunCampaigns => &["okta.governance.accessCertifications.manage"],
         }
     }
 }
@@ -139,6 +160,10 @@ impl fmt::Display for Right {
             Self::ChangeRisk => "set the risk of users",
             Self::ReadDevices => "read devices",
             Self::ChangeDevices => "suspend and deactivate devices",
+            Self::ReadReviews => "read security access reviews",
+            Self::StartReviews => "start security access reviews",
+            Self::ReadCampaigns => "read certification campaigns",
+            Self::RunCampaigns => "make and launch certification campaigns",
         })
     }
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::directory::{App, Group, User};
+use super::governance::AccessReview;
 
 /// Id of the principal that Okta itself acts as.
 pub const SYSTEM_PRINCIPAL: &str = "spr0sim0system0000d7";
@@ -254,6 +255,28 @@ pub fn about_device(event_type: &'static str, device: &str, user: &User) -> Valu
         by_browser: true,
     }
     .event()
+}
+
+/// An event of Identity Governance about the review of a user's access.
+pub(super) fn about_review(
+    event_type: &'static str,
+    message: &'static str,
+    review: &AccessReview,
+    user: &User,
+    actor: Value,
+    debug: Value,
+    result: &str,
+) -> Value {
+    let kind = if review.is_campaign() { "CertificationCampaign" } else { "SecurityAccessReview" };
+    let target = json!({
+        "id": review.id, "type": kind, "alternateId": review.name, "displayName": review.name, "detailEntry": null,
+    });
+    let targets = json!([target, principal(user)]);
+    let record =
+        Record { event_type, legacy: None, message, severity: "INFO", actor, targets, debug, by_browser: false };
+    let mut event = record.event();
+    set(&mut event, &["outcome", "result"], Value::from(result));
+    event
 }
 
 /// Okta itself as an actor.

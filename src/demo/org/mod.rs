@@ -1,4 +1,4 @@
-//! A simulated world on loopback: an Okta org, a ServiceNow instance, Slack, Teams and a mail server, in this process.
+//! A simulated world on loopback: an Okta org, a ServiceNow instance, PagerDuty, Slack, Teams and a mail server, in this process.
 //!
 //! `demo` shows the daemon against it, the end-to-end tests and benches run against it. It keeps the semantics of the
 //! real services, also where they are inconvenient: the log's order of persistence, cursors that are forgotten, apps
@@ -14,9 +14,11 @@ mod effects;
 pub mod events;
 mod faults;
 mod filter;
+mod governance;
 mod log;
 mod oauth;
 mod okta;
+mod pagerduty;
 mod rate;
 mod remedies;
 mod secrets;
@@ -47,7 +49,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
+pub use governance::AccessReview;
 pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
+pub use pagerduty::{Alert, PAGERDUTY_ROUTING_KEY};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
 pub use secrets::Secrets;
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
@@ -101,6 +105,8 @@ pub struct OrgOptions {
     pub synthetic_span: Duration,
     /// Every how-manyth of them is a `user.risk.detect` from LOW to HIGH; 0 for none.
     pub synthetic_risk_every: u64,
+    /// Whether the org has Security Access Reviews; campaigns it always has.
+    pub security_access_reviews: bool,
     /// ServiceNow answers everything with status 200 and a page that says it is asleep.
     pub hibernating: bool,
     /// The Slack channels that exist; empty: every channel does.
@@ -127,6 +133,7 @@ impl Default for OrgOptions {
             synthetic_events: 0,
             synthetic_span: Duration::from_secs(24 * 3600),
             synthetic_risk_every: 1000,
+            security_access_reviews: true,
             hibernating: false,
             slack_channels: Vec::new(),
         }
@@ -154,11 +161,12 @@ impl Org {
     pub async fn start(options: OrgOptions) -> io::Result<Self> {
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let (okta, servicenow, slack) = (bind().await?, bind().await?, bind().await?);
-        let (teams, smtp) = (bind().await?, bind().await?);
+        let (teams, smtp, pagerduty) = (bind().await?, bind().await?, bind().await?);
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
             okta: okta.local_addr()?,
             servicenow: origin(&servicenow)?,
+            pagerduty: origin(&pagerduty)?,
             slack: origin(&slack)?,
             teams: origin(&teams)?,
             smtp_port: smtp.local_addr()?.port(),
@@ -185,6 +193,7 @@ impl Org {
         let stop = CancellationToken::new();
         serve(okta, okta::router(&world), &stop);
         serve(servicenow, servicenow::router(&world), &stop);
+        serve(pagerduty, pagerduty::router(&world), &stop);
         serve(slack, slack::router(&world), &stop);
         serve(teams, teams::router(&world), &stop);
         smtp::serve(smtp, Arc::clone(&world), stop.clone());
@@ -210,6 +219,11 @@ impl Org {
     /// The ServiceNow instance's URL.
     pub fn servicenow_url(&self) -> String {
         self.world.addresses.servicenow.clone()
+    }
+
+    /// PagerDuty's Events API, without a path.
+    pub fn pagerduty_url(&self) -> String {
+        self.world.addresses.pagerduty.clone()
     }
 
     /// Slack's Web API; it ends in `/api`.
@@ -419,6 +433,11 @@ impl Org {
         self.world.change(|inside| inside.tables.close("incident", number))
     }
 
+    /// PagerDuty's alerts, oldest first.
+    pub fn alerts(&self) -> Vec<Alert> {
+        self.world.read(|inside| inside.alerts.clone())
+    }
+
     /// What was posted to Slack, oldest first.
     pub fn slack_messages(&self) -> Vec<SlackMessage> {
         self.world.read(|inside| inside.posts.messages().to_vec())
@@ -464,12 +483,14 @@ impl Inside {
             log,
             directory,
             estate: remedies::Estate::default(),
+            reviews: governance::Reviews::default(),
             journal: effects::Journal::default(),
             faults: faults::Faults::default(),
             rate,
             oauth: OAuth::new(),
             secrets,
             tables: servicenow::Tables::default(),
+            alerts: Vec::new(),
             posts: slack::Posts::default(),
             mails: Vec::new(),
         }

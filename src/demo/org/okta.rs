@@ -18,6 +18,7 @@ use url::form_urlencoded;
 use super::directory::{App, Group, Missing, Refusal, User};
 use super::effects::Service;
 use super::faults::{Gate, misbehave, note};
+use super::governance;
 use super::log;
 use super::oauth::{self, Principal};
 use super::remedies;
@@ -52,6 +53,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .route("/api/v1/apps/{app}/groups", get(read_app_groups))
         .route("/api/v1/apps/{app}/users/{user}", get(read_assignment).delete(unassign))
         .merge(remedies::routes())
+        .merge(governance::routes())
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(no_such_endpoint)
         .layer(from_fn_with_state(gate.clone(), misbehave))
@@ -78,6 +80,17 @@ impl OktaError {
         let summary = format!("Api validation failed: {field}");
         let error = Self::new(StatusCode::BAD_REQUEST, "E0000001", summary);
         Self { cause: Some(format!("{field}: {cause}")), ..error }
+    }
+
+    /// The same about a whole object.
+    pub(super) fn validation_of(object: &str, cause: &str) -> Self {
+        let summary = format!("Api validation failed: {object}");
+        Self::new(StatusCode::BAD_REQUEST, "E0000001", summary).because(cause)
+    }
+
+    /// The error with its cause.
+    pub(super) fn because(self, cause: &str) -> Self {
+        Self { cause: Some(cause.to_owned()), ..self }
     }
 
     pub(super) fn invalid_filter(summary: String) -> Self {
