@@ -61,7 +61,7 @@ const GROUP_ADMIN: Role = Role { kind: "USER_ADMIN", label: "Group Administrator
 const ORG: Role = Role { kind: "ORG_ADMIN", label: "Organization Administrator" };
 const APP: Role = Role { kind: "APP_ADMIN", label: "Application Administrator" };
 const VIEWS_ROLES: Role =
-    Role { kind: "CUSTOM", label: "a custom role that may view roles (okta.iam.read), else Super Administrator" };
+    Role { kind: "CUSTOM", label: "Super Administrator (or a custom role that may view roles, okta.iam.read)" };
 
 impl Right {
     /// The OAuth scope of the requests (Okta Management API reference, security of each operation).
