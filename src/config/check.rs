@@ -107,11 +107,7 @@ fn private_key(okta: &OktaConfig, source: &SecretSource, env: &SecretEnv) -> Opt
         Err(error) => return Some((here.key("private_key"), with_cause(&error), error.remedy())),
     };
     let error = SigningKey::read(text.expose_secret(), okta.algorithm, okta.key_id.as_deref()).err()?;
-    let key = if matches!(error, KeyError::AlgorithmMismatch { .. }) && okta.algorithm.is_some() {
-        "algorithm"
-    } else {
-        "private_key"
-    };
+    let key = if matches!(error, KeyError::AlgorithmMismatch { .. }) { "algorithm" } else { "private_key" };
     Some((here.key(key), error.to_string(), error.remedy()))
 }
 

@@ -37,6 +37,8 @@ pub struct Budget {
     /// Who waits, in the order in which they go.
     waiting: BTreeMap<(Priority, Ticket), Bucket>,
     under_way: BTreeMap<Ticket, Flight>,
+    /// Who waits without standing in line, because he looks for himself when there is room.
+    aside: BTreeMap<Bucket, usize>,
     next: u64,
     changes: u64,
 }
@@ -121,6 +123,7 @@ impl Budget {
             crowd: Crowd::new(share),
             waiting: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            aside: BTreeMap::new(),
             next: 0,
             changes: 0,
         }
@@ -130,9 +133,24 @@ impl Budget {
     pub fn set_share(&mut self, share: f64) {
         if share.to_bits() != self.share.to_bits() {
             self.share = share;
+            self.changes += 1;
             self.crowd = Crowd::new(share);
             self.lines.values_mut().for_each(|line| line.meter.set_share(share));
         }
+    }
+
+    /// Somebody waits for room without getting in line. It is told, and holds nobody up.
+    pub fn step_aside(&mut self, bucket: Bucket) {
+        *self.aside.entry(bucket).or_default() += 1;
+        self.changes += 1;
+    }
+
+    /// Somebody who stepped aside does not wait any more.
+    pub fn step_back(&mut self, bucket: Bucket) {
+        if let Some(waiting) = self.aside.get_mut(&bucket) {
+            *waiting = waiting.saturating_sub(1);
+        }
+        self.changes += 1;
     }
 
     /// Somebody wants to ask Okta for something and gets in line.
@@ -282,7 +300,8 @@ impl Budget {
                 used: meter.used(now),
                 remaining: left.map(|(remaining, _)| remaining),
                 resets_in: left.map(|(_, resets_in)| resets_in),
-                waiting: self.waiting.values().filter(|of| *of == bucket).count(),
+                waiting: self.waiting.values().filter(|of| *of == bucket).count()
+                    + self.aside.get(bucket).copied().unwrap_or_default(),
                 requests: *requests,
                 refused: refused.count,
                 refused_ago: ago(refused),
