@@ -152,6 +152,7 @@ fn event(day: u64, number: u64) -> NewEvent {
         published: at(day),
         subject: Some(format!("00u1sim{:013}", number % 5_000)),
         risk: None,
+        traits: Default::default(),
         body: format!("{{\"uuid\":\"{uuid}\",\"filler\":\"{}\"}}", "x".repeat(2_000)),
         uuid,
     }

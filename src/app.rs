@@ -3,11 +3,12 @@
 mod keeper;
 pub mod rights;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -32,6 +33,7 @@ use crate::model::ids::StreamId;
 use crate::model::outcome::{Outcome, Reason};
 use crate::okta::auth::{AuthError, OAuth, OAuthSettings};
 use crate::okta::client::OktaSetupError;
+use crate::okta::rate::WINDOW;
 use crate::okta::{Auth, Gate, OktaClient, OktaSettings};
 use crate::playbook::facts::LinkBase;
 use crate::store::{InstanceLock, LockError, Standstill, Store, StoreError};
@@ -39,6 +41,9 @@ use crate::telemetry::systemd;
 
 /// Backfills that are read at once.
 const BACKFILLS: usize = 2;
+/// How long after a reload that changed who we are events can still be what we did as who we were: what was under way ends
+/// within the drain, and two clocks are compared. It is no longer, because a person may go on using the account.
+const STILL_OURS: SignedDuration = SignedDuration::from_mins(5);
 /// How often new backfills are looked for, and how often a command that waits for the end looks whether it has come.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -144,7 +149,20 @@ struct Identity {
     org_url: String,
     credential: SecretString,
     own_id: String,
+    /// Who we were before reloads, and until when events may still be that one's.
+    former_ids: BTreeMap<String, Timestamp>,
     gate: Gate,
+}
+
+impl Identity {
+    /// Who we were before, for whoever is `own_id` from `now` on.
+    fn former_ids_of(self, own_id: &str, now: Timestamp) -> BTreeMap<String, Timestamp> {
+        let mut former_ids = self.former_ids;
+        if own_id != self.own_id {
+            former_ids.insert(self.own_id, now.saturating_add(STILL_OURS).unwrap_or(Timestamp::MAX));
+        }
+        former_ids
+    }
 }
 
 /// An engine that is ready to begin, and what it was made from.
@@ -247,7 +265,7 @@ impl Ground {
             ended = told(signals, reload) => return Ok(Err(ended)),
             () = self.damaged.cancelled() => return Ok(Err(Ended::Damaged)),
         };
-        self.put_together(loaded, okta, own_id).map(Ok)
+        self.put_together(loaded, okta, own_id, BTreeMap::new()).map(Ok)
     }
 
     /// Builds the engine that takes over after a reload; the old one works on meanwhile, and goes on if this fails. Where org
@@ -255,15 +273,24 @@ impl Ground {
     async fn succeed(self, loaded: Loaded, known: Identity) -> Result<Assembled, AppError> {
         let (share, org_url) = (loaded.config.okta.rate_share, loaded.config.org_url()?);
         // What was sent to the org counts for the new configuration as well.
-        let gate = if org_url.as_str() == known.org_url { known.gate } else { Gate::new(share) };
+        let gate = if org_url.as_str() == known.org_url { known.gate.clone() } else { Gate::new(share) };
         let okta = Arc::new(okta_client(&loaded, &self.env)?.through(gate.clone()));
         let same = credential(&loaded, &self.env)?.expose_secret() == known.credential.expose_secret();
-        let own_id = if same { known.own_id } else { own_id_soon(&okta).await? };
+        let own_id = if same { known.own_id.clone() } else { own_id_soon(&okta).await? };
+        let former_ids = known.former_ids_of(&own_id, self.clock.now());
+        let assembled = self.put_together(loaded, okta, own_id, former_ids)?;
+        // Last, because the old engine goes on with the old share if anything fails.
         gate.set_share(share);
-        self.put_together(loaded, okta, own_id)
+        Ok(assembled)
     }
 
-    fn put_together(&self, mut loaded: Loaded, okta: Arc<OktaClient>, own_id: String) -> Result<Assembled, AppError> {
+    fn put_together(
+        &self,
+        mut loaded: Loaded,
+        okta: Arc<OktaClient>,
+        own_id: String,
+        former_ids: BTreeMap<String, Timestamp>,
+    ) -> Result<Assembled, AppError> {
         let config = &loaded.config;
         let network = network(config, &self.env)?;
         for (service, way) in
@@ -276,6 +303,7 @@ impl Ground {
             org_url: config.org_url()?.into(),
             credential: credential(&loaded, &self.env)?,
             own_id: own_id.clone(),
+            former_ids: former_ids.clone(),
             gate: okta.gate().clone(),
         };
         let engine = Engine::new(Parts {
@@ -284,7 +312,7 @@ impl Ground {
             okta,
             playbooks: std::mem::take(&mut loaded.playbooks),
             connectors: Registry::new(&services),
-            guard: Guard::new(&config.guard, [own_id]),
+            guard: Guard::new(&config.guard, [own_id]).formerly(former_ids),
             links: links(config)?,
             settings: Settings::of(config),
         });
@@ -374,6 +402,7 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
             "servicenow.client_secret",
             servicenow.and_then(|s| s.client_secret.as_ref()),
         )?,
+        pagerduty_routing_key: optional("pagerduty.routing_key", config.pagerduty.as_ref().map(|s| &s.routing_key))?,
         slack_token: optional("slack.token", slack.and_then(|s| s.token.as_ref()))?,
         slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,
         teams_webhook_url: optional("teams.webhook_url", config.teams.as_ref().map(|s| &s.webhook_url))?,
@@ -427,6 +456,8 @@ async fn note_standstill(store: &Store, standstill: Option<Standstill>, clock: C
 /// The same, if Okta says it within a few tries.
 async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
     let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(5) };
+    // The old engine works on meanwhile, so that nothing is held up while our own share has no room.
+    let okta = okta.patiently();
     let mut attempt = 0;
     loop {
         let error = match okta.own_id().await {
@@ -434,12 +465,15 @@ async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
             Err(error) => error,
         };
         attempt += 1;
-        let may_pass =
-            matches!(error.to_outcome(false), Outcome::Transient(_)) && error.reason() != Reason::Unauthorized;
-        if !may_pass || attempt == 3 {
-            return Err(AppError::Stranger(error.to_failure().detail));
+        let pause = match error.to_outcome(false) {
+            Outcome::RetryAfter(wait, _) => Some(wait.min(WINDOW)),
+            Outcome::Transient(_) if error.reason() != Reason::Unauthorized => Some(schedule.pause(attempt, "own id")),
+            _ => None,
+        };
+        match pause {
+            Some(pause) if attempt < 3 => tokio::time::sleep(pause).await,
+            _ => return Err(AppError::Stranger(error.to_failure().detail)),
         }
-        tokio::time::sleep(schedule.pause(attempt, "own id")).await;
     }
 }
 
@@ -667,5 +701,57 @@ async fn through(engine: &Engine, work: Work) {
             return;
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::okta::gate::Patience;
+    use crate::okta::rate::RateHeaders;
+    use crate::okta::testing::{answers, client};
+    use crate::okta::{Bucket, Priority};
+
+    #[test]
+    fn who_we_were_is_remembered_over_reloads() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let identity = |own_id: &str, former_ids| Identity {
+            org_url: String::new(),
+            credential: SecretString::from(""),
+            own_id: own_id.to_owned(),
+            former_ids,
+            gate: Gate::new(1.0),
+        };
+        let same = identity("00u1", BTreeMap::new()).former_ids_of("00u1", at(0));
+        assert_eq!(same, BTreeMap::new());
+        let second = identity("00u1", same).former_ids_of("0oa2", at(0));
+        assert_eq!(second, BTreeMap::from([("00u1".to_owned(), at(300))]));
+        let third = identity("0oa2", second).former_ids_of("0oa3", at(60));
+        assert_eq!(third, BTreeMap::from([("00u1".to_owned(), at(300)), ("0oa2".to_owned(), at(360))]));
+    }
+
+    #[tokio::test]
+    async fn a_reload_waits_for_its_turn_to_ask_who_we_are() {
+        let mut server = mockito::Server::new_async().await;
+        answers(&mut server, "GET", "/api/v1/users/me", 200, &json!({"id": "00u1", "status": "ACTIVE"})).await;
+        let gate = Gate::new(0.5);
+        let okta = client(&server.url()).through(gate.clone());
+        let mut turn = gate.pass(Bucket::User, Priority::Live, Patience::Endless).await.unwrap();
+        turn.leaves();
+        let date = Timestamp::from_second(1_790_000_000).unwrap();
+        let headers = RateHeaders { limit: 4, remaining: 2, reset_epoch_s: date.as_second() + 60 };
+        turn.answered(crate::okta::budget::Reply { status: 200, headers: Some(headers), date: Some(date) });
+        let waits = async {
+            while gate.snapshot().buckets.iter().all(|bucket| bucket.waiting == 0) {
+                tokio::task::yield_now().await;
+            }
+            gate.set_share(1.0);
+        };
+        let limit = Duration::from_secs(20);
+        let (id, waited) = tokio::join!(own_id_soon(&okta), tokio::time::timeout(limit, waits));
+        waited.unwrap();
+        assert_eq!(id.unwrap(), "00u1");
     }
 }

@@ -538,3 +538,30 @@ async fn access_is_not_changed_for_what_happened_too_long_ago() {
     assert!(!org.is_member(&shipped.high, &ann.id));
     has(&shipped.message(&ann).text, &["Into quarantine: refused", "Incident: <"]);
 }
+
+/// Pushes that the user rejects, one after the other.
+fn rejected_pushes(user: &User, many: usize) -> Vec<Value> {
+    let mut pushes: Vec<Value> = (0..many).map(|_| events::sign_in(user, "LOW")).collect();
+    pushes.iter_mut().for_each(|push| push["eventType"] = "user.mfa.okta_verify.deny_push".into());
+    pushes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fifth_push_that_a_user_rejects_suspends_him_and_is_told_once() {
+    let shipped = Shipped::new().await;
+    let org = &shipped.scene.org;
+    let (ann, bob) = (shipped.user("Ann"), shipped.user("Bob"));
+    org.push_events(rejected_pushes(&ann, 4));
+    org.push_events(rejected_pushes(&bob, 4));
+    let (daemon, ledger) = shipped.run(8).await;
+    assert_eq!(ledger.actions().await.len(), 0, "{}", daemon.log());
+    org.push_events(rejected_pushes(&ann, 1));
+    ledger.at_rest(9).await;
+    assert_eq!(ledger.wait_for("suspend", "succeeded").await.state, "succeeded");
+    // The sixth finds him suspended, and tells it to nobody again.
+    org.push_events(rejected_pushes(&ann, 1));
+    ledger.at_rest(10).await;
+    assert_eq!(org.user(&ann.id).unwrap().status, "SUSPENDED");
+    assert_eq!(org.user(&bob.id).unwrap().status, "ACTIVE");
+    has(&shipped.message(&ann).text, &["Five pushes rejected", "Suspended: succeeded"]);
+}

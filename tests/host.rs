@@ -101,6 +101,7 @@ async fn leave_old_records(path: &Path, events: usize, now: Timestamp) {
         published: then,
         subject: None,
         risk: None,
+        traits: Default::default(),
         body: json!({ "padding": "x".repeat(2000) }).to_string(),
     };
     hear_of_okta(&store, (0..events).map(old).collect(), then).await;

@@ -122,7 +122,7 @@ mod client {
         let unknown = get(&Network::default(), &front.url("localhost")).await;
         check(unknown, &["comes from an authority that this host does not know", "ca_file"]);
         let other = get(&stage.trusting(), &front.url("127.0.0.1")).await;
-        check(other, &["is for", "localhost", "not for this name"]);
+        check(other, &["is for localhost and not for this name"]);
         let expired = stage.front(TlsOptions::new(stage.authority.expired_server(&["localhost"]))).await;
         check(get(&stage.trusting(), &expired.url("localhost")).await, &["has expired", "clock of this host"]);
     }

@@ -88,7 +88,7 @@ async fn rows_have_one_form_and_one_order() {
             "ServiceNow rights",
             "Slack token",
             "Slack scopes",
-            "Slack channel #security of playbook \"p\", step \"s\"",
+            "Slack channel #security",
             "mail server",
         ]
     );
@@ -255,7 +255,7 @@ async fn servicenow_is_read_and_what_its_account_may_is_told_as_far_as_it_shows(
 #[tokio::test(flavor = "multi_thread")]
 async fn slack_channels_have_to_be_there_and_joined() {
     let slack = |channel: &str| step("slack.message.post", &format!("{{ channel = \"{channel}\", text = \"x\" }}"));
-    let row = |channel: &str| format!("Slack channel {channel} of playbook \"p\", step \"s\"");
+    let row = |channel: &str| format!("Slack channel {channel}");
     let scene = scene("", &slack("#security")).await;
     let id = slack_channel_id("security");
     scene.org.slack_leave("security");
@@ -271,7 +271,7 @@ async fn slack_channels_have_to_be_there_and_joined() {
 
     scene.org.slack_scopes("chat:write,channels:read");
     scene.configure("", &slack("#general"));
-    check(&scene, &row("#general"), "ok", 0, &[]);
+    check(&scene, &row("#general"), "ok", 0, &["for playbook \"p\", step \"s\""]);
     scene.configure("", &slack("#private-security"));
     check(&scene, &row("#private-security"), "note", 0, &["groups:read"]);
     scene.org.slack_scopes("chat:write,channels:read,groups:read");
@@ -423,6 +423,11 @@ async fn an_app_without_the_role_or_the_key_is_told_so() {
     check(&scene, "Okta log", "ok", 0, &[]);
     scene.secret("key.pem", &rcgen::KeyPair::generate().unwrap().serialize_pem());
     check(&scene, "Okta token", "failed", 1, &[CLIENT]);
+    let (_, rows) = rows(&scene);
+    let refused = rows.iter().find(|row| row["check"] == "Okta token").unwrap();
+    assert!(refused["detail"].as_str().unwrap().starts_with("no access token: "), "{refused}");
+    assert!(refused["remedy"].as_str().unwrap().starts_with("see that `okta.client_id`"), "{refused}");
+    assert!(!refused["detail"].as_str().unwrap().contains("see that"), "{refused}");
     check(&scene, "rest of Okta", "note", 1, &[]);
 }
 

@@ -51,6 +51,7 @@ fn event(uuid: &str, user: &str, published: Timestamp) -> NewEvent {
         published,
         subject: Some(user.to_owned()),
         risk: Some("HIGH"),
+        traits: Default::default(),
         body: format!("{{\"uuid\":\"{uuid}\",\"filler\":\"{}\"}}", "x".repeat(2000)),
     }
 }

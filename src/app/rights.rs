@@ -80,6 +80,8 @@ fn of_facts(needs: &mut Needs, loaded: &Loaded, playbook: &Playbook) {
                 RiskSource::Okta => Right::ReadRisk,
                 RiskSource::Ledger => continue,
             },
+            // Our own inbox tells.
+            Fact::Past => continue,
         };
         needs.add(right, &format!("playbook \"{}\" (the fact `{fact}`)", playbook.name));
     }

@@ -32,13 +32,13 @@ use crate::store::{self, StoreError};
 /// With --online it also asks every service that is configured, and tells row by row whether the daemon would work: the
 /// token, the log and the events of risk, our admin roles, every group, user and app that is named, ServiceNow's table, the
 /// channels in Slack, the mail server. It changes nothing anywhere, so that some things can only be noted: they are marked
-/// as such, and are no failure.
+/// as such, and are no failure. In JSON such a row has `ok: true` all the same: scripts read `state` (ok, note, failed).
 ///
 /// With --state it also reads the state file from end to end, beside a running daemon or without one, and tells what is
 /// damaged in it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  okta-responder check\n  okta-responder --config new.toml check --online\n  \
-    okta-responder check --state\n  okta-responder check --format json | jq -r .message\n\n\
+    okta-responder check --state\n  okta-responder check --format json | jq -r '.message // empty'\n\n\
     Exit codes: 0 all is well; 1 a service says no; 69 a service cannot be reached; 78 the \
     configuration is wrong or the state file is damaged.")]
 pub(super) struct Arguments {
@@ -222,6 +222,7 @@ impl Found {
         let configured = [
             (Service::Okta, true),
             (Service::ServiceNow, config.servicenow.is_some()),
+            (Service::PagerDuty, config.pagerduty.is_some()),
             (Service::Slack, config.slack.is_some()),
             (Service::Teams, config.teams.is_some()),
             (Service::Email, config.email.is_some()),
@@ -289,7 +290,7 @@ impl Found {
             ("scopes to grant", self.signs_in.as_ref().map(|_| self.scopes.join(", ")).unwrap_or_default()),
             (
                 if self.signs_in.is_some() { "roles to grant" } else { "token's owner needs" },
-                self.roles.iter().map(|role| role.label).collect::<Vec<_>>().join(", "),
+                self.roles.iter().map(|role| role.label).collect::<Vec<_>>().join("; "),
             ),
             ("risk events", if self.wants_risk_events { RISK_EVENTS_SHOWN.to_owned() } else { String::new() }),
         ])?;

@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
 }
 
 async fn play(program: PathBuf, show: Show, keep: bool, signals: &mut Receiver<Signal>) -> anyhow::Result<Exit> {
-    let mut demo = Demo::prepare(program, show).await?;
+    let mut demo = Demo::prepare(program, show, keep).await?;
     let played = tokio::select! {
         played = demo.play() => played,
         _ = signals.recv() => {

@@ -52,7 +52,8 @@ async fn look(
             summary.without_record += 1;
             continue;
         };
-        let replayed = replay.replay(&past, &event);
+        let asked = store.answers(&replay.questions(&event), &event).await?;
+        let replayed = replay.replay(&past, &event, &asked);
         summary.count(&replayed);
         if !only_differences || replayed.outcome == Outcome::Differs {
             match format {

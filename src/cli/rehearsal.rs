@@ -19,7 +19,7 @@ use crate::model::ids::IdempotencyKey;
 use crate::model::risk::{Risk, RiskOrigin};
 use crate::playbook::facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView, step_identifier};
 use crate::playbook::given::GivenFacts;
-use crate::playbook::{Playbook, Step, plan};
+use crate::playbook::{Condition, Playbook, Step, plan};
 
 /// Everything that is needed besides the event.
 pub(super) struct Stage<'a> {
@@ -202,7 +202,7 @@ impl Stage<'_> {
     fn facts(&self, event: &Event) -> Facts {
         let mut facts = Facts::from_event(event.clone(), self.links);
         if event.affected_user().is_none() {
-            for fact in Fact::ALL {
+            for fact in Fact::ALL.into_iter().filter(|fact| *fact != Fact::Past) {
                 facts.set(fact, FactValue::Missing("the event names no user".to_owned()));
             }
         }
@@ -215,7 +215,7 @@ impl Stage<'_> {
     /// What one playbook would make of the event, whether it wants events of this type or not.
     pub(super) fn run(&self, playbook: &Playbook, event: &Event, now: Timestamp) -> Run {
         let mut facts = self.facts(event);
-        let open = facts.not_fetched(plan::applying_facts(playbook));
+        let open = plan::open_to_apply(playbook, &facts);
         let (applies, why) = if open.is_empty() {
             match plan::applies(playbook, &facts) {
                 Ok(true) => (Some(true), None),
@@ -223,7 +223,7 @@ impl Stage<'_> {
                 Err(error) => (Some(true), Some(with_cause(&error))),
             }
         } else {
-            (None, Some(format!("{open} would be asked for to tell")))
+            (None, Some(format!("{} would be asked for to tell", in_words(open, playbook.when.iter(), &facts))))
         };
         let observe = playbook.mode == Mode::Observe || self.guard.observes();
         let mode = if observe { "observe" } else { "enforce" };
@@ -325,8 +325,16 @@ impl Stage<'_> {
     }
 }
 
+/// Facts by their names, and of the past what is asked.
+fn in_words<'c>(open: FactSet, conditions: impl Iterator<Item = &'c Condition>, facts: &Facts) -> String {
+    let asked = conditions.flat_map(|condition| condition.questions_open(facts));
+    let facts = open.iter().filter(|fact| *fact != Fact::Past).map(|fact| fact.as_str().to_owned());
+    facts.chain(asked).collect::<Vec<_>>().join(", ")
+}
+
 fn what_is_needed(step: &Step, facts: &Facts, open: FactSet) -> String {
-    let of_condition = step.when.as_ref().is_some_and(|when| !facts.not_fetched(when.facts_named()).is_empty());
+    let of_condition = step.when.as_ref().is_some_and(|when| !when.facts_open(facts).is_empty());
+    let open = in_words(open, step.conditions(), facts);
     if of_condition {
         format!("{open} would be asked for to tell whether it is called for")
     } else {

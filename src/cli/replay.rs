@@ -1,5 +1,7 @@
 //! What another configuration would have done for events of the past, against what was done. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -10,9 +12,9 @@ use crate::config::load::Loaded;
 use crate::guard::{Guard, alarm};
 use crate::model::event::Event;
 use crate::model::outcome::Receipt;
-use crate::playbook::Playbook;
 use crate::playbook::facts::{Fact, Facts, LinkBase, StepView};
 use crate::playbook::given::GivenFacts;
+use crate::playbook::{FactValue, Playbook, Question};
 use crate::store::{Past, PastAction, PastRun};
 
 /// What a configuration would have made of one event.
@@ -153,8 +155,9 @@ impl<'l> Replay<'l> {
         Self { loaded, links, asks_okta: reads.0 || reads.1, observing: Guard::new(&observing, []), guard }
     }
 
-    /// Compares one event.
-    pub(super) fn replay(&self, past: &Past, event: &Event) -> Replayed {
+    /// Compares one event. `asked` is what the inbox says now of what conditions ask of the past; what it said then goes
+    /// before it.
+    pub(super) fn replay(&self, past: &Past, event: &Event, asked: &Value) -> Replayed {
         let mut replayed = Replayed {
             event: past.id,
             uuid: past.uuid.clone(),
@@ -175,7 +178,7 @@ impl<'l> Replay<'l> {
         let wants = |playbook: &&Playbook| !own && playbook.wants(&event.event_type);
         for playbook in self.loaded.playbooks.iter().filter(wants) {
             let run = past.runs.iter().find(|run| run.playbook == playbook.name);
-            self.compare(playbook, past, run, event, &mut replayed.steps);
+            self.compare(playbook, past, run, (event, asked), &mut replayed.steps);
         }
         let answered =
             |run: &&PastRun| self.loaded.playbooks.iter().filter(wants).any(|playbook| playbook.name == run.playbook);
@@ -192,8 +195,22 @@ impl<'l> Replay<'l> {
         replayed
     }
 
-    fn compare(&self, playbook: &Playbook, past: &Past, run: Option<&PastRun>, event: &Event, told: &mut Vec<Step>) {
-        let mut given = GivenFacts { facts: facts_then(past, run), steps: run.map(steps_then).unwrap_or_default() };
+    /// What this configuration asks of the past about an event.
+    pub(super) fn questions(&self, event: &Event) -> BTreeSet<&'l Question> {
+        let wanting = self.loaded.playbooks.iter().filter(|playbook| playbook.wants(&event.event_type));
+        wanting.flat_map(Playbook::questions).collect()
+    }
+
+    fn compare(
+        &self,
+        playbook: &Playbook,
+        past: &Past,
+        run: Option<&PastRun>,
+        (event, asked): (&Event, &Value),
+        told: &mut Vec<Step>,
+    ) {
+        let mut given =
+            GivenFacts { facts: facts_then(past, run, asked), steps: run.map(steps_then).unwrap_or_default() };
         let mut now = self.look(playbook, past, run, event, &given);
         // How a step ended then says nothing about one that is decided otherwise now.
         while let Some(run) = run {
@@ -334,13 +351,18 @@ fn unchanged(playbook: &str, step: &str) -> Step {
 }
 
 /// What was known about the user then. What was fetched for another run of the same event was known as well.
-fn facts_then(past: &Past, own: Option<&PastRun>) -> Vec<(Fact, crate::playbook::FactValue)> {
+fn facts_then(past: &Past, own: Option<&PastRun>, asked: &Value) -> Vec<(Fact, FactValue)> {
     let mut facts = Facts::default();
     let others = past.runs.iter().filter(|run| own.is_none_or(|own| own.id != run.id));
     for stored in others.chain(own).filter_map(|run| run.facts.as_ref()) {
         // What cannot be read was never fetched, as far as this can tell.
         let _ = facts.restore_fetched(stored);
     }
+    let mut answers = asked.as_object().cloned().unwrap_or_default();
+    if let Some(FactValue::Known(Value::Object(then))) = facts.get(Fact::Past) {
+        answers.extend(then.clone());
+    }
+    facts.set(Fact::Past, FactValue::Known(Value::Object(answers)));
     Fact::ALL.into_iter().filter_map(|fact| Some((fact, facts.get(fact)?.clone()))).collect()
 }
 
@@ -491,7 +513,7 @@ mod tests {
         std::fs::write(&file, configuration).unwrap();
         let loaded = load::load(&file).unwrap_or_else(|problems| panic!("{}", problems[0]));
         let links = LinkBase::new("https://example.okta.com", None);
-        let replayed = Replay::new(&loaded, &links).replay(past, &event());
+        let replayed = Replay::new(&loaded, &links).replay(past, &event(), &Value::Null);
         let steps: Vec<_> = replayed.steps.iter().map(|step| (step.step.as_str(), step.change)).collect();
         assert_eq!(steps, expected, "{replayed:#?}");
     }

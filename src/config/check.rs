@@ -14,7 +14,10 @@ use super::path::KeyPath;
 use super::problem::{Problem, Sources};
 use super::secret::{SecretEnv, SecretError, SecretSource};
 use super::values::{self, ValueError};
-use super::{Config, EmailConfig, MailTls, OktaConfig, PlaybookConfig, RiskSource, ServiceNowConfig, SlackConfig};
+use super::{
+    Config, EmailConfig, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig, RiskSource, ServiceNowConfig,
+    SlackConfig,
+};
 use crate::connectors::{self, Service};
 use crate::guard::alarm;
 use crate::guard::limits::connector_of;
@@ -38,6 +41,9 @@ pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec
     check.log(config);
     if let Some(servicenow) = &config.servicenow {
         check.servicenow(servicenow);
+    }
+    if let Some(pagerduty) = &config.pagerduty {
+        check.pagerduty(pagerduty);
     }
     if let Some(slack) = &config.slack {
         check.slack(slack);
@@ -65,6 +71,7 @@ pub(super) fn secrets(
         ("okta", "token", config.okta.token.as_ref()),
         ("servicenow", "password", servicenow.and_then(|section| section.password.as_ref())),
         ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
+        ("pagerduty", "routing_key", config.pagerduty.as_ref().map(|section| &section.routing_key)),
         ("slack", "token", slack.and_then(|section| section.token.as_ref())),
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
         ("teams", "webhook_url", config.teams.as_ref().map(|section| &section.webhook_url)),
@@ -100,11 +107,7 @@ fn private_key(okta: &OktaConfig, source: &SecretSource, env: &SecretEnv) -> Opt
         Err(error) => return Some((here.key("private_key"), with_cause(&error), error.remedy())),
     };
     let error = SigningKey::read(text.expose_secret(), okta.algorithm, okta.key_id.as_deref()).err()?;
-    let key = if matches!(error, KeyError::AlgorithmMismatch { .. }) && okta.algorithm.is_some() {
-        "algorithm"
-    } else {
-        "private_key"
-    };
+    let key = if matches!(error, KeyError::AlgorithmMismatch { .. }) { "algorithm" } else { "private_key" };
     Some((here.key(key), error.to_string(), error.remedy()))
 }
 
@@ -376,6 +379,12 @@ impl Check<'_> {
         }
     }
 
+    fn pagerduty(&mut self, pagerduty: &PagerDutyConfig) {
+        let section = KeyPath::of("pagerduty");
+        self.value(&section.key("url"), values::service_url(&pagerduty.url));
+        self.positive(&section.key("timeout"), pagerduty.timeout);
+    }
+
     fn slack(&mut self, slack: &SlackConfig) {
         let section = KeyPath::of("slack");
         self.value(&section.key("api_url"), values::service_url(&slack.api_url));
@@ -501,6 +510,7 @@ impl Check<'_> {
         let configured = match kind.service {
             Service::Okta => true,
             Service::ServiceNow => config.servicenow.is_some(),
+            Service::PagerDuty => config.pagerduty.is_some(),
             Service::Slack => config.slack.is_some(),
             Service::Teams => config.teams.is_some(),
             Service::Email => config.email.is_some(),

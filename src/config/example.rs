@@ -18,6 +18,8 @@ const MINIMAL: &str = r#"
     token = { env = "T" }
     [servicenow]
     url = "https://example.service-now.com"
+    [pagerduty]
+    routing_key = { env = "P" }
     [slack]
     [teams]
     webhook_url = { env = "W" }
@@ -96,6 +98,8 @@ fn every_default_of_the_example_is_the_codes() {
     same(&shown.log, &real.log);
     let (shown_now, real_now) = (shown.servicenow.unwrap(), real.servicenow.unwrap());
     same(&(shown_now.table, shown_now.timeout), &(real_now.table, real_now.timeout));
+    let (shown_duty, real_duty) = (shown.pagerduty.unwrap(), real.pagerduty.unwrap());
+    same(&(shown_duty.url, shown_duty.timeout), &(real_duty.url, real_duty.timeout));
     let (shown_slack, real_slack) = (shown.slack.unwrap(), real.slack.unwrap());
     same(&(shown_slack.api_url, shown_slack.timeout), &(real_slack.api_url, real_slack.timeout));
     same(&shown.teams.unwrap().timeout, &real.teams.unwrap().timeout);
@@ -134,6 +138,7 @@ fn every_key_occurs_in_the_example() {
     assert_eq!(in_guard("alarm"), keys_of::<AlarmConfig>());
     assert_eq!(table("log"), keys_of::<LogConfig>());
     assert_eq!(table("servicenow"), keys_of::<ServiceNowConfig>());
+    assert_eq!(table("pagerduty"), keys_of::<PagerDutyConfig>());
     assert_eq!(table("slack"), keys_of::<SlackConfig>());
     assert_eq!(table("teams"), keys_of::<TeamsConfig>());
     assert_eq!(table("email"), keys_of::<EmailConfig>());

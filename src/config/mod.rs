@@ -66,6 +66,8 @@ pub struct Config {
     pub log: LogConfig,
     /// ServiceNow, if used.
     pub servicenow: Option<ServiceNowConfig>,
+    /// PagerDuty, if used.
+    pub pagerduty: Option<PagerDutyConfig>,
     /// Slack, if used.
     pub slack: Option<SlackConfig>,
     /// Microsoft Teams, if used.
@@ -403,6 +405,20 @@ pub struct ServiceNowConfig {
     pub timeout: Duration,
 }
 
+/// `[pagerduty]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PagerDutyConfig {
+    /// The integration key of a service, of the kind Events API v2.
+    pub routing_key: SecretSource,
+    /// The Events API. In the EU region `https://events.eu.pagerduty.com`.
+    #[serde(default = "defaults::pagerduty_url")]
+    pub url: String,
+    /// The bound on one request.
+    #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
+    pub timeout: Duration,
+}
+
 /// `[slack]`: either `token` or `webhook_url`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -541,6 +557,9 @@ mod defaults {
     }
     pub(super) fn servicenow_table() -> String {
         "incident".to_owned()
+    }
+    pub(super) fn pagerduty_url() -> String {
+        "https://events.pagerduty.com".to_owned()
     }
     pub(super) fn slack_api_url() -> String {
         "https://slack.com/api".to_owned()

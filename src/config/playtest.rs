@@ -63,6 +63,10 @@ pub struct TestFacts {
     pub groups: Option<Vec<String>>,
     /// `LOW`, `MEDIUM`, `HIGH` or `UNKNOWN`.
     pub user_risk: Option<UserRisk>,
+    /// What conditions ask of the past, as they ask it: `{ 'count("user.session.start", "1h")' = 3 }`. What a condition asks
+    /// and is not given fails the test.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    pub past: Option<toml::Table>,
     /// How steps ended, by name. Steps that are not told of are taken to succeed.
     #[serde(default)]
     pub steps: BTreeMap<String, GivenStep>,

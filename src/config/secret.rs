@@ -115,8 +115,8 @@ pub enum SecretError {
         /// The bound.
         most: u64,
     },
-    /// It is not text.
-    #[error("the secret in {origin} is not UTF-8 text")]
+    /// It is not text: not UTF-8, or with control characters.
+    #[error("the secret in {origin} is not UTF-8 text, or holds control characters")]
     NotText {
         /// The file, credential or variable.
         origin: String,
@@ -400,6 +400,11 @@ fn accept(bytes: &[u8], origin: String, form: Form) -> Result<SecretString, Secr
     match text.trim() {
         "" => Err(SecretError::Empty { origin }),
         text if form == Form::Line && text.contains(['\n', '\r']) => Err(SecretError::SeveralLines { origin }),
+        // Such as the zeros of a file whose content never reached the disk. No header takes them, so a secret that is read
+        // again must not become this: it would never be sent, never be refused, and so never be read again.
+        text if text.chars().any(|c| c.is_ascii_control() && !c.is_ascii_whitespace()) => {
+            Err(SecretError::NotText { origin })
+        }
         secret => Ok(SecretString::from(secret)),
     }
 }
@@ -450,6 +455,20 @@ mod tests {
         let room = Room::new();
         let path = room.file("token", b"hunter2 \r\n\n", 0o600);
         assert_eq!(check(SecretSource::File(path), &bare()).unwrap(), "hunter2");
+    }
+
+    #[test]
+    fn what_holds_control_characters_is_no_secret_and_replaces_none() {
+        let room = Room::new();
+        let path = room.file("token", b"hunter2", 0o600);
+        let live = LiveSecret::read(&SecretSource::File(path.clone()), &bare()).unwrap();
+        for content in [&b"\0\0\0\0"[..], b"hunter2\0", b"hunter2\x7f", b"\x1bhunter2"] {
+            fs::write(&path, content).unwrap();
+            assert!(matches!(live.reread(), Err(SecretError::NotText { .. })), "{content:?}");
+            assert_eq!(live.current().expose_secret(), "hunter2");
+        }
+        fs::write(&path, "hunter3\tbis").unwrap();
+        assert!(live.reread().unwrap());
     }
 
     #[test]

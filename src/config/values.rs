@@ -205,7 +205,7 @@ impl<'de> Deserialize<'de> for Expiry {
 }
 
 /// Reads the address of an org: scheme and host, and a port if need be. What people copy out of a browser is understood:
-/// blanks around it, capitals, a path and the default port are dropped.
+/// blanks around it, capitals, a path, a query, a fragment and the default port are dropped.
 ///
 /// # Errors
 /// For everything else that [`service_url`] refuses, and for the admin console's host, whose API is another one.
@@ -238,7 +238,9 @@ pub fn understood(text: &str, url: &Url) -> Option<String> {
 
 /// An address without anything behind its host and port.
 fn origin_url(text: &str) -> Result<Url, ValueError> {
-    let mut url = service_url(text.trim())?;
+    // A query or a fragment goes first, because no service has one in its address.
+    let text = text.trim();
+    let mut url = service_url(text.split(['?', '#']).next().unwrap_or(text))?;
     url.set_path("/");
     // The root of the name service at the end of a name makes another host of it for certificates and for us.
     let host = url.host_str().and_then(|host| host.strip_suffix('.')).map(str::to_owned);
@@ -388,6 +390,9 @@ mod tests {
             "HTTPS://EXAMPLE.Okta.com",
             "https://example.okta.com:443/",
             "https://example.okta.com./api/v1/",
+            "https://example.okta.com/login?fromURI=%2Fapp#main",
+            "https://example.okta.com?x",
+            "https://example.okta.com#x",
         ] {
             assert_eq!(understood(copied).as_deref(), Some("https://example.okta.com"), "{copied}");
             assert_eq!(org_url(copied).unwrap().as_str(), "https://example.okta.com/");
@@ -408,7 +413,7 @@ mod tests {
         assert_eq!(remedy("https://example-admin.oktapreview.com"), "write \"https://example.oktapreview.com\"");
         let copied = "https://Example-Admin.okta.com./admin/dashboard";
         assert_eq!(remedy(copied), "write \"https://example.okta.com\"");
-        for wrong in ["", " ", "ftp://a.okta.com", "https://", "https://a.okta.com?x", "https://a b/", "https://./"] {
+        for wrong in ["", " ", "ftp://a.okta.com", "https://", "https://a b/", "https://./"] {
             assert!(org_url(wrong).is_err(), "{wrong}");
         }
     }

@@ -60,7 +60,13 @@ pub(super) fn words(message: &str) -> (String, String) {
     if let Some(rest) = message.strip_prefix("unknown variant `") {
         let word = rest.split('`').next().unwrap_or_default();
         let known = listed(message);
-        let remedy = match closest(word, known.iter().copied()) {
+        // Codes such as RS256 and HS256 look alike and are nothing like each other: there only the case can be a slip.
+        let is_code = |word: &&str| word.ends_with(|c: char| c.is_ascii_digit());
+        let meant = match known.iter().all(is_code) {
+            true => known.iter().copied().find(|known| known.eq_ignore_ascii_case(word)),
+            false => closest(word, known.iter().copied()),
+        };
+        let remedy = match meant {
             Some(known) => format!("did you mean \"{known}\"?"),
             None => {
                 format!("use one of: {}", known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", "))
@@ -105,6 +111,16 @@ pub(super) fn listed(message: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_that_look_alike_are_not_taken_for_each_other() {
+        let remedy =
+            |word: &str| words(&format!("unknown variant `{word}`, expected one of `RS256`, `RS384`, `ES256`")).1;
+        for other in ["HS256", "PS256"] {
+            assert_eq!(remedy(other), "use one of: \"RS256\", \"RS384\", \"ES256\"");
+        }
+        assert_eq!(remedy("rs256"), "did you mean \"RS256\"?");
+    }
 
     #[test]
     fn an_excerpt_keeps_values_of_secret_looking_keys_back() {

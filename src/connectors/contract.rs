@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::stage::{Reply, Seen, Stage};
 use super::*;
 use crate::config::secret::SecretSource;
-use crate::config::{ServiceNowConfig, SlackConfig, TeamsConfig};
+use crate::config::{PagerDutyConfig, ServiceNowConfig, SlackConfig, TeamsConfig};
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::Reason;
 use crate::okta::{Auth, OktaSettings};
@@ -89,6 +89,71 @@ fn plugs() -> Vec<Plug> {
         },
         secrets: &["client_secret_1", "token_1"],
         ..incident.clone()
+    };
+    let note = Plug {
+        name: "servicenow, note",
+        build: |base, timeout| {
+            let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base, timeout) };
+            let service = ServiceNow::new(&config, Some("pass_word_1".into()), None, &Network::default()).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(servicenow::Update(Arc::new(service))), debug)
+        },
+        params: json!({"correlation": "okta-user-00u1", "work_notes": "Risk is LOW"}),
+        read: |seen, changed| {
+            let notes: Vec<_> = changed.iter().map(|seen| seen.json()["work_notes"].to_string()).collect();
+            (seen.method == "GET").then(|| match seen.query("sysparm_display_value") {
+                Some(_) => Reply::json(200, &json!({"result": {"work_notes": format!("opened {}", notes.join(" "))}})),
+                None => Reply::json(200, &json!({"result": [open_incident("2")]})),
+            })
+        },
+        done: |_| Reply::json(200, &json!({"result": open_incident("2")})),
+        ..incident.clone()
+    };
+    let resolve = Plug {
+        name: "servicenow, resolve",
+        build: |base, timeout| {
+            let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base, timeout) };
+            let service = ServiceNow::new(&config, Some("pass_word_1".into()), None, &Network::default()).unwrap();
+            let debug = format!("{service:?}");
+            (Arc::new(servicenow::Resolve(Arc::new(service))), debug)
+        },
+        params: json!({"correlation": "okta-user-00u1", "close_code": "Resolved", "close_notes": "Risk is LOW"}),
+        read: |seen, changed| {
+            let state = if changed.is_empty() { "2" } else { "6" };
+            (seen.method == "GET").then(|| Reply::json(200, &json!({"result": [open_incident(state)]})))
+        },
+        done: |_| Reply::json(200, &json!({"result": open_incident("6")})),
+        ..incident.clone()
+    };
+    let trigger = Plug {
+        name: "pagerduty, trigger",
+        build: |base, timeout| {
+            let service = pagerduty_at(base, timeout);
+            let debug = format!("{service:?}");
+            (Arc::new(pagerduty::Trigger(service)), debug)
+        },
+        params: json!({"summary": "User risk HIGH", "severity": "critical"}),
+        read: |_, _| None,
+        done: |seen| {
+            let taken =
+                json!({"status": "success", "message": "Event processed", "dedup_key": seen.json()["dedup_key"]});
+            Reply::json(202, &taken)
+        },
+        error: |text| json!({"status": "invalid event", "message": text, "errors": [text]}).to_string(),
+        secrets: &["routing_key_1"],
+        ..incident.clone()
+    };
+    let end = Plug {
+        name: "pagerduty, resolve",
+        build: |base, timeout| {
+            let service = pagerduty_at(base, timeout);
+            let debug = format!("{service:?}");
+            (Arc::new(pagerduty::Resolve(service)), debug)
+        },
+        params: json!({"correlation": "okta-user-00u1"}),
+        // The alert is known by the correlation alone.
+        takes_key: false,
+        ..trigger.clone()
     };
     let bot = Plug {
         name: "slack, bot",
@@ -220,7 +285,8 @@ fn plugs() -> Vec<Plug> {
         exempt: &[404, 410],
         ..add.clone()
     };
-    let mut plugs = vec![incident, incident_oauth, bot, webhook, teams, add.clone(), remove, unassign];
+    let mut plugs =
+        vec![incident, incident_oauth, note, resolve, trigger, end, bot, webhook, teams, add.clone(), remove, unassign];
     plugs.extend(okta_plugs(&add));
     plugs
 }
@@ -373,6 +439,12 @@ fn servicenow_config(base: &str, timeout: Duration) -> ServiceNowConfig {
     }
 }
 
+fn pagerduty_at(base: &str, timeout: Duration) -> Arc<PagerDuty> {
+    let routing_key = SecretSource::Env("P".to_owned());
+    let config = PagerDutyConfig { routing_key, url: base.to_owned(), timeout };
+    Arc::new(PagerDuty::new(&config, "routing_key_1".into(), &Network::default()).unwrap())
+}
+
 fn slack_config(base: &str, timeout: Duration) -> SlackConfig {
     SlackConfig {
         token: None,
@@ -382,6 +454,10 @@ fn slack_config(base: &str, timeout: Duration) -> SlackConfig {
         api_url: format!("{base}/api"),
         timeout,
     }
+}
+
+fn open_incident(state: &str) -> Value {
+    json!({"sys_id": "9d38", "number": "INC1", "state": state, "active": "true", "correlation_id": "okta-user-00u1"})
 }
 
 fn incident_row(created: &Seen) -> Value {

@@ -23,6 +23,7 @@ mod okta_review;
 mod okta_risk;
 mod okta_session;
 mod okta_user;
+mod pagerduty;
 pub mod probe;
 #[cfg(test)]
 mod rotation;
@@ -57,6 +58,7 @@ use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
 pub use email::Mailer;
+pub use pagerduty::PagerDuty;
 pub use servicenow::ServiceNow;
 pub use slack::Slack;
 pub use teams::Teams;
@@ -115,6 +117,16 @@ pub static ACTIONS: &[Registration] = &[
         },
     },
     Registration { kind: &servicenow::CREATE_INCIDENT, build: |services| connector(&services.servicenow) },
+    Registration {
+        kind: &servicenow::UPDATE_INCIDENT,
+        build: |services| with(&services.servicenow, servicenow::Update),
+    },
+    Registration {
+        kind: &servicenow::RESOLVE_INCIDENT,
+        build: |services| with(&services.servicenow, servicenow::Resolve),
+    },
+    Registration { kind: &pagerduty::TRIGGER_EVENT, build: |services| with(&services.pagerduty, pagerduty::Trigger) },
+    Registration { kind: &pagerduty::RESOLVE_EVENT, build: |services| with(&services.pagerduty, pagerduty::Resolve) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
     Registration { kind: &teams::POST_MESSAGE, build: |services| connector(&services.teams) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
@@ -185,6 +197,8 @@ pub struct Services {
     pub manager_link: String,
     /// `[servicenow]`
     pub servicenow: Option<Arc<ServiceNow>>,
+    /// `[pagerduty]`
+    pub pagerduty: Option<Arc<PagerDuty>>,
     /// `[slack]`
     pub slack: Option<Arc<Slack>>,
     /// `[teams]`
@@ -201,6 +215,8 @@ pub struct ServiceSecrets {
     pub servicenow_password: Option<LiveSecret>,
     /// `servicenow.client_secret`
     pub servicenow_client_secret: Option<LiveSecret>,
+    /// `pagerduty.routing_key`
+    pub pagerduty_routing_key: Option<LiveSecret>,
     /// `slack.token`
     pub slack_token: Option<LiveSecret>,
     /// `slack.webhook_url`
@@ -225,12 +241,14 @@ impl Services {
         let ServiceSecrets {
             servicenow_password,
             servicenow_client_secret,
+            pagerduty_routing_key,
             slack_token,
             slack_webhook_url,
             teams_webhook_url,
             email_password,
         } = secrets;
         let servicenow = config.servicenow.as_ref();
+        let pagerduty = config.pagerduty.as_ref().zip(pagerduty_routing_key);
         let slack = config.slack.as_ref();
         let teams = config.teams.as_ref().zip(teams_webhook_url);
         let email = config.email.as_ref();
@@ -239,6 +257,10 @@ impl Services {
             manager_link: config.okta.manager_link.clone(),
             servicenow: servicenow
                 .map(|section| ServiceNow::new(section, servicenow_password, servicenow_client_secret, network))
+                .transpose()?
+                .map(Arc::new),
+            pagerduty: pagerduty
+                .map(|(section, routing_key)| PagerDuty::new(section, routing_key, network))
                 .transpose()?
                 .map(Arc::new),
             slack: slack
@@ -316,6 +338,8 @@ pub enum Effect {
     SetLike,
     /// Something is made under our idempotency key, which can be looked up.
     Keyed,
+    /// The service folds requests that carry the same key into one, and does not tell what it holds.
+    Folded,
     /// A message: nothing to look up.
     Message,
 }
@@ -325,6 +349,7 @@ impl Effect {
     pub fn default_in_doubt(self) -> InDoubt {
         match self {
             Self::Message => InDoubt::Skip,
+            Self::Folded => InDoubt::Resend,
             Self::SetLike | Self::Keyed => InDoubt::Ask,
         }
     }
@@ -337,6 +362,8 @@ pub enum Service {
     Okta,
     /// `[servicenow]`.
     ServiceNow,
+    /// `[pagerduty]`.
+    PagerDuty,
     /// `[slack]`.
     Slack,
     /// `[teams]`.
@@ -351,6 +378,7 @@ impl Service {
         match self {
             Self::Okta => "okta",
             Self::ServiceNow => "servicenow",
+            Self::PagerDuty => "pagerduty",
             Self::Slack => "slack",
             Self::Teams => "teams",
             Self::Email => "email",
@@ -417,6 +445,11 @@ fn on_okta<C: Connector + 'static>(services: &Services, new: fn(Arc<OktaClient>)
 
 fn connector<C: Connector + 'static>(service: &Option<Arc<C>>) -> Option<Arc<dyn Connector>> {
     service.clone().map(|service| service as Arc<dyn Connector>)
+}
+
+/// One of several actions of a service.
+fn with<S, C: Connector + 'static>(service: &Option<Arc<S>>, new: fn(Arc<S>) -> C) -> Option<Arc<dyn Connector>> {
+    service.clone().map(|service| Arc::new(new(service)) as Arc<dyn Connector>)
 }
 
 /// Reads the address of a service as one that paths can be joined to: https, or http to loopback, with no user, query or

@@ -1,5 +1,6 @@
 //! What asking a service shows of whether actions will work, without changing anything there.
 
+use crate::http::trouble;
 use crate::model::outcome::{Failure, Reason};
 
 /// One thing that was looked at.
@@ -39,7 +40,9 @@ impl Finding {
 
     /// It will not work.
     pub fn failed(about: impl Into<String>, failure: Failure) -> Self {
-        Self { grade: Grade::Failed(failure.reason), ..Self::fine(about, failure.detail) }
+        let finding = Self { grade: Grade::Failed(failure.reason), ..Self::fine(about, failure.detail) };
+        let remedy = trouble::remedy_in(&finding.detail).map(str::to_owned);
+        finding.and_remedy(remedy)
     }
 
     /// What came of a question.
@@ -54,6 +57,23 @@ impl Finding {
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// With more words behind the detail.
+    #[must_use]
+    pub fn and_says(mut self, more: &str) -> Self {
+        self.detail.push_str(more);
+        self
+    }
+
+    /// With what to do about it, which the detail says as well: it is taken out there.
+    #[must_use]
+    pub fn and_remedy(mut self, remedy: Option<String>) -> Self {
+        if let Some(remedy) = remedy {
+            self.detail = self.detail.replacen(&format!("; {remedy}"), "", 1);
+            self.remedy = Some(remedy);
+        }
         self
     }
 

@@ -5,6 +5,7 @@
 //! a query with a part that the instance does not understand returns *arbitrary* rows, and a field that the user may
 //! not write is dropped without a word (ServiceNow REST API reference, Table API).
 
+mod change;
 mod incident;
 mod probe;
 
@@ -21,6 +22,9 @@ use url::Url;
 use zeroize::Zeroize;
 
 use incident::{Incident, IncidentParams, NewIncident};
+
+pub use change::{RESOLVE_INCIDENT, UPDATE_INCIDENT};
+pub(super) use change::{Resolve, Update};
 
 use super::secret::Held;
 use super::wire::{self, Answer, Sends};

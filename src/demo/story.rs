@@ -113,6 +113,8 @@ pub struct Demo {
     began: Timestamp,
     played: Vec<Played>,
     told: Told,
+    /// Whether everything goes on running when the story is told.
+    keep: bool,
 }
 
 /// An event that is in the log.
@@ -139,7 +141,7 @@ struct Seen {
 
 impl Demo {
     /// Starts the org and writes the configuration. `program` is this program, whose `run` is the daemon.
-    pub async fn prepare(program: PathBuf, show: Show) -> Result<Self, DemoError> {
+    pub async fn prepare(program: PathBuf, show: Show, keep: bool) -> Result<Self, DemoError> {
         // The daemon signs in as a service app; there is no other way in.
         let options = OrgOptions { ssws_allowed: false, ..OrgOptions::default() };
         let org = Org::start(options).await.map_err(DemoError::Org)?;
@@ -158,6 +160,7 @@ impl Demo {
             began,
             played: Vec::new(),
             told: Told::default(),
+            keep,
         })
     }
 
@@ -202,6 +205,7 @@ impl Demo {
             format!("  {program} status --config {config}"),
             format!("  {program} runs list --config {config}"),
             format!("  {program} actions list --config {config}"),
+            format!("  {program} check --online --config {config}"),
         ]
     }
 
@@ -351,9 +355,11 @@ impl Demo {
         };
         self.show.summary(&summary)?;
         self.show.heading("Next")?;
-        self.show.remark(
-            "  okta-responder demo --keep   keeps all of this running, and names the commands that look into it",
-        )?;
+        if !self.keep {
+            self.show.remark(
+                "  okta-responder demo --keep   keeps all of this running, and names the commands that look into it",
+            )?;
+        }
         self.show.remark(
             "  config.example.toml          holds the playbooks that ran here; `okta-responder check` reads yours",
         )?;

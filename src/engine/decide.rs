@@ -26,7 +26,7 @@ use crate::model::event::Event;
 use crate::model::ids::{EventId, IdempotencyKey};
 use crate::model::risk::Risk;
 use crate::okta::Priority;
-use crate::playbook::facts::{FactSet, Facts, StepView};
+use crate::playbook::facts::{Fact, FactSet, Facts, StepView};
 use crate::playbook::{Playbook, Step, plan};
 use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
 
@@ -302,9 +302,10 @@ impl Case {
     }
 
     /// Whether anything has to be asked before this event can be decided. A backfill that observes asks nothing of Okta:
-    /// its events may be a million.
+    /// its events may be a million. Our own inbox is asked for what conditions ask of the past.
     fn needs_io(&self, engine: &Engine) -> bool {
-        !self.echo && !self.only_observes() && !self.open_facts(engine).is_empty()
+        let open = if self.echo { FactSet::EMPTY } else { self.open_facts(engine) };
+        open.contains(Fact::Past) || (!self.only_observes() && !open.is_empty())
     }
 
     fn only_observes(&self) -> bool {
@@ -318,7 +319,7 @@ impl Case {
     }
 
     fn open_facts_of(&self, playbook: &Playbook) -> FactSet {
-        let first = self.facts.not_fetched(plan::applying_facts(playbook));
+        let first = plan::open_to_apply(playbook, &self.facts);
         if !first.is_empty() {
             return first;
         }
@@ -333,6 +334,15 @@ impl Case {
     /// Asks the ledger and Okta for what decides.
     async fn gather(&mut self, engine: &Engine) -> Result<(), gather::Later> {
         let user = self.pending.subject.clone();
+        if self.open_facts(engine).contains(Fact::Past) || self.wanting(engine).any(|one| !one.questions().is_empty()) {
+            let mut facts = std::mem::take(&mut self.facts);
+            let asked = gather::ask_the_past(engine, &mut facts, &self.event, self.wanting(engine)).await;
+            self.facts = facts;
+            asked?;
+        }
+        if self.only_observes() {
+            return Ok(());
+        }
         // Twice: what says that a playbook applies, then what its steps name.
         for _ in 0..2 {
             let open = self.open_facts(engine);
@@ -517,7 +527,15 @@ mod tests {
             let published = engine.clock.now() - SignedDuration::from_mins(minutes);
             let body = format!(r#"{{"uuid":"{uuid}","eventType":"user.risk.detect","published":"{published:.3}"}}"#);
             let (event_type, subject) = ("user.risk.detect".to_owned(), Some("ann".to_owned()));
-            NewEvent { uuid: uuid.to_owned(), event_type, published, subject, risk: Some("HIGH"), body }
+            NewEvent {
+                uuid: uuid.to_owned(),
+                event_type,
+                published,
+                subject,
+                risk: Some("HIGH"),
+                traits: Default::default(),
+                body,
+            }
         };
         receive_page(&engine, vec![told("newer", 5), told("late", 9), told("newest", 1)]).await;
         let mut decider = Decider::new(Arc::clone(&engine), CancellationToken::new());

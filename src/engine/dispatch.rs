@@ -31,7 +31,7 @@ use crate::model::event::Event;
 use crate::model::ids::ActionId;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 use crate::okta::Priority;
-use crate::playbook::facts::{FactSet, Facts, StepView};
+use crate::playbook::facts::{Fact, FactSet, Facts, StepView};
 use crate::playbook::{Condition, Playbook, Step, plan};
 use crate::store::{
     AttemptEnd, Claimed, Claims, OpenAction, Preparation, Prepared, RunContext, Stopped, StoreError, Taken, Tripped,
@@ -517,6 +517,11 @@ async fn look(
         return Ok(prepare::not_called_for("needs", format!("it needs the step `{needed}`, which did not succeed")));
     }
     let user = event.affected_user().map(|user| user.id.to_owned());
+    if playbook.when.iter().chain(step.conditions()).any(|asks| asks.facts_open(facts).contains(Fact::Past)) {
+        // The event was decided before these conditions were written.
+        let asked = gather::ask_the_past(engine, facts, event, std::iter::once(playbook)).await;
+        asked.map_err(|error| (outcome::after(engine.clock.now(), POSTPONED.initial), error.to_string()))?;
+    }
     loop {
         let now = engine.clock.now();
         match plan::prepare_if_it_applies(playbook, step, facts, event) {

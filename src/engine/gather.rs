@@ -1,5 +1,6 @@
 //! Fetching the facts that need a request. Only what some condition or template names is asked for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use tracing::warn;
 use super::reach::{OKTA, Sign};
 use super::{Engine, outcome};
 use crate::config::RiskSource;
+use crate::model::event::Event;
 use crate::model::ids::RunId;
 use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::groups::GroupRef;
@@ -16,6 +18,7 @@ use crate::okta::rate::Wait;
 use crate::okta::users::User;
 use crate::okta::{OktaClient, Priority};
 use crate::playbook::facts::{Fact, FactSet, FactValue, Facts};
+use crate::playbook::{Playbook, Question};
 use crate::store::StoreError;
 
 /// A fact cannot be had now; nothing is decided on the others alone.
@@ -97,6 +100,22 @@ pub(super) async fn wait_for_own_changes(
     Ok(())
 }
 
+/// Asks our own inbox what the conditions of these playbooks ask of the past, all at once, unless that was asked before. It
+/// is a few reads of an index, and needs no patience.
+pub(super) async fn ask_the_past<'p>(
+    engine: &Engine,
+    facts: &mut Facts,
+    event: &Event,
+    playbooks: impl Iterator<Item = &'p Playbook>,
+) -> Result<(), StoreError> {
+    let questions: BTreeSet<&Question> = playbooks.flat_map(Playbook::questions).collect();
+    if questions.is_empty() {
+        return Ok(());
+    }
+    facts.set(Fact::Past, FactValue::Known(engine.store.answers(&questions, event).await?));
+    Ok(())
+}
+
 /// Fetches the facts in `wanted` that are not there yet. A fact that will never be had becomes `Missing` with its reason;
 /// one that cannot be had now is an error while there is patience, and what else can be had is fetched all the same.
 pub(super) async fn fetch(
@@ -111,7 +130,7 @@ pub(super) async fn fetch(
         return Ok(());
     }
     let Some(user_id) = user_id else {
-        for fact in missing.iter() {
+        for fact in missing.iter().filter(|fact| *fact != Fact::Past) {
             facts.set(fact, FactValue::Missing("the event names no user".to_owned()));
         }
         return Ok(());
@@ -123,6 +142,8 @@ pub(super) async fn fetch(
     let began = engine.clock.elapsed();
     for fact in missing.iter() {
         let value = match fact {
+            // Asked for before, of our own inbox.
+            Fact::Past => continue,
             Fact::User => of_user(&okta, &mut user, user_id, user_fact).await,
             Fact::Manager => manager(engine, &okta, &mut user, user_id).await,
             Fact::Groups => {

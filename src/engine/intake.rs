@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::model::event::{Envelope, Event, SOURCE_OKTA, actor_is_affected};
+use crate::model::event::{Envelope, Event, SOURCE_OKTA, Traits, actor_is_affected, told};
 use crate::model::risk::Risk;
 use crate::store::{NewEvent, Quarantined};
 
@@ -91,15 +91,15 @@ pub fn tells_risk(event_type: &str) -> bool {
 
 fn new_event(envelope: &Envelope<'_>, raw: &str) -> Result<NewEvent, crate::model::event::EventError> {
     let tells_risk = tells_risk(&envelope.event_type);
-    let (subject, risk) = match serde_json::from_str::<Sketch<'_>>(raw) {
+    let (subject, risk, traits) = match serde_json::from_str::<Sketch<'_>>(raw) {
         // The quick way: most records are plain, and only risk events are read to their depth.
         Ok(sketch) if !tells_risk && is_readable(raw) => {
-            (sketch.affected_user(&envelope.event_type).map(str::to_owned), None)
+            (sketch.affected_user(&envelope.event_type).map(str::to_owned), None, sketch.traits())
         }
         _ => {
             let event = Event::parse(SOURCE_OKTA, raw)?;
             let risk = tells_risk.then(|| Risk::of(&event).level.as_str());
-            (event.affected_user().map(|user| user.id.to_owned()), risk)
+            (event.affected_user().map(|user| user.id.to_owned()), risk, event.traits())
         }
     };
     Ok(NewEvent {
@@ -108,6 +108,7 @@ fn new_event(envelope: &Envelope<'_>, raw: &str) -> Result<NewEvent, crate::mode
         published: envelope.published,
         subject,
         risk,
+        traits,
         body: raw.to_owned(),
     })
 }
@@ -173,7 +174,7 @@ fn is_readable(raw: &str) -> bool {
     serde_json::from_str::<Whole>(raw).is_ok()
 }
 
-/// As much of a plain record as says whom it is about. One with escapes in its ids or with people that are no objects does
+/// As much of a plain record as says whom it is about and what others are searched by. One with escapes in its ids or with people that are no objects does
 /// not become a sketch.
 #[derive(Deserialize)]
 struct Sketch<'a> {
@@ -181,6 +182,30 @@ struct Sketch<'a> {
     actor: Option<SketchEntity<'a>>,
     #[serde(borrow, default)]
     target: Option<Vec<SketchEntity<'a>>>,
+    #[serde(borrow, default)]
+    client: Option<SketchClient<'a>>,
+    #[serde(borrow, default)]
+    device: Option<SketchEntity<'a>>,
+    #[serde(borrow, default)]
+    outcome: Option<SketchOutcome<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SketchClient<'a> {
+    ip_address: Option<&'a str>,
+    #[serde(borrow)]
+    geographical_context: Option<SketchPlace<'a>>,
+}
+
+#[derive(Deserialize)]
+struct SketchPlace<'a> {
+    country: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct SketchOutcome<'a> {
+    result: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -191,6 +216,20 @@ struct SketchEntity<'a> {
 }
 
 impl<'a> Sketch<'a> {
+    /// The same as [`Event::traits`].
+    fn traits(&self) -> Traits {
+        let client = self.client.as_ref();
+        let country = client.and_then(|client| client.geographical_context.as_ref()?.country);
+        let id = |one: &Option<SketchEntity<'a>>| one.as_ref().and_then(|one| one.id).and_then(told);
+        Traits {
+            actor: id(&self.actor),
+            ip: client.and_then(|client| client.ip_address).and_then(told),
+            country: country.and_then(told),
+            device: id(&self.device),
+            outcome: self.outcome.as_ref().and_then(|outcome| outcome.result).and_then(told),
+        }
+    }
+
     /// The same user as [`Event::affected_user`].
     fn affected_user(&self, event_type: &str) -> Option<&'a str> {
         let actor = || self.actor.as_ref().filter(|_| actor_is_affected(event_type)).and_then(SketchEntity::user_id);
@@ -283,6 +322,10 @@ mod tests {
             format!(r#","actor":{app},"target":[]"#),
             format!(r#","actor":7,"target":[{}]"#, user("00u2")),
             r#","actor":{"id":7,"type":"User"},"target":{}"#.to_owned(),
+            r#","actor":{"id":"a"},"client":{"ipAddress":"192.0.2.1","geographicalContext":{"country":"Côte d'Ivoire"}}"#
+                .to_owned(),
+            r#","client":{"ipAddress":"unknown","geographicalContext":null},"device":{"id":"guo1"}"#.to_owned(),
+            r#","client":{"ipAddress":7},"outcome":{"result":"FAILURE","reason":null}"#.to_owned(),
         ];
         for kind in ["user.session.start", "group.user_membership.add", "user.mfa.factor.activate"] {
             let wanted = [kind.to_owned()].into();
@@ -291,6 +334,7 @@ mod tests {
                 let expected = Event::parse(SOURCE_OKTA, &raw).unwrap().affected_user().map(|user| user.id.to_owned());
                 let intake = sort_page(format!("[{raw}]").as_bytes(), &wanted).unwrap();
                 assert_eq!(intake.events[0].subject, expected, "{raw}");
+                assert_eq!(intake.events[0].traits, Event::parse(SOURCE_OKTA, &raw).unwrap().traits(), "{raw}");
             }
         }
     }

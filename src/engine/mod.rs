@@ -221,10 +221,12 @@ impl Engine {
     }
 }
 
-/// The event types that some playbook wants, and those that tell a risk when the ledger is asked for it.
+/// The event types that some playbook wants, those that some condition asks the past for (they start no run by themselves),
+/// and those that tell a risk when the ledger is asked for it.
 pub fn wanted_types(playbooks: &[Playbook], risk: &RiskConfig) -> BTreeSet<String> {
     let mut wanted: BTreeSet<String> =
         playbooks.iter().flat_map(|playbook| playbook.event_types()).map(str::to_owned).collect();
+    wanted.extend(playbooks.iter().flat_map(Playbook::questions).flat_map(|question| question.types.iter().cloned()));
     let risk_is_asked_for = playbooks.iter().any(|playbook| playbook.facts_named().contains(Fact::UserRisk));
     if risk.source == RiskSource::Ledger && risk_is_asked_for {
         wanted.extend(["user.risk.detect", "user.risk.change"].map(str::to_owned));

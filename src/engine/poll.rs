@@ -34,6 +34,8 @@ use crate::store::{
 const PASSING: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 /// How long it waits when a person has to mend something: a refused token, a missing role, a foreign next page.
 const FOR_A_PERSON: Schedule = Schedule { initial: Duration::from_secs(30), max: Duration::from_secs(300) };
+/// A longer wait for room in the rate limit is told in the log.
+const WORTH_A_LINE: Duration = Duration::from_secs(10);
 /// How often the cursor of a stream that has nothing new is written, so that an idle daemon does not commit every second.
 /// A restart goes back by the overlap, which is far more.
 const IDLE_COMMIT: SignedDuration = SignedDuration::from_secs(10);
@@ -337,16 +339,60 @@ impl Poller {
 
     /// Waits until the budget allows the next request. `false` when the daemon stops.
     async fn wait_for_turn(&mut self) -> bool {
+        // Who waits for room is counted, and told of, as long as that lasts.
+        let mut aside = None;
         loop {
             let wait = self.next_turn();
             if wait.is_zero() {
                 self.sent();
                 return !self.stop.is_cancelled();
             }
-            self.sleep(wait).await;
+            let short = self.short_of_room();
+            if aside.is_none() && !short.is_zero() {
+                self.tell_wait(wait, short);
+                aside = Some(self.okta.gate().step_aside(Bucket::Logs));
+            }
+            match &aside {
+                None => self.sleep(wait).await,
+                Some(_) => {
+                    self.sleep(wait.min(rates::ALONG)).await;
+                    if let Some(rates) = self.engine.rates_while_waiting(rates::ALONG) {
+                        note(self.engine.store.note_rates(rates).await);
+                    }
+                }
+            }
             if self.stop.is_cancelled() {
                 return false;
             }
+        }
+    }
+
+    /// How much longer the budget keeps the live stream than its own pace would.
+    fn short_of_room(&self) -> Duration {
+        let gate = self.okta.gate();
+        match self.kind {
+            StreamKind::Backfill => Duration::ZERO,
+            StreamKind::Live => {
+                let pace = self.paced(gate.steady_gap());
+                let short = gate.opens_in(Bucket::Logs, Priority::Live).saturating_sub(pace);
+                if short < rates::ALONG { Duration::ZERO } else { short }
+            }
+        }
+    }
+
+    /// Says that the log is not read for a while, when that is longer than anybody would expect.
+    fn tell_wait(&self, wait: Duration, short: Duration) {
+        if short <= WORTH_A_LINE {
+            return;
+        }
+        let seconds = wait.as_secs().saturating_add(1);
+        let logs = self.okta.gate().snapshot().buckets.into_iter().find(|row| row.bucket == Bucket::Logs);
+        let share = logs.and_then(|row| row.share.filter(|share| row.used >= *share as usize));
+        match share {
+            Some(share) => {
+                info!("the log is not read for {seconds} s: our share ({share} a minute) is used up")
+            }
+            None => info!("the log is not read for {seconds} s: what is left of Okta's rate limit is left to others"),
         }
     }
 

@@ -31,6 +31,16 @@ impl Told {
         }
         due
     }
+
+    /// The same while somebody waits: what was told grows old, although nothing is sent.
+    fn is_old(&self, now: Duration, changes: u64, least: Duration) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = last.is_none_or(|(at, _)| now.saturating_sub(at) >= least);
+        if old {
+            *last = Some((now, changes));
+        }
+        old
+    }
 }
 
 impl Engine {
@@ -40,9 +50,20 @@ impl Engine {
         if !self.rates_told.is_due(self.clock.elapsed(), gate.changes(), least) {
             return None;
         }
+        Some(self.rates())
+    }
+
+    /// The same while a poll waits for its turn, whether anything has happened since or not.
+    pub(super) fn rates_while_waiting(&self, least: Duration) -> Option<RateSnapshot> {
+        let old = self.rates_told.is_old(self.clock.elapsed(), self.okta.gate().changes(), least);
+        old.then(|| self.rates())
+    }
+
+    fn rates(&self) -> RateSnapshot {
+        let gate = self.okta.gate();
         let (now, snapshot) = (self.clock.now(), gate.snapshot());
         let buckets = snapshot.buckets.into_iter().map(|bucket| row(bucket, now)).collect();
-        Some(RateSnapshot { at: now, at_once: snapshot.at_once, buckets })
+        RateSnapshot { at: now, at_once: snapshot.at_once, buckets }
     }
 }
 
@@ -83,5 +104,15 @@ mod tests {
         assert!(told.is_due(100 * S, 2, ALONE));
         assert!(!told.is_due(114 * S, 3, ALONE) && told.is_due(114 * S, 3, ALONG));
         assert!(!told.is_due(118 * S, 9, ALONG));
+    }
+
+    #[test]
+    fn what_is_told_does_not_grow_old_while_somebody_waits() {
+        const S: Duration = Duration::from_secs(1);
+        let told = Told::default();
+        assert!(told.is_due(S, 1, ALONE));
+        assert!(!told.is_due(100 * S, 1, ALONG), "nothing is sent");
+        assert!(!told.is_old(5 * S, 1, ALONG) && told.is_old(6 * S, 1, ALONG));
+        assert!(!told.is_old(10 * S, 1, ALONG) && told.is_old(11 * S, 1, ALONG));
     }
 }

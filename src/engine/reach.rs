@@ -115,6 +115,7 @@ fn shown(service: &str) -> &str {
     match service {
         OKTA => "Okta",
         "servicenow" => "ServiceNow",
+        "pagerduty" => "PagerDuty",
         "slack" => "Slack",
         "teams" => "Teams",
         "email" => "the mail server",

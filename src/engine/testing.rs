@@ -96,6 +96,7 @@ pub(super) async fn receive(engine: &Engine, event_type: &str, uuids: &[&str]) {
         published: now(),
         subject: Some(format!("user-{uuid}")),
         risk: None,
+        traits: Default::default(),
         body: format!(r#"{{"uuid":"{uuid}","eventType":"{event_type}","published":"{:.3}"}}"#, now()),
     };
     receive_page(engine, uuids.iter().map(event).collect()).await;

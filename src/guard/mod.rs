@@ -40,6 +40,8 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 pub struct Guard {
     mode: Mode,
     own_ids: BTreeSet<String>,
+    /// Who we were before a reload, and until when events are taken for that one's.
+    former_ids: BTreeMap<String, Timestamp>,
     echo_window: SignedDuration,
     max_event_age: Option<Duration>,
     approval_expires: Option<Duration>,
@@ -78,6 +80,7 @@ impl Guard {
         Self {
             mode: config.mode,
             own_ids: own_ids.filter(|id| !id.is_empty()).collect(),
+            former_ids: BTreeMap::new(),
             echo_window: SignedDuration::try_from(config.echo_window).unwrap_or(SignedDuration::MAX),
             max_event_age: config.max_event_age,
             approval_expires: config.approval_expires.bound(),
@@ -86,6 +89,14 @@ impl Guard {
             alarm: config.alarm.as_ref().and_then(Alarm::new),
             playbooks: BTreeMap::new(),
         }
+    }
+
+    /// The same guard, which knows who we were before, each until a moment: what was done under another name reaches the log
+    /// when we have the new one already.
+    #[must_use]
+    pub fn formerly(mut self, ids: BTreeMap<String, Timestamp>) -> Self {
+        self.former_ids = ids;
+        self
     }
 
     /// The same guard, which at the claim also asks the playbooks as they are now: whether they observe, and which of
@@ -102,7 +113,8 @@ impl Guard {
 
     /// Whether we caused the event ourselves; such an event starts no run.
     pub fn is_own(&self, event: &Event) -> bool {
-        event.actor().is_some_and(|actor| self.own_ids.contains(actor.id))
+        let was_ours = |id: &str| self.former_ids.get(id).is_some_and(|until| event.published <= *until);
+        event.actor().is_some_and(|actor| self.own_ids.contains(actor.id) || was_ours(actor.id))
     }
 
     /// Whether a fall in risk is the echo of our own reset of this user at `last_reset`: Okta lowers a user's risk when his
@@ -257,6 +269,16 @@ mod tests {
         assert!(guard.is_own(&event(json!({"id": "00uours", "type": "User"}))));
         assert!(!guard.is_own(&event(json!({"id": "00uother", "type": "User"}))));
         assert!(!guard.is_own(&event(Value::Null)));
+    }
+
+    #[test]
+    fn what_we_did_under_another_name_stays_our_own_and_what_comes_after_does_not() {
+        let before = event(json!({"id": "00ubefore", "type": "User"}));
+        let until = |moment: &str| guard(|_| {}).formerly(BTreeMap::from([("00ubefore".to_owned(), at(moment))]));
+        assert!(!guard(|_| {}).is_own(&before));
+        assert!(until(PUBLISHED).is_own(&before));
+        assert!(!until("2026-08-24T09:59:59Z").is_own(&before));
+        assert!(until(PUBLISHED).is_own(&event(json!({"id": "0oaours", "type": "PublicClientApp"}))));
     }
 
     #[test]

@@ -16,6 +16,11 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+/// What is wrong with a key that needs a passphrase.
+const ENCRYPTED: &str = "it is encrypted with a passphrase";
+/// What to do about one.
+pub const TAKE_PASSPHRASE_OFF: &str = "take the passphrase off (openssl pkey -in KEY -out PLAIN), and protect the file by its \
+                                       mode or as an encrypted systemd credential";
 /// The most bytes of a file of certificates; the bundle of a whole operating system has a quarter of a megabyte.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -137,7 +142,10 @@ impl ClientIdentity {
         let identity = Identity::from_pem(joined.as_bytes()).map_err(|_| IdentityError::Key("it is damaged"))?;
         // Whether the key fits is found out when both are put to use.
         let fits = reqwest::Client::builder().no_proxy().tls_certs_only([]).identity(identity.clone()).build();
-        fits.map_err(|_| IdentityError::Mismatch { path: chain.to_owned() })?;
+        fits.map_err(|_| match chain_of.first() {
+            Some(first) if is_version_1(first) => IdentityError::Version1 { path: chain.to_owned() },
+            _ => IdentityError::Mismatch { path: chain.to_owned() },
+        })?;
         Ok(Self(identity))
     }
 
@@ -167,18 +175,28 @@ pub enum IdentityError {
         /// The chain.
         path: PathBuf,
     },
+    /// A certificate of an old form, which TLS here does not take.
+    #[error("the first certificate in {} is of version 1, and TLS takes those of version 3 alone", .path.display())]
+    Version1 {
+        /// The chain.
+        path: PathBuf,
+    },
 }
 
 impl IdentityError {
     /// Whether it is the key that has to be looked at, rather than the chain.
     pub fn is_about_key(&self) -> bool {
-        !matches!(self, Self::Chain(_))
+        matches!(self, Self::Key(_) | Self::Mismatch { .. })
     }
 
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {
             Self::Chain(error) => error.remedy(),
+            Self::Key(ENCRYPTED) => TAKE_PASSPHRASE_OFF.to_owned(),
+            Self::Version1 { .. } => {
+                "have it made with extensions: openssl x509 -req makes version 1 unless -extfile names some".to_owned()
+            }
             Self::Key(_) => {
                 "write the key as unencrypted PEM: -----BEGIN PRIVATE KEY----- (PKCS#8), RSA PRIVATE KEY (PKCS#1) or \
                  EC PRIVATE KEY (SEC1)"
@@ -194,9 +212,26 @@ impl IdentityError {
     }
 }
 
+/// Whether a certificate is of version 1: the version, which stands first in what is signed, is left out (RFC 5280, 4.1).
+fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    // What is signed lies in the outer sequence, and is a sequence itself.
+    let inside = |der: &[u8]| -> Option<Vec<u8>> {
+        let [0x30, length, rest @ ..] = der else { return None };
+        let more = if *length < 0x80 { 0 } else { usize::from(length & 0x7f) };
+        rest.get(more..).map(<[u8]>::to_vec)
+    };
+    let first = inside(certificate).and_then(|signed| inside(&signed)).and_then(|fields| fields.first().copied());
+    // The number of the certificate, where the version (context tag 0) would stand.
+    first == Some(0x02)
+}
+
 /// The one private key in a text, as PEM of nothing else.
 fn the_key(text: &SecretString) -> Result<Zeroizing<String>, IdentityError> {
     let text = text.expose_secret();
+    // The headers of old encrypted keys (RFC 1421) are no damage.
+    if text.contains("Proc-Type: 4,ENCRYPTED") || text.contains("BEGIN ENCRYPTED PRIVATE KEY") {
+        return Err(IdentityError::Key(ENCRYPTED));
+    }
     let keys = PrivateKeyDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     match keys.map_err(|_| IdentityError::Key("its PEM is damaged"))?.as_slice() {
         [PrivateKeyDer::Pkcs1(key)] => Ok(block("RSA PRIVATE KEY", key.secret_pkcs1_der())),
@@ -204,7 +239,6 @@ fn the_key(text: &SecretString) -> Result<Zeroizing<String>, IdentityError> {
         [PrivateKeyDer::Pkcs8(key)] => Ok(block("PRIVATE KEY", key.secret_pkcs8_der())),
         [_, _, ..] => Err(IdentityError::Key("there are several keys")),
         _ => Err(IdentityError::Key(match text {
-            text if text.contains("ENCRYPTED PRIVATE KEY") => "it is encrypted with a passphrase",
             text if text.contains("OPENSSH PRIVATE KEY") => "it is a key of SSH",
             text if text.contains("BEGIN CERTIFICATE") => "there is a certificate in its place",
             text if text.contains("PUBLIC KEY") => "it is a public key",
@@ -322,6 +356,26 @@ mod tests {
         assert!(identity(&chain, &pkcs1).is_ok());
     }
 
+    /// Made with `openssl x509 -req` without an extension file.
+    const VERSION_1: &str = "\
+        -----BEGIN CERTIFICATE-----\n\
+        MIIBNDCB2wIUOWi+jAFpWmV9lhX2rLbaDpwRKa8wCgYIKoZIzj0EAwIwHDEaMBgG\n\
+        A1UEAwwRcmVzcG9uZGVyLmV4YW1wbGUwIBcNMjYxMTIyMDQ1NzQ3WhgPMjEwOTAx\n\
+        MTEwNDU3NDdaMBwxGjAYBgNVBAMMEXJlc3BvbmRlci5leGFtcGxlMFkwEwYHKoZI\n\
+        zj0CAQYIKoZIzj0DAQcDQgAE9dkbFdBHN/Qjm41JgKXpN3L+DT2fVC6N+3k96VNa\n\
+        xgp+QJUGDaqH4MDXsO6S6xz66ZkOKhz8fvMSJ6aYFplyUTAKBggqhkjOPQQDAgNI\n\
+        ADBFAiEA76sIxOogXvRyAuTYweV7ViOgr+ZIrSkp/lIaVJt0xhMCIGHqJvtIiFIs\n\
+        9NMCnS1yYzuN9b/2Ypu5jH+0DoQOmPDL\n\
+        -----END CERTIFICATE-----\n\
+    ";
+
+    #[test]
+    fn a_certificate_of_version_1_is_told_to_be_one() {
+        let told = identity(VERSION_1, &pair().1.serialize_pem()).unwrap_err();
+        assert!(told.contains("is of version 1") && told.contains("-extfile"), "{told}");
+        assert!(!told.contains("not that of the first certificate"), "{told}");
+    }
+
     #[test]
     fn what_is_no_key_is_told_without_repeating_it() {
         let (chain, key) = pair();
@@ -329,6 +383,13 @@ mod tests {
         for (text, expected) in [
             (chain.clone(), "a certificate in its place"),
             (pem.replace("PRIVATE", "ENCRYPTED PRIVATE"), "passphrase"),
+            (pem.replace("PRIVATE", "ENCRYPTED PRIVATE"), "openssl pkey -in KEY -out PLAIN"),
+            (
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
+                 -----END RSA PRIVATE KEY-----\n"
+                    .to_owned(),
+                "openssl pkey -in KEY -out PLAIN",
+            ),
             (pem.replace("PRIVATE", "OPENSSH PRIVATE"), "SSH"),
             (pem.replace("PRIVATE", "PUBLIC"), "public key"),
             (format!("{pem}{pem}"), "several keys"),

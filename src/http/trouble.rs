@@ -15,6 +15,12 @@ use thiserror::Error;
 /// The words with which `Display` begins when no connection could be made.
 pub const NO_CONNECTION: &str = "no connection could be made";
 
+/// What to do, out of the words of a [`Trouble`] that kept a connection from being made, wherever they stand in a text.
+pub fn remedy_in(text: &str) -> Option<&str> {
+    let (_, told) = text.split_once(NO_CONNECTION)?;
+    told.split_once("; ").map(|(_, remedy)| remedy)
+}
+
 /// What kept a request from being answered. `Display` says what happened and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
@@ -175,7 +181,8 @@ impl fmt::Display for Trouble {
                 write!(f, ": {who} broke it off at once; look at {address}, at gateways and firewall")
             }
             TroubleKind::ProxyLogin => f.write_str(
-                ": the proxy asks for a login that it accepts (407); look at proxy_username and proxy_password in [network]",
+                ": the proxy asks for a login that it accepts (407); look at proxy_username and proxy_password in [network], \
+                 or at the login in HTTPS_PROXY (http://USER:PASSWORD@HOST:PORT)",
             ),
             TroubleKind::ProxyRefuses => f.write_str(
                 ": the proxy leads to no such host; have it allowed there, or name it in no_proxy of [network]",
@@ -299,12 +306,18 @@ fn of_certificate(bad: &CertificateError) -> BadCertificate {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => BadCertificate::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => BadCertificate::NotYet,
         CertificateError::NotValidForName => BadCertificate::OtherName(Vec::new()),
-        CertificateError::NotValidForNameContext { presented, .. } => BadCertificate::OtherName(
-            presented.iter().take(3).map(|name| name.chars().filter(|c| !c.is_control()).take(100).collect()).collect(),
-        ),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            BadCertificate::OtherName(presented.iter().take(3).map(|name| plain_name(name)).collect())
+        }
         CertificateError::Revoked => BadCertificate::Revoked,
         other => BadCertificate::Other(other.to_string()),
     }
+}
+
+/// A name of a certificate. The library tells it as `DnsName("a.example")` or `IpAddress(127.0.0.1)`.
+fn plain_name(told: &str) -> String {
+    let inner = told.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(told);
+    inner.trim_matches('"').chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 /// Asks the system's name service, as the client itself would, but says which name is not known.
@@ -327,3 +340,25 @@ impl Resolve for SystemNames {
 #[derive(Debug, Error)]
 #[error("the name service knows no {0}")]
 struct NoSuchName(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_certificate_are_told_plainly() {
+        assert_eq!(plain_name("DnsName(\"proxy.example\")"), "proxy.example");
+        assert_eq!(plain_name("IpAddress(192.0.2.7)"), "192.0.2.7");
+        assert_eq!(plain_name("proxy.example\u{1b}"), "proxy.example");
+    }
+
+    #[test]
+    fn what_to_do_is_found_in_the_words_of_a_trouble() {
+        let told = |whose, kind| format!("GET /x: {}", Trouble { whose, kind });
+        let login = told(Whose::Proxy, TroubleKind::ProxyLogin);
+        let remedy = remedy_in(&login).unwrap_or_default();
+        assert!(remedy.starts_with("look at proxy_username") && remedy.contains("HTTPS_PROXY (http://USER"), "{login}");
+        assert_eq!(remedy_in(&told(Whose::Host, TroubleKind::Timeout)), None);
+        assert_eq!(remedy_in("answered 503; it is asked again"), None);
+    }
+}

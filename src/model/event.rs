@@ -161,6 +161,41 @@ impl Event {
     }
 }
 
+/// What an event tells of who did it and from where, as far as others are searched by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// The id of the actor.
+    pub actor: Option<String>,
+    /// The address of the client.
+    pub ip: Option<String>,
+    /// The name of the client's country.
+    pub country: Option<String>,
+    /// The id of the device, where it is one that Okta knows.
+    pub device: Option<String>,
+    /// Such as `SUCCESS`.
+    pub outcome: Option<String>,
+}
+
+impl Event {
+    /// What others are searched by.
+    pub fn traits(&self) -> Traits {
+        let at = |pointer| self.body.pointer(pointer).and_then(Value::as_str).and_then(told);
+        Traits {
+            actor: at("/actor/id"),
+            ip: at("/client/ipAddress"),
+            country: at("/client/geographicalContext/country"),
+            device: at("/device/id"),
+            outcome: at("/outcome/result"),
+        }
+    }
+}
+
+/// A text that tells something: Okta writes "not known" also as the strings `null` and `unknown`.
+pub fn told(text: &str) -> Option<String> {
+    let says_nothing = ["", "null", "unknown"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    (!says_nothing && text.len() <= MAX_NAME).then(|| text.to_owned())
+}
+
 /// Whether the acting user is the affected one, in an event of this type that names no other.
 pub fn actor_is_affected(event_type: &str) -> bool {
     ACTOR_IS_AFFECTED.iter().any(|prefix| event_type.starts_with(prefix))

@@ -19,6 +19,11 @@ use super::rate::{MIN_GAP, RateHeaders, WINDOW, Wait, wait_after_429};
 /// The most requests turned away whose return is reckoned with.
 const MAX_PROMISES: usize = 1000;
 
+/// The longest that somebody who is turned away stays away. What is granted can change long before the turn that was
+/// reckoned for him: a single answer with a limit of 1, from whoever stands in between, must not put changes off by hours,
+/// nor past the time for which they are tried.
+const LONGEST_AWAY: Duration = WINDOW.saturating_mul(5);
+
 /// A request that waits or is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
@@ -32,6 +37,8 @@ pub struct Budget {
     /// Who waits, in the order in which they go.
     waiting: BTreeMap<(Priority, Ticket), Bucket>,
     under_way: BTreeMap<Ticket, Flight>,
+    /// Who waits without standing in line, because he looks for himself when there is room.
+    aside: BTreeMap<Bucket, usize>,
     next: u64,
     changes: u64,
 }
@@ -116,6 +123,7 @@ impl Budget {
             crowd: Crowd::new(share),
             waiting: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            aside: BTreeMap::new(),
             next: 0,
             changes: 0,
         }
@@ -125,9 +133,24 @@ impl Budget {
     pub fn set_share(&mut self, share: f64) {
         if share.to_bits() != self.share.to_bits() {
             self.share = share;
+            self.changes += 1;
             self.crowd = Crowd::new(share);
             self.lines.values_mut().for_each(|line| line.meter.set_share(share));
         }
+    }
+
+    /// Somebody waits for room without getting in line. It is told, and holds nobody up.
+    pub fn step_aside(&mut self, bucket: Bucket) {
+        *self.aside.entry(bucket).or_default() += 1;
+        self.changes += 1;
+    }
+
+    /// Somebody who stepped aside does not wait any more.
+    pub fn step_back(&mut self, bucket: Bucket) {
+        if let Some(waiting) = self.aside.get_mut(&bucket) {
+            *waiting = waiting.saturating_sub(1);
+        }
+        self.changes += 1;
     }
 
     /// Somebody wants to ask Okta for something and gets in line.
@@ -191,13 +214,13 @@ impl Budget {
         self.opens_in(now, bucket, priority, waiting)
     }
 
-    /// Leaves the line without having gone. Says when to come back: everybody who is turned away is told another time, so
-    /// that they do not all come at once.
+    /// Leaves the line without having gone. Says when to come back, within minutes: everybody who is turned away is told
+    /// another time, so that they do not all come at once.
     pub fn turn_away(&mut self, ticket: Ticket, now: Duration) -> Duration {
         let Some((&key, &bucket)) = self.waiting.iter().find(|(key, _)| key.1 == ticket) else { return MIN_GAP };
         let ahead = self.waiting.range(..key).filter(|(_, of)| **of == bucket).count();
         self.waiting.remove(&key);
-        let wait = self.opens_in(now, bucket, key.0, ahead).max(MIN_GAP);
+        let wait = self.opens_in(now, bucket, key.0, ahead).clamp(MIN_GAP, LONGEST_AWAY);
         let line = self.line(bucket);
         line.promises.retain(|(at, _)| *at > now);
         if line.promises.len() < MAX_PROMISES {
@@ -277,7 +300,8 @@ impl Budget {
                 used: meter.used(now),
                 remaining: left.map(|(remaining, _)| remaining),
                 resets_in: left.map(|(_, resets_in)| resets_in),
-                waiting: self.waiting.values().filter(|of| *of == bucket).count(),
+                waiting: self.waiting.values().filter(|of| *of == bucket).count()
+                    + self.aside.get(bucket).copied().unwrap_or_default(),
                 requests: *requests,
                 refused: refused.count,
                 refused_ago: ago(refused),

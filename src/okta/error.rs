@@ -15,12 +15,14 @@ use super::rate::{RateHeaders, Wait};
 use crate::http::{self, BodyError, Trouble};
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
 
+/// What to do about a token that Okta refuses.
+const ANOTHER_TOKEN: &str = "put a new one where `okta.token` points, or see to the service app";
 /// The most characters kept of what Okta says.
 const MAX_SUMMARY: usize = 300;
 
 /// A request to Okta that did not succeed. It holds neither the token, nor a query, nor a whole body.
 #[derive(Debug, Error)]
-#[error("{}", Told { kind: &self.kind, exchange: &self.exchange })]
+#[error("{}", Told { kind: &self.kind, exchange: &self.exchange, auth: self.auth() })]
 pub struct OktaError {
     /// What it means.
     pub kind: OktaErrorKind,
@@ -215,6 +217,14 @@ impl OktaError {
         !passes && matches!(self.reason(), Reason::Unauthorized | Reason::Forbidden)
     }
 
+    /// What to do about it, where that stands in the words of [`OktaError::to_failure`] and can be told apart.
+    pub fn remedy(&self) -> Option<String> {
+        match self.kind {
+            OktaErrorKind::Unauthorized => Some(ANOTHER_TOKEN.to_owned()),
+            _ => self.auth().and_then(AuthError::remedy),
+        }
+    }
+
     /// What stays the same when the same thing goes wrong again, unlike the words, which name the request and the wait.
     pub fn gist(&self) -> String {
         let kind = match self.kind {
@@ -256,6 +266,9 @@ impl OktaError {
     pub fn to_failure(&self) -> Failure {
         let mut text = self.to_string();
         let mut source = self.source();
+        if self.exchange.path.is_empty() && self.auth().is_some() {
+            source = source.and_then(|cause| cause.source());
+        }
         while let Some(cause) = source {
             text.push_str(": ");
             text.push_str(&cause.to_string());
@@ -371,16 +384,18 @@ pub(super) fn bounded(text: &str, max: usize) -> String {
 struct Told<'a> {
     kind: &'a OktaErrorKind,
     exchange: &'a Exchange,
+    auth: Option<&'a AuthError>,
 }
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use OktaErrorKind as K;
         let Exchange { method, path, status, error_code, summary, request_id, .. } = self.exchange;
-        if path.is_empty() {
-            f.write_str("nothing was asked of Okta")?;
-        } else {
-            write!(f, "{method} {path}")?;
+        match self.auth {
+            // Signing in is no request of its own: what kept it says everything.
+            Some(auth) if path.is_empty() => return auth.fmt(f),
+            _ if path.is_empty() => f.write_str("nothing was asked of Okta")?,
+            _ => write!(f, "{method} {path}")?,
         }
         match self.kind {
             K::Connect => f.write_str(" did not leave for `okta.org_url`")?,
@@ -408,7 +423,7 @@ impl fmt::Display for Told<'_> {
         }
         match self.kind {
             K::Unauthorized => {
-                f.write_str("; the token is wrong, expired or revoked: put a new one where `okta.token` points, or see to the service app")
+                write!(f, "; the token is wrong, expired or revoked; {ANOTHER_TOKEN}")
             }
             K::FeatureNotEnabled => f.write_str("; the org does not have this feature: ask Okta, or take the step out"),
             K::Forbidden => write!(f, "; {}", Needs { method, path }),

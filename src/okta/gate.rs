@@ -103,6 +103,12 @@ impl Gate {
         }
     }
 
+    /// Counts one who waits for room without getting in line, until the answer is dropped.
+    pub fn step_aside(&self, bucket: Bucket) -> Aside {
+        self.budget().step_aside(bucket);
+        Aside { gate: self.clone(), bucket }
+    }
+
     /// How long a request that asks now would have to wait, as far as can be told.
     pub fn opens_in(&self, bucket: Bucket, priority: Priority) -> Duration {
         self.budget().estimate(self.now(), bucket, priority)
@@ -168,6 +174,19 @@ impl Drop for Turn {
             if self.left { budget.over(self.ticket, None, now) } else { budget.withdraw(self.ticket) }
         }
         self.gate.0.changed.notify_waiters();
+    }
+}
+
+/// One who waits beside the line.
+#[derive(Debug)]
+pub struct Aside {
+    gate: Gate,
+    bucket: Bucket,
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.gate.budget().step_back(self.bucket);
     }
 }
 
@@ -250,6 +269,18 @@ mod tests {
         assert!(waiting.is_err());
         let told = gate.snapshot().buckets;
         assert_eq!((told[0].waiting, told[0].used, told[0].requests), (0, 2, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_beside_the_line_is_counted_and_holds_nobody_up() {
+        let gate = used_up().await;
+        let (before, open) = (gate.changes(), gate.opens_in(Users, Remediation));
+        let aside = gate.step_aside(Users);
+        assert_eq!(gate.snapshot().buckets[0].waiting, 1);
+        assert_eq!(gate.opens_in(Users, Remediation), open);
+        drop(aside);
+        assert_eq!(gate.snapshot().buckets[0].waiting, 0);
+        assert!(gate.changes() > before, "a snapshot would have told something new");
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,7 +55,7 @@ pub enum GroupError {
         source: OktaError,
     },
     /// No group has this name or id.
-    #[error("there is no group `{wanted}`{}; create it in Okta or correct the playbook", Similar(.similar))]
+    #[error("there is no group `{wanted}`{}; {}", Similar(.similar), Self::CREATE)]
     Missing {
         /// As the playbook writes it.
         wanted: String,
@@ -63,7 +63,7 @@ pub enum GroupError {
         similar: Vec<GroupRef>,
     },
     /// Several groups have this name.
-    #[error("{} groups are called `{wanted}`{}; write the id instead of the name", .candidates.len(), Similar(.candidates))]
+    #[error("{} groups are called `{wanted}`{}; {}", .candidates.len(), Similar(.candidates), Self::WRITE_ID)]
     Ambiguous {
         /// As the playbook writes it.
         wanted: String,
@@ -79,6 +79,19 @@ pub enum GroupError {
 }
 
 impl GroupError {
+    const CREATE: &str = "create it in Okta or correct the configuration";
+    const WRITE_ID: &str = "write the id instead of the name";
+
+    /// What to do about it, as it stands in `Display`.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Okta { source, .. } => source.remedy(),
+            Self::Missing { .. } => Some(Self::CREATE.to_owned()),
+            Self::Ambiguous { .. } => Some(Self::WRITE_ID.to_owned()),
+            Self::NotOurs { .. } => None,
+        }
+    }
+
     /// What it means for an attempt; nothing was changed.
     pub fn to_outcome(&self) -> Outcome {
         match self {

@@ -74,7 +74,7 @@ const REVIEWS: Role = Role {
     label: "a custom role that may manage security access reviews and view users, else Super Administrator",
 };
 const VIEWS_ROLES: Role =
-    Role { kind: "CUSTOM", label: "a custom role that may view roles (okta.iam.read), else Super Administrator" };
+    Role { kind: "CUSTOM", label: "Super Administrator (or a custom role that may view roles, okta.iam.read)" };
 
 impl Right {
     /// The OAuth scope of the requests (Okta Management API reference, security of each operation).

@@ -3,19 +3,22 @@
 //! A condition is written by the operator; the values it meets are written by whoever causes events. So all that can be
 //! wrong with the text is found when it is compiled, and what a value can do is bounded: strings, lists and depth are cut
 //! in [`Facts`], comprehensions nest at most twice, and regular expressions (which run in linear time) come only from the
-//! condition itself, never from an event.
+//! condition itself, never from an event. What it asks of the past is known before any event, too ([`past`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::extractors::Arguments;
 use cel::{Context, Env, ExecutionError, Program};
+use jiff::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
 
 use super::CompileError;
 use super::facts::{EVENT, Fact, FactSet, Facts, STEPS, cut};
+use super::past::{self, ASKING, Question, TIMELY};
 use super::shape::{Place, Shape};
 
 /// The longest condition, in bytes.
@@ -26,6 +29,9 @@ pub const MAX_NESTING: usize = 2;
 
 /// The longest regular expression, in bytes.
 const MAX_REGEX: usize = 256;
+
+/// The most that one condition may ask of the past.
+const MAX_QUESTIONS: usize = 16;
 
 /// How deep the expression itself may be; evaluation recurses this far.
 const MAX_EXPRESSION_DEPTH: usize = 64;
@@ -43,6 +49,9 @@ pub struct Condition {
     program: Program,
     names: BTreeSet<&'static str>,
     steps: BTreeSet<String>,
+    questions: BTreeSet<Question>,
+    /// Whether it looks at the event's own time.
+    timely: bool,
     /// The fields of the event that it reads; `None` when it reads the event as a whole.
     event_fields: Option<BTreeSet<String>>,
     /// The ways to the values that it reads, such as `risk.level`; none of them leads through another.
@@ -94,13 +103,17 @@ impl Condition {
         })?;
         let mut walk = Walk::default();
         walk.visit(program.expression(), 0, 0)?;
-        let Walk { names, steps, event_fields, whole_event, paths, .. } = walk;
+        let Walk { names, steps, questions, timely, event_fields, whole_event, paths, .. } = walk;
+        if questions.len() > MAX_QUESTIONS {
+            let message = format!("the condition asks more than {MAX_QUESTIONS} things of the past");
+            return Err(CompileError::new(message, "divide it among steps"));
+        }
         check_answers(program.expression(), &sample(&names, &steps))?;
         let event_fields = Some(event_fields).filter(|_| !whole_event);
         let leads_on =
             |path: &str| paths.iter().any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
         let paths = paths.iter().filter(|path| !leads_on(path)).cloned().collect();
-        Ok(Self { text: text.to_owned(), program, names, steps, event_fields, paths })
+        Ok(Self { text: text.to_owned(), program, names, steps, questions, timely, event_fields, paths })
     }
 
     /// The condition as it was written.
@@ -110,7 +123,28 @@ impl Condition {
 
     /// The facts it names.
     pub fn facts_named(&self) -> FactSet {
-        self.names.iter().filter_map(|name| Fact::parse(name)).collect()
+        let named: FactSet = self.names.iter().filter_map(|name| Fact::parse(name)).collect();
+        let past: FactSet = self.questions.iter().take(1).map(|_| Fact::Past).collect();
+        named.union(past)
+    }
+
+    /// The facts it names that nobody has asked for yet. Of the past that is so also where something else was asked.
+    pub fn facts_open(&self, facts: &Facts) -> FactSet {
+        let mut open = facts.not_fetched(self.facts_named());
+        if facts.reason_missing(Fact::Past).is_none() && self.questions_open(facts).next().is_some() {
+            open.insert(Fact::Past);
+        }
+        open
+    }
+
+    /// What it asks of the past and nobody has asked yet.
+    pub fn questions_open(&self, facts: &Facts) -> impl Iterator<Item = String> {
+        self.questions.iter().map(Question::to_string).filter(|question| facts.answer(question).is_none())
+    }
+
+    /// What it asks of the past.
+    pub fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.questions.iter()
     }
 
     /// Whether it reads what other steps did.
@@ -137,7 +171,12 @@ impl Condition {
             }
             Some((way, value))
         };
-        self.paths.iter().filter_map(read).collect()
+        let answer = |question: &Question| {
+            let question = question.to_string();
+            let answer = facts.answer(&question)?.clone();
+            Some((question, answer))
+        };
+        self.paths.iter().filter_map(read).chain(self.questions.iter().filter_map(answer)).collect()
     }
 
     /// Answers the condition. Only what it names is handed to the interpreter: of the event, which is large and mostly
@@ -153,6 +192,19 @@ impl Condition {
                 context.add_variable_from_value(*name, to_cel(value));
             }
         }
+        if !self.questions.is_empty() {
+            let told = |question: &Question| {
+                let question = question.to_string();
+                let answer = facts.answer(&question)?.clone();
+                Some((question, answer))
+            };
+            let answers = self.questions.iter().filter_map(told).collect();
+            let missing = facts.reason_missing(Fact::Past).unwrap_or("it has not been asked").to_owned();
+            add_asking(&mut context, Answers::Known(answers, missing));
+        }
+        if self.timely {
+            add_timely(&mut context, facts.published());
+        }
         match self.program.execute(&context) {
             Ok(cel::Value::Bool(answer)) => Ok(answer),
             Ok(other) => Err(ConditionError::NotBool { got: other.type_of().to_string() }),
@@ -164,6 +216,51 @@ impl Condition {
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Condition").field(&self.text).finish()
+    }
+}
+
+/// What the functions that ask the past answer.
+#[derive(Clone)]
+enum Answers {
+    /// What the inbox said, by question; and why one that is not there is not known.
+    Known(HashMap<String, Value>, String),
+    /// Anything of the right type: only the form of a condition is looked at.
+    Sample,
+}
+
+impl Answers {
+    fn of(&self, function: &str, arguments: &[cel::Value]) -> Result<cel::Value, ExecutionError> {
+        let arguments: Vec<_> = arguments.iter().cloned().map(Some).collect();
+        let failed = |why: &str| ExecutionError::function_error(function, why);
+        let question = Question::of(function, &arguments).map_err(|error| failed(&error.message))?;
+        match self {
+            Self::Sample => Ok(to_cel(question.answer(Ok(0)))),
+            Self::Known(answers, missing) => match answers.get(&question.to_string()) {
+                Some(Value::Null) => Err(failed("the event does not tell what to look for")),
+                Some(answer) => Ok(to_cel(answer.clone())),
+                None => Err(failed(&format!("the past is not known: {missing}"))),
+            },
+        }
+    }
+}
+
+fn add_asking(context: &mut Context<'_, '_>, answers: Answers) {
+    let answers = Arc::new(answers);
+    for function in ASKING {
+        let answers = Arc::clone(&answers);
+        // Refused only for a name of the standard library.
+        let _ = context.add_function(function, move |Arguments(arguments): Arguments| answers.of(function, &arguments));
+    }
+}
+
+/// The functions that look at the event's own time.
+fn add_timely(context: &mut Context<'_, '_>, published: Option<Timestamp>) {
+    for function in TIMELY {
+        let _ = context.add_function(function, move |Arguments(arguments): Arguments| {
+            let failed = |why: &str| ExecutionError::function_error(function, why);
+            let at = published.ok_or_else(|| failed("there is no event"))?;
+            past::timely(function, &arguments, at).map_err(|why| failed(&why))
+        });
     }
 }
 
@@ -208,6 +305,8 @@ fn to_cel(value: Value) -> cel::Value {
 struct Walk<'e> {
     names: BTreeSet<&'static str>,
     steps: BTreeSet<String>,
+    questions: BTreeSet<Question>,
+    timely: bool,
     event_fields: BTreeSet<String>,
     whole_event: bool,
     paths: BTreeSet<String>,
@@ -244,6 +343,9 @@ impl<'e> Walk<'e> {
                 return place.map(|place| place.field(&select.field)).transpose();
             }
             Expr::Call(call) => {
+                if ASKING.contains(&call.func_name.as_str()) || TIMELY.contains(&call.func_name.as_str()) {
+                    return self.of_the_past(call);
+                }
                 check_function(&call.func_name)?;
                 if call.func_name == "matches" {
                     check_regex(call.args.last(), nesting)?;
@@ -295,6 +397,33 @@ impl<'e> Walk<'e> {
             }
         }
         Ok(None)
+    }
+
+    /// A call whose arguments are literals only, so that what it asks is known now.
+    fn of_the_past(&mut self, call: &CallExpr) -> Result<Option<Place>, CompileError> {
+        let function = call.func_name.as_str();
+        if call.target.is_some() {
+            let message = format!("`{function}` is called on something");
+            return Err(CompileError::new(message, format!("write {function}(…) by itself")));
+        }
+        let empty = Context::with_env(Arc::clone(&ENV));
+        let literal = |part: &IdedExpr| is_literal(part).then(|| cel::Value::resolve(part, &empty).ok()).flatten();
+        let arguments: Vec<_> = call.args.iter().map(literal).collect();
+        if ASKING.contains(&function) {
+            self.questions.insert(Question::of(function, &arguments)?);
+            return Ok(None);
+        }
+        self.timely = true;
+        let remedy = match function {
+            "hour_in" => "write hour_in(\"Europe/Berlin\", 8, 18); the end is not in it, and 22, 6 goes over midnight",
+            _ => "write weekday_in(\"Europe/Berlin\", [\"sat\", \"sun\"])",
+        };
+        let literals: Option<Vec<_>> = arguments.into_iter().collect();
+        let tried = literals.map_or_else(
+            || Err("every argument has to be a literal".to_owned()),
+            |literals| past::timely(function, &literals, Timestamp::UNIX_EPOCH),
+        );
+        tried.map(|_| None).map_err(|why| CompileError::new(format!("`{function}(…)`: {why}"), remedy))
     }
 
     fn name(&mut self, name: &str) -> Result<Option<Place>, CompileError> {
@@ -353,6 +482,14 @@ fn operation(call: &CallExpr, known: &[Option<Place>]) -> Result<Option<Place>, 
     Ok(None)
 }
 
+fn is_literal(part: &IdedExpr) -> bool {
+    match &part.expr {
+        Expr::Literal(_) => true,
+        Expr::List(list) => list.elements.iter().all(|item| matches!(item.expr, Expr::Literal(_))),
+        _ => false,
+    }
+}
+
 fn check_literal(place: &Place, part: &IdedExpr) -> Result<(), CompileError> {
     match &part.expr {
         Expr::Literal(LiteralValue::String(text)) => place.check_literal(Some(text.inner())),
@@ -364,6 +501,8 @@ fn check_literal(place: &Place, part: &IdedExpr) -> Result<(), CompileError> {
 /// Facts with every field filled whose form is known, for a condition that reads these names and steps.
 fn sample(names: &BTreeSet<&'static str>, steps: &BTreeSet<String>) -> Context<'static, 'static> {
     let mut context = Context::with_env(Arc::clone(&ENV));
+    add_asking(&mut context, Answers::Sample);
+    add_timely(&mut context, Some(Timestamp::UNIX_EPOCH));
     for name in names {
         let value = match Facts::shape(name) {
             Some(Shape::Each(fields)) => {
@@ -417,7 +556,8 @@ fn check_function(name: &str) -> Result<(), CompileError> {
         return Ok(());
     }
     let message = format!("there is no function `{}`", cut(name, 100));
-    let remedy = format!("functions are has, all, exists, exists_one, map, filter, {}", FUNCTIONS.join(", "));
+    let known: Vec<_> = FUNCTIONS.iter().chain(&ASKING).chain(&TIMELY).copied().collect();
+    let remedy = format!("functions are has, all, exists, exists_one, map, filter, {}", known.join(", "));
     Err(CompileError::new(message, remedy))
 }
 

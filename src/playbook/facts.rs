@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -126,11 +127,14 @@ pub enum Fact {
     Groups,
     /// The affected user's risk, from the configured source.
     UserRisk,
+    /// The answers to what conditions ask of the past, by [`Question`](super::Question). It has no name there: its
+    /// functions read it.
+    Past,
 }
 
 impl Fact {
     /// Every fact.
-    pub const ALL: [Self; 4] = [Self::User, Self::Manager, Self::Groups, Self::UserRisk];
+    pub const ALL: [Self; 5] = [Self::User, Self::Manager, Self::Groups, Self::UserRisk, Self::Past];
 
     /// Its name in conditions and templates.
     pub fn as_str(self) -> &'static str {
@@ -139,6 +143,7 @@ impl Fact {
             Self::Manager => "manager",
             Self::Groups => "groups",
             Self::UserRisk => "user_risk",
+            Self::Past => "past",
         }
     }
 
@@ -313,6 +318,24 @@ impl Facts {
     /// What asking for a fact gave; `None` when nobody has asked yet.
     pub fn get(&self, fact: Fact) -> Option<&FactValue> {
         self.fetched.get(&fact)
+    }
+
+    /// The answer to what a condition asks of the past; `None` when nobody has asked, null when there is none.
+    pub(super) fn answer(&self, question: &str) -> Option<&Value> {
+        match self.fetched.get(&Fact::Past)? {
+            FactValue::Known(answers) => answers.get(question),
+            FactValue::Missing(_) | FactValue::GivenUp(_) => None,
+        }
+    }
+
+    /// The event's own time, if there is an event.
+    pub(super) fn published(&self) -> Option<Timestamp> {
+        self.from_event.as_ref().map(|(event, _)| event.published)
+    }
+
+    /// Lets a fact be asked for again.
+    pub fn forget(&mut self, fact: Fact) {
+        self.fetched.remove(&fact);
     }
 
     /// Those of `wanted` that nobody has asked for yet.

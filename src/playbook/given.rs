@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::Condition;
 use super::facts::{Fact, FactValue, StepView};
 
 /// What is wrong with something that was written down.
@@ -31,6 +32,9 @@ pub enum GivenError {
     /// A fact that never looks like this.
     #[error("`{0}` has to be {1}")]
     Misshapen(Fact, &'static str),
+    /// Something that no condition can ask of the past.
+    #[error("`past`: {0}")]
+    Past(String),
     /// The steps are not told by name.
     #[error("`steps`")]
     Steps(#[source] serde_json::Error),
@@ -55,6 +59,12 @@ impl GivenFacts {
         let mut given = Self::default();
         for (name, value) in object {
             match (Fact::parse(&name), name.as_str()) {
+                (Some(Fact::Past), _) => {
+                    let Value::Object(answers) = value else {
+                        return Err(GivenError::Misshapen(Fact::Past, PAST));
+                    };
+                    given.facts.push((Fact::Past, FactValue::Known(past(answers)?)));
+                }
                 (Some(fact), _) => {
                     check_fact(fact, &value)?;
                     given.facts.push((fact, FactValue::Known(value)));
@@ -100,17 +110,44 @@ impl GivenStep {
     }
 }
 
+/// Answers about the past, by the questions as conditions write them. They are stored as the questions read when they are
+/// told back, so that blanks and `60m` for `1h` make no difference.
+///
+/// # Errors
+/// The first that is no question, or whose answer is none.
+pub fn past(answers: impl IntoIterator<Item = (String, Value)>) -> Result<Value, GivenError> {
+    let mut told = Map::new();
+    for (text, answer) in answers {
+        let condition = Condition::compile(&format!("type({text}) == null_type"));
+        let condition = condition.map_err(|error| GivenError::Past(format!("`{text}`: {}", error.message)))?;
+        let mut questions = condition.questions();
+        match (questions.next(), questions.next()) {
+            (Some(question), None) if question.fits(&answer) => told.insert(question.to_string(), answer),
+            (Some(_), None) => return Err(GivenError::Past(format!("`{text}` is never {answer}"))),
+            _ => {
+                return Err(GivenError::Past(format!("`{text}` is no single question such as count(\"a.b\", \"1h\")")));
+            }
+        };
+    }
+    Ok(Value::Object(told))
+}
+
+/// What `past` looks like.
+const PAST: &str = r#"an object, such as {"count(\"user.session.start\", \"1h\")": 3}"#;
+
 fn check_fact(fact: Fact, value: &Value) -> Result<(), GivenError> {
     let fits = match fact {
         Fact::User => value.is_object(),
         Fact::Manager => value.is_object() || value.is_null(),
         Fact::Groups => value.as_array().is_some_and(|groups| groups.iter().all(Value::is_string)),
+        Fact::Past => value.is_object(),
         Fact::UserRisk => value.as_str().is_some_and(|level| matches!(level, "LOW" | "MEDIUM" | "HIGH" | "UNKNOWN")),
     };
     let expected = match fact {
         Fact::User => "an object, such as {\"login\": \"ann@example.com\"}",
         Fact::Manager => "an object, or null for a user without a manager",
         Fact::Groups => "a list of names",
+        Fact::Past => PAST,
         Fact::UserRisk => "\"LOW\", \"MEDIUM\", \"HIGH\" or \"UNKNOWN\"",
     };
     if fits { Ok(()) } else { Err(GivenError::Misshapen(fact, expected)) }

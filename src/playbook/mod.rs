@@ -1,17 +1,19 @@
 //! Playbooks: what the operator wants done about which event. Pure: no IO, no clock.
 //!
 //! [`parse`] turns configuration into [`Playbook`]s and tells every problem at once; [`facts`] holds what an event and the
-//! services say, [`given`] what people say instead; [`condition`], [`template`] and [`params`] read it; [`plan`] decides which step is to be done with which parameters.
+//! services say, [`past`] what the inbox says, [`given`] what people say instead; [`condition`], [`template`] and [`params`] read it; [`plan`] decides which step is to be done with which parameters.
 
 pub mod condition;
 pub mod facts;
 pub mod given;
 pub mod params;
 pub mod parse;
+pub mod past;
 pub mod plan;
 pub mod shape;
 pub mod template;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -24,6 +26,7 @@ pub use condition::{Condition, ConditionError};
 pub use facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView};
 pub use params::{ParamError, ParamTemplates};
 pub use parse::Problem;
+pub use past::Question;
 pub use plan::{PlanError, Prepared};
 pub use template::{Template, TemplateError};
 
@@ -81,6 +84,13 @@ impl Playbook {
         self.steps.iter().fold(plan::applying_facts(self), |set, step| set.union(step.facts_named()))
     }
 
+    /// Everything that some condition asks of the past, each once.
+    pub fn questions(&self) -> Vec<&Question> {
+        let conditions = self.when.iter().chain(self.steps.iter().flat_map(Step::conditions));
+        let all: BTreeSet<&Question> = conditions.flat_map(Condition::questions).collect();
+        all.into_iter().collect()
+    }
+
     /// The steps in an order in which each stands behind those it waits for, else as they are written.
     pub fn in_order(&self) -> Vec<&Step> {
         let mut ordered = Vec::with_capacity(self.steps.len());
@@ -103,6 +113,11 @@ impl Playbook {
 }
 
 impl Step {
+    /// The conditions that are asked for it.
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.when.iter()
+    }
+
     /// The facts that its condition or its parameters name.
     pub fn facts_named(&self) -> FactSet {
         let when = self.when.as_ref().map_or(FactSet::EMPTY, Condition::facts_named);

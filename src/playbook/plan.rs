@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::facts::cut;
-use super::{Condition, ConditionError, FactSet, Facts, Playbook, Step};
+use super::{Condition, ConditionError, Fact, FactSet, Facts, Playbook, Step};
 use crate::connectors::{ActionKind, FromEvent};
 use crate::model::event::Event;
 
@@ -56,12 +56,20 @@ pub fn applying_facts(playbook: &Playbook) -> FactSet {
     playbook.when.as_ref().map_or(FactSet::EMPTY, Condition::facts_named)
 }
 
+/// Those of them that nobody has asked for yet.
+pub fn open_to_apply(playbook: &Playbook, facts: &Facts) -> FactSet {
+    playbook.when.as_ref().map_or(FactSet::EMPTY, |when| when.facts_open(facts))
+}
+
 /// The facts that have to be fetched before the decision commits: those that the playbook's condition names, and those
 /// that the steps which change access name anywhere, because what they change must be known by then. What only describes
 /// (tickets, messages) is fetched when its step is prepared, so that a slow service never delays a quarantine.
 pub fn deciding_facts(playbook: &Playbook) -> FactSet {
     let acting = playbook.steps.iter().filter(|step| step.action.changes_access);
-    acting.fold(applying_facts(playbook), |set, step| set.union(step.facts_named()))
+    let named = acting.fold(applying_facts(playbook), |set, step| set.union(step.facts_named()));
+    // The past is asked for once, when the event is decided: that costs no request, and later it would be longer ago.
+    let past: FactSet = playbook.questions().iter().take(1).map(|_| Fact::Past).collect();
+    named.union(past)
 }
 
 /// Whether a playbook applies to the event of these facts. Its event type is not looked at; see [`Playbook::wants`].
@@ -77,7 +85,7 @@ pub fn applies(playbook: &Playbook, facts: &Facts) -> Result<bool, PlanError> {
 /// Prepares a step of a playbook of which it is not certain that it applies: a person wants it tried again, and it may never
 /// have been known. Else like [`prepare`].
 pub fn prepare_if_it_applies(playbook: &Playbook, step: &Step, facts: &Facts, event: &Event) -> Prepared {
-    let open = facts.not_fetched(applying_facts(playbook));
+    let open = open_to_apply(playbook, facts);
     if !open.is_empty() {
         return Prepared::NeedsFacts(open);
     }
@@ -106,7 +114,7 @@ pub fn prepare(playbook: &Playbook, step: &Step, facts: &Facts, event: &Event) -
 
 fn try_prepare(step: &Step, facts: &Facts, event: &Event) -> Result<Prepared, String> {
     if let Some(when) = &step.when {
-        let open = facts.not_fetched(when.facts_named());
+        let open = when.facts_open(facts);
         if !open.is_empty() {
             return Ok(Prepared::NeedsFacts(open));
         }
@@ -164,7 +172,7 @@ mod tests {
     use super::super::parse::tests::{ADD_USER, compile};
     use super::*;
     use crate::model::event::SOURCE_OKTA;
-    use crate::playbook::{Fact, FactValue, LinkBase, StepView};
+    use crate::playbook::{FactValue, LinkBase, StepView};
 
     const PLAYBOOK: &str = r#"
         name = "p"

@@ -9,6 +9,7 @@ use super::rates::{self, RateSnapshot};
 use super::who::Who;
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
+use crate::model::event::Traits;
 use crate::model::ids::StreamId;
 
 /// The most characters of a quarantined record that are kept.
@@ -95,6 +96,8 @@ pub struct NewEvent {
     pub subject: Option<String>,
     /// The level that a risk event tells.
     pub risk: Option<&'static str>,
+    /// What others are searched by.
+    pub traits: Traits,
     /// The record, verbatim.
     pub body: String,
 }
@@ -297,8 +300,9 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
     let mut newest: Option<i64> = None;
     {
         let mut insert = connection.prepare_cached(
-            "INSERT INTO event (source, uuid, type, published, received_at, stream, subject, risk, backfill, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (source, uuid) DO NOTHING",
+            "INSERT INTO event (source, uuid, type, published, received_at, stream, subject, risk, backfill, state,
+                                actor, ip, country, device, outcome)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (source, uuid) DO NOTHING",
         )?;
         let mut insert_body = connection.prepare_cached("INSERT INTO event_body (event, body) VALUES (?1, ?2)")?;
         for event in &page.events {
@@ -314,6 +318,11 @@ fn commit_page(connection: &Connection, page: &PageCommit, now: Timestamp) -> Re
                     event.risk,
                     reader.backfill,
                     reader.state(),
+                    event.traits.actor,
+                    event.traits.ip,
+                    event.traits.country,
+                    event.traits.device,
+                    event.traits.outcome,
                 ])
             };
             newest = newest.max(Some(to_ms(event.published)));

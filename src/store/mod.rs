@@ -20,6 +20,7 @@ mod past;
 mod people;
 mod prune;
 mod rates;
+mod search;
 mod status;
 mod trips;
 mod who;

@@ -53,6 +53,7 @@ fn event(uuid: &str, user: &str, second: i64) -> NewEvent {
         published: at(second),
         subject: Some(user.to_owned()),
         risk: Some("HIGH"),
+        traits: Default::default(),
         body: format!("{{\"uuid\":\"{uuid}\"}}"),
     }
 }

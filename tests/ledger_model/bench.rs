@@ -572,6 +572,7 @@ fn new_event(event: usize) -> NewEvent {
         published: at(ledger::published(event)),
         subject: ledger::subject(event).map(str::to_owned),
         risk: ledger::risk(event),
+        traits: Default::default(),
         body: "{}".to_owned(),
     }
 }

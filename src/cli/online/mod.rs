@@ -82,6 +82,9 @@ pub(super) async fn check(
     if let Some(servicenow) = &services.servicenow {
         rows.ask("ServiceNow table", servicenow.probe()).await?;
     }
+    if let Some(pagerduty) = &services.pagerduty {
+        rows.ask("PagerDuty", pagerduty.probe()).await?;
+    }
     if let Some(slack) = &services.slack {
         let channels = named::channels(loaded);
         rows.ask("Slack token", slack.probe(&channels)).await?;

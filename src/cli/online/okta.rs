@@ -144,7 +144,7 @@ async fn sign_in<T: FnMut(&Row) -> io::Result<()>>(
             match (lesser, granted) {
                 (Ok(lesser), Some(Ok(Some(granted)))) => of_app(rows, loaded, lesser, &granted).map(Some),
                 _ => {
-                    rows.add(Finding::failed(ABOUT, error.to_failure()))?;
+                    rows.add(failed(ABOUT, &error))?;
                     let client_id = loaded.config.okta.client_id.as_deref().unwrap_or_default();
                     scope_rows(rows, loaded, client_id, &[])?;
                     Ok(None)
@@ -152,7 +152,7 @@ async fn sign_in<T: FnMut(&Row) -> io::Result<()>>(
             }
         }
         Err(error) => {
-            rows.add(Finding::failed(ABOUT, error.to_failure()))?;
+            rows.add(failed(ABOUT, &error))?;
             Ok(None)
         }
         Ok(None) => match rows.hear(okta.me()).await {
@@ -163,7 +163,7 @@ async fn sign_in<T: FnMut(&Row) -> io::Result<()>>(
             }
             Some(Err(error)) => {
                 let rest = !answers_everything(&error);
-                rows.add(Finding::failed(ABOUT, error.to_failure()))?;
+                rows.add(failed(ABOUT, &error))?;
                 Ok(rest.then(|| SignedIn { okta: Arc::clone(okta), who: Who::Unknown, scopes: None }))
             }
             None => {
@@ -281,7 +281,7 @@ impl Asker<'_> {
         };
         match head {
             Ok(head) => vec![Finding::fine("Okta log", words), clocks(head.date.duration_since(now()))],
-            Err(error) => vec![refused(Finding::failed("Okta log", error.to_failure()), Right::ReadLog)],
+            Err(error) => vec![refused(failed("Okta log", &error), Right::ReadLog)],
         }
     }
 
@@ -304,7 +304,7 @@ impl Asker<'_> {
                 "none in 90 days: there were none, or they are not shown to us. In an org without Identity Threat \
                  Protection (Adaptive MFA only) a directly assigned super administrator alone is shown them",
             ),
-            Err(error) => refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadLog),
+            Err(error) => refused(failed(ABOUT, &error), Right::ReadLog),
         }
     }
 
@@ -319,7 +319,7 @@ impl Asker<'_> {
         };
         match self.okta.user_risk(own_id).await {
             Ok(_) => Finding::fine(ABOUT, "can be read"),
-            Err(error) => refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadRisk),
+            Err(error) => refused(failed(ABOUT, &error), Right::ReadRisk),
         }
     }
 
@@ -333,10 +333,9 @@ impl Asker<'_> {
                 Finding::failed(about, Failure::new(Reason::Rejected, format!("{error} ({places})"))).remedy(remedy)
             }
             Ok(group) => Finding::fine(about, format!("{} ({}), for {places}", group.id, group.kind)),
-            Err(GroupError::Okta { source, .. }) => {
-                refused(Finding::failed(about, source.to_failure()), Right::ReadGroups)
-            }
-            Err(error) => Finding::failed(about, Failure::new(Reason::NotFound, format!("{error} ({places})"))),
+            Err(GroupError::Okta { source, .. }) => refused(failed(about, &source), Right::ReadGroups),
+            Err(error) => Finding::failed(about, Failure::new(Reason::NotFound, format!("{error} ({places})")))
+                .and_remedy(error.remedy()),
         }
     }
 
@@ -352,7 +351,7 @@ impl Asker<'_> {
                 Finding::failed(about, Failure::new(Reason::NotFound, detail))
                     .remedy("correct or remove it in [guard] protected_users")
             }
-            Err(error) => refused(Finding::failed(about, error.to_failure()), Right::ReadUsers),
+            Err(error) => refused(failed(about, &error), Right::ReadUsers),
         }
     }
 
@@ -371,7 +370,7 @@ impl Asker<'_> {
                         .remedy("the id stands in the address of the app's page in the admin console"),
                 ];
             }
-            Err(error) => return vec![refused(Finding::failed(about, error.to_failure()), Right::ReadApps)],
+            Err(error) => return vec![refused(failed(about, &error), Right::ReadApps)],
         };
         let mut findings = vec![if app.status == "ACTIVE" {
             Finding::fine(about.clone(), format!("{}, for {places}", app.label))
@@ -391,7 +390,7 @@ impl Asker<'_> {
                     );
                     Finding::note(about, detail).remedy(remedy)
                 }
-                Err(error) => refused(Finding::failed(about, error.to_failure()), Right::ReadApps),
+                Err(error) => refused(failed(about, &error), Right::ReadApps),
             });
         }
         findings
@@ -402,6 +401,12 @@ impl Asker<'_> {
 fn answers_everything(error: &OktaError) -> bool {
     use OktaErrorKind::{Connect, NoCredential, Timeout, Unauthorized};
     matches!(error.kind, Connect | NoCredential | Timeout | Unauthorized)
+}
+
+/// What Okta says to a question, with what to do about it.
+fn failed(about: impl Into<String>, error: &OktaError) -> Finding {
+    let finding = Finding::failed(about, error.to_failure());
+    finding.and_remedy(error.remedy())
 }
 
 /// A refusal with the role that would lift it.
@@ -485,7 +490,7 @@ fn own_roles(needs: &[Need], roles: Result<&[AdminRole], &OktaError>) -> Finding
 
 fn own_roles_unread(needs: &[Need], why: &str) -> Finding {
     let wanted: BTreeSet<_> = needs.iter().map(|need| need.right.role().label).collect();
-    Finding::note("Okta admin role", format!("{why}; needed: {}", wanted.into_iter().collect::<Vec<_>>().join(", ")))
+    Finding::note("Okta admin role", format!("{why}; needed: {}", wanted.into_iter().collect::<Vec<_>>().join("; ")))
 }
 
 /// The standard roles that allow a change (Okta help, "Standard administrator roles and permissions"); empty for rights to
@@ -503,7 +508,7 @@ fn enough_for(right: Right) -> &'static [&'static str] {
 fn protected_roles(loaded: &Loaded, roles: Result<&[AdminRole], &OktaError>) -> Finding {
     const ABOUT: &str = "protected roles";
     if let Err(error) = roles {
-        return refused(Finding::failed(ABOUT, error.to_failure()), Right::ReadRoles);
+        return refused(failed(ABOUT, &error), Right::ReadRoles);
     }
     let is_standard = |role: &&String| STANDARD_ROLES.iter().any(|known| known.eq_ignore_ascii_case(role.trim()));
     let (_, other): (Vec<_>, Vec<_>) = loaded.config.guard.protected_roles.iter().partition(is_standard);

@@ -247,6 +247,25 @@ impl<'l> Compiler<'l> {
         if let Some(risk) = facts.user_risk {
             known(Fact::UserRisk, json!(RiskLevel::from(risk).as_str()));
         }
+        if let Some(past) = &facts.past {
+            let asked: Vec<String> =
+                about.iter().flat_map(|playbook| playbook.questions()).map(ToString::to_string).collect();
+            let mut answers = Map::new();
+            for (text, answer) in past {
+                let place = here.key("past").key(text);
+                match given::past([(text.clone(), json_of(answer))]) {
+                    Ok(Value::Object(one)) if one.keys().all(|question| asked.contains(question)) => {
+                        answers.extend(one)
+                    }
+                    Ok(_) => {
+                        let known = asked.iter().map(String::as_str);
+                        self.unknown(&place, "question", text, "the conditions that answer this event ask", known);
+                    }
+                    Err(error) => self.say(&place, error.to_string(), "write it as the condition does"),
+                }
+            }
+            given.facts.push((Fact::Past, FactValue::Known(Value::Object(answers))));
+        }
         for (name, step) in &facts.steps {
             let place = here.key("steps").key(name);
             let wanted = step_identifier(name);

@@ -17,7 +17,7 @@ const MAX_CORRELATION: usize = 100;
 /// The longest `short_description` (the field's own limit).
 pub(super) const MAX_SHORT_DESCRIPTION: usize = 160;
 /// The longest other text (the limit of `description`).
-const MAX_TEXT: usize = 4000;
+pub(super) const MAX_TEXT: usize = 4000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,23 +44,29 @@ impl IncidentParams {
     pub(super) fn parse(params: &Value) -> Result<Self, String> {
         let params = Self::deserialize(params).map_err(|error| error.to_string())?;
         required("short_description", &params.short_description.0)?;
-        for field in params.fields.keys() {
-            if field.is_empty() || !field.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-                return Err(format!("`fields.{field}` is not the name of a field"));
-            }
-            if field.starts_with("sys_") || field.starts_with("correlation_") {
-                return Err(format!("`fields.{field}` is kept by ServiceNow or by this daemon and cannot be set"));
-            }
-            if NAMED_FIELDS.contains(&field.as_str()) {
-                return Err(format!("`fields.{field}` has a parameter of its own; use that"));
-            }
-        }
+        check_fields(&params.fields, &NAMED_FIELDS)?;
         Ok(params)
     }
 }
 
+/// Refuses further fields that are none, that a step may not set, or that have parameters of their own.
+pub(super) fn check_fields(fields: &BTreeMap<String, Word>, named: &[&str]) -> Result<(), String> {
+    for field in fields.keys() {
+        if field.is_empty() || !field.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            return Err(format!("`fields.{field}` is not the name of a field"));
+        }
+        if field.starts_with("sys_") || field.starts_with("correlation_") {
+            return Err(format!("`fields.{field}` is kept by ServiceNow or by this daemon and cannot be set"));
+        }
+        if named.contains(&field.as_str()) {
+            return Err(format!("`fields.{field}` has a parameter of its own; use that"));
+        }
+    }
+    Ok(())
+}
+
 /// The fields that have parameters of their own.
-const NAMED_FIELDS: [&str; 9] = [
+pub(super) const NAMED_FIELDS: [&str; 9] = [
     "short_description",
     "description",
     "urgency",
@@ -225,6 +231,11 @@ impl Incident {
     /// records of every table.
     pub(super) fn is_open(&self) -> bool {
         self.active != "false" && !matches!(self.state.as_str(), "6" | "7" | "8")
+    }
+
+    /// Whether nobody works on it any more, or it is in the state that was asked for.
+    pub(super) fn has_ended(&self, state: &str) -> bool {
+        !self.is_open() || self.state == state
     }
 
     /// What people call it.

@@ -50,13 +50,13 @@ impl Slack {
         }
         let joined = bot.joined(&known).await;
         for (channel, places) in channels {
-            let about = format!("Slack channel {channel} of {}", places.join(", "));
+            let about = format!("Slack channel {channel}");
             let found = match &joined {
                 Err(why) => Finding::note(about, why.clone()),
                 Ok(_) if !channel.starts_with('#') && is_id(channel) => bot.by_id(about, &known, channel).await,
                 Ok(joined) => by_name(about, channel, joined, &known),
             };
-            findings.push(found);
+            findings.push(found.and_says(&format!(", for {}", places.join("; "))));
         }
         findings
     }

@@ -11,6 +11,8 @@ pub enum Service {
     Okta,
     /// The ServiceNow instance.
     ServiceNow,
+    /// PagerDuty's Events API.
+    PagerDuty,
     /// Slack's Web API and its incoming webhooks.
     Slack,
     /// The workflow behind a webhook of Microsoft Teams.
@@ -28,7 +30,8 @@ pub struct Effect {
     pub service: Service,
     /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`,
     /// `user.logout`, `user.suspend` and the other words of a user's lifecycle, `device.suspend` and so on, `incident.create`, `incident.update`,
-    /// `review.start`, `campaign.create`, `campaign.launch`, `slack.post`, `teams.post` or `mail`.
+    /// `review.start`, `campaign.create`, `campaign.launch`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`,
+    /// `teams.post` or `mail`.
     pub kind: &'static str,
     /// What was changed, such as `00g…/00u…`, a sys_id, a channel, or the recipients.
     pub target: String,

@@ -1,4 +1,4 @@
-//! A simulated world on loopback: an Okta org, a ServiceNow instance, Slack, Teams and a mail server, in this process.
+//! A simulated world on loopback: an Okta org, a ServiceNow instance, PagerDuty, Slack, Teams and a mail server, in this process.
 //!
 //! `demo` shows the daemon against it, the end-to-end tests and benches run against it. It keeps the semantics of the
 //! real services, also where they are inconvenient: the log's order of persistence, cursors that are forgotten, apps
@@ -18,6 +18,7 @@ mod governance;
 mod log;
 mod oauth;
 mod okta;
+mod pagerduty;
 mod rate;
 mod remedies;
 mod secrets;
@@ -50,6 +51,7 @@ pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
 pub use governance::AccessReview;
 pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
+pub use pagerduty::{Alert, PAGERDUTY_ROUTING_KEY};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
 pub use secrets::Secrets;
 pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SERVICENOW_USER};
@@ -159,11 +161,12 @@ impl Org {
     pub async fn start(options: OrgOptions) -> io::Result<Self> {
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let (okta, servicenow, slack) = (bind().await?, bind().await?, bind().await?);
-        let (teams, smtp) = (bind().await?, bind().await?);
+        let (teams, smtp, pagerduty) = (bind().await?, bind().await?, bind().await?);
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
             okta: okta.local_addr()?,
             servicenow: origin(&servicenow)?,
+            pagerduty: origin(&pagerduty)?,
             slack: origin(&slack)?,
             teams: origin(&teams)?,
             smtp_port: smtp.local_addr()?.port(),
@@ -190,6 +193,7 @@ impl Org {
         let stop = CancellationToken::new();
         serve(okta, okta::router(&world), &stop);
         serve(servicenow, servicenow::router(&world), &stop);
+        serve(pagerduty, pagerduty::router(&world), &stop);
         serve(slack, slack::router(&world), &stop);
         serve(teams, teams::router(&world), &stop);
         smtp::serve(smtp, Arc::clone(&world), stop.clone());
@@ -215,6 +219,11 @@ impl Org {
     /// The ServiceNow instance's URL.
     pub fn servicenow_url(&self) -> String {
         self.world.addresses.servicenow.clone()
+    }
+
+    /// PagerDuty's Events API, without a path.
+    pub fn pagerduty_url(&self) -> String {
+        self.world.addresses.pagerduty.clone()
     }
 
     /// Slack's Web API; it ends in `/api`.
@@ -424,6 +433,11 @@ impl Org {
         self.world.change(|inside| inside.tables.close("incident", number))
     }
 
+    /// PagerDuty's alerts, oldest first.
+    pub fn alerts(&self) -> Vec<Alert> {
+        self.world.read(|inside| inside.alerts.clone())
+    }
+
     /// What was posted to Slack, oldest first.
     pub fn slack_messages(&self) -> Vec<SlackMessage> {
         self.world.read(|inside| inside.posts.messages().to_vec())
@@ -476,6 +490,7 @@ impl Inside {
             oauth: OAuth::new(),
             secrets,
             tables: servicenow::Tables::default(),
+            alerts: Vec::new(),
             posts: slack::Posts::default(),
             mails: Vec::new(),
         }

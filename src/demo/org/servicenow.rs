@@ -76,6 +76,9 @@ const REFERENCES: &[(&str, &str)] = &[
     ("business_service", "cmdb_ci_service"),
 ];
 
+/// Journals: what is sent is added, and it is shown only to those who ask for display values.
+const JOURNALS: &[&str] = &["work_notes", "comments"];
+
 /// What `sys_*` fields and the number may not be set to by a client.
 const READ_ONLY: &[&str] = &["number", "sys_id", "sys_created_on", "sys_updated_on", "sys_created_by"];
 
@@ -156,15 +159,41 @@ fn update(record: &mut Record, given: &Map<String, Value>, now: &str) {
     let weight = |field: &str| record.get(field).and_then(|value| value.parse::<u32>().ok()).unwrap_or(3);
     let priority = (weight("impact") + weight("urgency")).saturating_sub(1).clamp(1, 5);
     record.insert("priority".to_owned(), priority.to_string());
-    let active = !matches!(record.get("state").map(String::as_str), Some("7" | "8"));
+    let active = !is_end(record, record.get("state").map_or("", String::as_str));
     record.insert("active".to_owned(), active.to_string());
 }
 
 fn change(record: &mut Record, field: &str, value: &str) {
     if field == "state" {
-        record.insert("active".to_owned(), (!matches!(value, "7" | "8")).to_string());
+        let active = !is_end(record, value);
+        record.insert("active".to_owned(), active.to_string());
+    }
+    if JOURNALS.contains(&field) {
+        let before = record.get(field).filter(|before| !before.is_empty());
+        let all = before.map_or_else(|| value.to_owned(), |before| format!("{value}\n\n{before}"));
+        record.insert(field.to_owned(), all);
+        return;
     }
     record.insert(field.to_owned(), value.to_owned());
+}
+
+/// Whether the record is closed in this state: closed and cancelled are 7 and 8 for incidents, 3 and 7 for those of
+/// security.
+fn is_end(record: &Record, state: &str) -> bool {
+    let is_incident = record.get("number").is_some_and(|number| number.starts_with("INC"));
+    if is_incident { matches!(state, "7" | "8") } else { matches!(state, "3" | "7") }
+}
+
+/// The data policy of a delivered instance: what is resolved or closed says why. The field that is missing.
+fn missing_for_end(record: &Record, given: &Map<String, Value>) -> Option<&'static str> {
+    let state = plain(given.get("state")?);
+    let is_resolved = state == "6" && record.get("number").is_some_and(|number| number.starts_with("INC"));
+    let has = |field: &str| {
+        given.get(field).map(plain).or_else(|| record.get(field).cloned()).is_some_and(|value| !value.is_empty())
+    };
+    let named = [("close_code", "Resolution code"), ("close_notes", "Resolution notes")];
+    let missing = named.into_iter().find(|(field, _)| !has(field)).map(|(_, label)| label);
+    missing.filter(|_| is_resolved || is_end(record, &state))
 }
 
 /// Every value is kept as text.
@@ -328,6 +357,13 @@ async fn modify(
     let Ok(Value::Object(given)) = serde_json::from_slice(&body) else { return unreadable() };
     let now = wall_time(&world);
     let mut effect = world.effect(Service::ServiceNow, "incident.update", sys_id.clone(), Value::Object(given.clone()));
+    let missing = world.read(|inside| {
+        find_record(&mut inside.tables, &table, &sys_id).and_then(|record| missing_for_end(record, &given))
+    });
+    if let Some(label) = missing {
+        let detail = format!("Data Policy Exception: The following fields are mandatory: {label}");
+        return error(403, "Operation Failed", &detail);
+    }
     let found = world.change(|inside| {
         let record = find_record(&mut inside.tables, &table, &sys_id)?;
         let before = record.clone();
@@ -362,7 +398,11 @@ fn show(world: &World, record: &Record, parameters: &HashMap<String, String>) ->
     let wanted: Option<Vec<&str>> =
         parameters.get("sysparm_fields").filter(|fields| !fields.is_empty()).map(|fields| fields.split(',').collect());
     let bare = parameters.get("sysparm_exclude_reference_link").is_some_and(|value| value == "true");
+    let displayed = parameters.get("sysparm_display_value").is_some_and(|value| value == "true");
     let shown = |field: &str, value: &String| {
+        if JOURNALS.contains(&field) && !displayed {
+            return Value::from("");
+        }
         let table = REFERENCES.iter().find(|(name, _)| *name == field).map(|(_, table)| table);
         match table.filter(|_| !value.is_empty() && !bare) {
             Some(table) => {

@@ -14,6 +14,7 @@ use super::faults::Faults;
 use super::governance::Reviews;
 use super::log::Log;
 use super::oauth::OAuth;
+use super::pagerduty::Alert;
 use super::rate::RateModel;
 use super::remedies::Estate;
 use super::secrets::Secrets;
@@ -38,6 +39,7 @@ pub(super) struct Addresses {
     pub(super) okta: SocketAddr,
     /// Origins, without a slash at the end.
     pub(super) servicenow: String,
+    pub(super) pagerduty: String,
     pub(super) slack: String,
     pub(super) teams: String,
     pub(super) smtp_port: u16,
@@ -55,6 +57,7 @@ pub(super) struct Inside {
     pub(super) oauth: OAuth,
     pub(super) secrets: Secrets,
     pub(super) tables: Tables,
+    pub(super) alerts: Vec<Alert>,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
 }

@@ -16,13 +16,13 @@ use crate::model::outcome::Reason;
 #[derive(Debug, Clone, Error)]
 pub enum AuthError {
     /// The token is empty.
-    #[error("the API token is empty; look at `okta.token`")]
+    #[error("the API token is empty{}", Then(self))]
     Empty,
     /// The token holds characters that no token has.
-    #[error("the API token holds line breaks or other characters that no token has; look at `okta.token`")]
+    #[error("the API token holds line breaks or other characters that no token has{}", Then(self))]
     NotAHeader,
     /// The private key cannot be used.
-    #[error("`okta.private_key` cannot be used: {error}; {}", error.remedy())]
+    #[error("`okta.private_key` cannot be used: {error}{}", Then(self))]
     Key {
         /// What is wrong with it.
         error: KeyError,
@@ -56,7 +56,7 @@ pub enum AuthError {
         wait: Option<Duration>,
     },
     /// Nothing that a token endpoint says.
-    #[error("no access token: the token endpoint's answer ({status}) {what}; look at `okta.org_url` and the proxy")]
+    #[error("no access token: the token endpoint's answer ({status}) {what}{}", Then(self))]
     NotAnAnswer {
         /// The status.
         status: u16,
@@ -68,8 +68,8 @@ pub enum AuthError {
     InvalidClient(Box<InvalidClient>),
     /// `invalid_scope`: not granted to the app, or not there in this org.
     #[error(
-        "no access token: Okta does not grant the service app all of these scopes{}: {}; a super administrator grants them under \
-         \"Okta API Scopes\" of the app, and `check --online` tells which are missing", Said(said), scopes.join(" ")
+        "no access token: Okta does not grant the service app all of these scopes{}: {}{}",
+        Said(said), scopes.join(" "), Then(self)
     )]
     InvalidScope {
         /// What was asked for.
@@ -78,10 +78,7 @@ pub enum AuthError {
         said: Option<String>,
     },
     /// Another refusal, such as `unauthorized_client`.
-    #[error(
-        "no access token: Okta answered {code}{}; the app has to be an API Services app with the grant type Client Credentials",
-        Said(said)
-    )]
+    #[error("no access token: Okta answered {code}{}{}", Said(said), Then(self))]
     Refused {
         /// Okta's code.
         code: String,
@@ -89,10 +86,7 @@ pub enum AuthError {
         said: Option<String>,
     },
     /// The org wants proofs and the configuration forbids them.
-    #[error(
-        "no access token: the service app requires DPoP and `okta.dpop` is \"off\"; write \"auto\" or \"required\", or take the \
-         requirement off the app"
-    )]
+    #[error("no access token: the service app requires DPoP and `okta.dpop` is \"off\"{}", Then(self))]
     DpopDemanded,
     /// Okta does not take our proof.
     #[error("no access token: Okta does not take the DPoP proof{}{}", Said(said), Skew(*ahead))]
@@ -104,14 +98,15 @@ pub enum AuthError {
     },
     /// A nonce is asked for again and again.
     #[error(
-        "no access token: the token endpoint asks for a DPoP nonce and does not take the one it gave; look at what stands between"
+        "no access token: the token endpoint asks for a DPoP nonce and does not take the one it gave{}",
+        Then(self)
     )]
     NonceLoop,
     /// A token that is not bound to our key, though it has to be.
     #[error(
-        "no access token: the token that Okta gave is of the type {given}, and {}",
-        if *required { "`okta.dpop` is \"required\": switch on DPoP for the app, or write \"auto\"" }
-        else { "that does not go with the request" }
+        "no access token: the token that Okta gave is of the type {given}, and {}{}",
+        if *required { "`okta.dpop` is \"required\"" } else { "that does not go with the request" },
+        Then(self)
     )]
     TokenType {
         /// What was given.
@@ -120,9 +115,7 @@ pub enum AuthError {
         required: bool,
     },
     /// The API refuses a token that was given out a moment ago.
-    #[error(
-        "Okta refuses access tokens that it has just given out; look at the state of the service app, and at Okta's status page"
-    )]
+    #[error("Okta refuses access tokens that it has just given out{}", Then(self))]
     RefusedAgain,
 }
 
@@ -143,24 +136,27 @@ pub struct InvalidClient {
 
 impl fmt::Display for InvalidClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client_id, key_id, algorithm, said, ahead } = self;
+        let Self { client_id, key_id, algorithm, said, .. } = self;
         write!(f, "no access token: Okta does not take the client {client_id} with this key ({algorithm}, ")?;
         match key_id {
             Some(key_id) => write!(f, "key id {key_id})")?,
             None => f.write_str("without a key id)")?,
         }
-        write!(
-            f,
-            "{}; see that `okta.client_id` is an active app of this org and that the public half of ",
-            Said(said)
-        )?;
-        f.write_str("`okta.private_key` is registered with it and active")?;
-        if key_id.is_none() {
-            f.write_str(", and set `okta.key_id` if the app has several keys")?;
-        } else {
-            f.write_str(" under this key id")?;
-        }
-        write!(f, "{}", Skew(*ahead))
+        write!(f, "{}; {}", Said(said), self.remedy())
+    }
+}
+
+impl InvalidClient {
+    fn remedy(&self) -> String {
+        let by_name = match self.key_id {
+            None => ", and set `okta.key_id` if the app has several keys",
+            Some(_) => " under this key id",
+        };
+        format!(
+            "see that `okta.client_id` is an active app of this org and that the public half of `okta.private_key` is \
+             registered with it and active{by_name}{}",
+            Skew(self.ahead)
+        )
     }
 }
 
@@ -175,6 +171,27 @@ impl AuthError {
             Self::NotAnAnswer { .. } | Self::NonceLoop => Some((Reason::BadAnswer, None)),
             _ => None,
         }
+    }
+
+    /// What to do about it. `Display` ends with it.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Empty | Self::NotAHeader => "look at `okta.token`",
+            Self::NotAnAnswer { .. } => "look at `okta.org_url` and the proxy",
+            Self::InvalidScope { .. } => {
+                "a super administrator grants them under \"Okta API Scopes\" of the app, and `check --online` tells which \
+                 are missing"
+            }
+            Self::Refused { .. } => "the app has to be an API Services app with the grant type Client Credentials",
+            Self::DpopDemanded => "write \"auto\" or \"required\", or take the requirement off the app",
+            Self::NonceLoop => "look at what stands between",
+            Self::TokenType { required: true, .. } => "switch on DPoP for the app, or write \"auto\"",
+            Self::RefusedAgain => "look at the state of the service app, and at Okta's status page",
+            Self::Key { error } => return Some(error.remedy()),
+            Self::InvalidClient(particulars) => return Some(particulars.remedy()),
+            _ => return None,
+        })
+        .map(str::to_owned)
     }
 
     /// A word that stays the same when the same thing goes wrong again.
@@ -192,6 +209,15 @@ impl AuthError {
             Self::DpopDemanded | Self::InvalidProof { .. } | Self::NonceLoop | Self::TokenType { .. } => "dpop",
             Self::RefusedAgain => "refused again",
         }
+    }
+}
+
+/// What to do about an error, behind what it is.
+struct Then<'a>(&'a AuthError);
+
+impl fmt::Display for Then<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
     }
 }
 

@@ -27,8 +27,6 @@ use crate::okta::client::OktaSettings;
 
 /// The pauses after failed questions. A person who has mended something waits no longer than the longest.
 const PAUSES: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
-/// The longest pause that the token endpoint may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A token is renewed when this share of its life is over.
 const FRESH: f64 = 0.8;
 /// The most questions for one token: a proof demanded, a nonce, the clock, a new key, and some more nonces.
@@ -83,7 +81,7 @@ struct State {
     /// The last one that the API refused, until one is taken.
     refused: Option<SecretString>,
     failure: Option<Failure>,
-    /// Failures since the last token.
+    /// Failures since the last token that was of use.
     failures: u32,
     /// The scopes that the last token came without.
     missing: Vec<String>,
@@ -199,7 +197,7 @@ impl Credential for OAuth {
             if let Some(token) = state.token.as_ref().filter(|token| token.serial == pass.serial)
                 && !token.taken.swap(true, Ordering::SeqCst)
             {
-                state.refused = None;
+                (state.refused, state.failures) = (None, 0);
             }
         }
     }
@@ -305,7 +303,9 @@ impl Inner {
                     taken: AtomicBool::new(false),
                 });
                 debug!(client_id = self.settings.client_id, dpop = bound, life = ?given.life, "an access token was given");
-                (state.serial, state.failure, state.failures) = (serial, None, 0);
+                // While the API takes none of them, the pauses go on to grow with each.
+                state.failures = if state.refused.is_some() { state.failures } else { 0 };
+                (state.serial, state.failure) = (serial, None);
                 state.token = Some(Arc::clone(&token));
                 Ok(token)
             }
@@ -428,7 +428,7 @@ impl State {
     fn fail(&mut self, error: AuthError, now: Duration, seed: &str) {
         self.failures = self.failures.saturating_add(1);
         let pause = match error.passing() {
-            Some((_, Some(wait))) => wait.min(LONGEST_PAUSE),
+            Some((_, Some(wait))) => wait,
             _ => PAUSES.pause(self.failures, seed),
         };
         self.failure = Some(Failure { error, until: now.saturating_add(pause) });

@@ -115,6 +115,14 @@ mod tests {
         let new = pass(&auth).await;
         assert_eq!(new.authorization.to_str().unwrap(), "SSWS 00new");
         assert!(refused(&auth, &old).await, "another request with the old one hears of the new one");
+        // Zeros, as a file has them whose content was lost: the daemon goes on asking, and finds the next one.
+        write("\0\0\0\0");
+        assert!(!refused(&auth, &new).await);
+        let new = pass(&auth).await;
+        write("00newest");
+        assert!(refused(&auth, &new).await);
+        let new = pass(&auth).await;
+        assert_eq!(new.authorization.to_str().unwrap(), "SSWS 00newest");
         std::fs::remove_file(&path).unwrap();
         assert!(!refused(&auth, &new).await);
     }

@@ -223,6 +223,29 @@ async fn an_api_that_takes_no_token_at_all_does_not_make_us_ask_for_ever() {
 }
 
 #[tokio::test]
+async fn tokens_that_the_api_never_takes_are_asked_for_less_and_less_often() {
+    let org = Org::new().await;
+    let house = org.house(Dpop::Auto);
+    house.get().await.unwrap();
+    org.world().closed = true;
+    for _ in 0..600 {
+        house.get().await.unwrap_err();
+        org.clocks.pass(0.5);
+    }
+    let (asked, _) = org.counts();
+    assert!((10..60).contains(&asked), "{asked} questions in five minutes");
+    org.world().closed = false;
+    org.clocks.pass(40.0);
+    house.get().await.unwrap();
+    // The next trouble begins with a short pause again.
+    org.world().closed = true;
+    house.get().await.unwrap_err();
+    org.world().closed = false;
+    org.clocks.pass(2.0);
+    house.get().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refused_token_is_never_sent_again_even_if_it_is_given_again() {
     let org = Org::new().await;
     org.world().same_token = true;
@@ -444,6 +467,10 @@ async fn trouble_of_the_token_endpoint_passes() {
     let mut wait = fault(503, "").unwrap();
     wait.headers.push(("retry-after", "7".to_owned()));
     check(Some(wait), passing(Reason::ServiceError, seconds(7)), &["503"]).await;
+    // What waits for a token comes back when the endpoint is asked again, and no later.
+    let mut absurd = fault(503, "").unwrap();
+    absurd.headers.push(("retry-after", "86400".to_owned()));
+    check(Some(absurd), passing(Reason::ServiceError, seconds(300)), &["503"]).await;
     let mut page = fault(200, "<html>sign in</html>").unwrap();
     page.headers.push(("content-type", "text/html".to_owned()));
     let garbage = passing(Reason::BadAnswer, None);

@@ -23,6 +23,9 @@ const MAX_TOKEN: usize = 16 * 1024;
 const MAX_SAID: usize = 300;
 /// How long a token is held to live when its answer does not say.
 const UNSAID_LIFE: Duration = Duration::from_secs(300);
+/// The longest pause that the token endpoint may ask for: what waits for a token waits that long, and is not put off by an
+/// hour because something in between said so.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// The longest that a token is held to live, whatever its answer says. Okta's live an hour.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
@@ -130,6 +133,7 @@ fn sort(status: u16, headers: &HeaderMap, date: Option<Timestamp>, body: &[u8]) 
                 Wait::Until(wait) if status == 429 => Some(wait),
                 _ => None,
             });
+        let wait = wait.map(|wait| wait.min(LONGEST_PAUSE));
         return Err(Refusal::Other(AuthError::Unavailable { status, wait }));
     }
     let no_answer = |what| Refusal::Other(AuthError::NotAnAnswer { status, what });

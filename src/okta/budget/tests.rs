@@ -106,6 +106,18 @@ fn who_is_turned_away_is_told_when_his_turn_will_be() {
 }
 
 #[test]
+fn nobody_is_sent_away_for_long_because_little_was_granted_once() {
+    let mut budget = Budget::new(0.5);
+    asks(&mut budget, S, Users, Remediation, reply(200, 1, 0, 60));
+    for _ in 0..2000 {
+        let ticket = budget.ask(Users, Remediation);
+        assert_eq!(budget.release(S), 0);
+        let wait = budget.turn_away(ticket, S);
+        assert!(wait <= 300 * S, "{wait:?}");
+    }
+}
+
+#[test]
 fn live_polls_are_spread_over_the_window_and_leave_half_of_it_to_a_backfill() {
     let mut budget = Budget::new(0.5);
     assert_eq!(budget.steady_gap(S), S);

@@ -246,3 +246,51 @@ fn what_a_condition_reads_is_told_with_its_values() {
     assert_eq!(read(r#"risk.reasons.exists(app, app == "a")"#), "risk.reasons=[]");
     assert_eq!(read(r#"user_risk == "HIGH""#), "");
 }
+
+#[test]
+fn what_is_asked_of_the_past_is_known_before_any_event_and_read_from_the_facts() {
+    let text = r#"risk.level == "HIGH" && count("a.b", "60m") >= 5 && !seen_before("ip", ["c", "d"], "30d")"#;
+    let condition = Condition::compile(text).unwrap();
+    let asked: Vec<_> = condition.questions().map(ToString::to_string).collect();
+    assert_eq!(asked, [r#"count("a.b", "1h")"#, r#"seen_before("ip", ["c","d"], "30days")"#]);
+    assert!(condition.facts_named().contains(Fact::Past));
+
+    let mut facts = facts();
+    assert!(condition.facts_open(&facts).contains(Fact::Past));
+    let mut told = |count: u64| {
+        let answers = json!({asked[0].as_str(): count, asked[1].as_str(): false});
+        facts.set(Fact::Past, FactValue::Known(answers));
+        assert!(condition.facts_open(&facts).is_empty());
+        condition.evaluate(&facts).unwrap()
+    };
+    assert!(told(5));
+    assert!(!told(4));
+    // What another condition asked is no answer to this one.
+    facts.set(Fact::Past, FactValue::Known(json!({asked[0].as_str(): 5})));
+    assert!(condition.facts_open(&facts).contains(Fact::Past));
+    assert!(condition.evaluate(&facts).unwrap_err().to_string().contains("the past is not known"));
+    // Null says that the event does not tell what to look for.
+    facts.set(Fact::Past, FactValue::Known(json!({asked[0].as_str(): null, asked[1].as_str(): false})));
+    assert!(condition.evaluate(&facts).unwrap_err().to_string().contains("does not tell"));
+}
+
+#[test]
+fn what_is_asked_of_the_past_stands_in_the_condition_itself() {
+    check_refused(r#"count(target.login, "1h") > 1"#, "literal");
+    check_refused(r#"risk.reasons.exists(r, count(r, "1h") > 1)"#, "literal");
+    check_refused(r#"target.count("a.b", "1h") > 1"#, "called on something");
+    check_refused(r#"count("a.b", "1h")"#, "not true or false");
+    check_refused(r#"count("a.b", "1h") >= 5 && count("a.b", "two")"#, "no duration");
+    let many: Vec<_> = (0..17).map(|n| format!(r#"count("a.b{n}", "1h") > 1"#)).collect();
+    check_refused(&many.join(" || "), "more than 16");
+}
+
+#[test]
+fn the_hour_and_the_day_are_those_of_the_event() {
+    // 10:15 UTC on a Monday.
+    check(r#"hour_in("UTC", 10, 11) && !hour_in("+01:00", 10, 11)"#, true);
+    check(r#"weekday_in("UTC", ["mon"]) && risk.reasons.all(r, weekday_in("UTC", ["mon", "tue"]))"#, true);
+    check_refused(r#"hour_in("Europe/Brelin", 8, 18)"#, "no time zone");
+    check_refused(r#"hour_in(target.login, 8, 18)"#, "literal");
+    check_refused(r#"weekday_in("UTC", ["someday"])"#, "no weekday");
+}

@@ -48,7 +48,12 @@ async fn an_incident_is_created_found_by_its_key_and_not_unique() {
     let note = json!({"work_notes": "seen again"});
     let path = format!("incident/{sys_id}");
     let patched = Answer::of(fixture.table(Method::PATCH, &path).json(&note).send().await.unwrap()).await;
-    assert_eq!(patched.body["result"]["work_notes"], "seen again");
+    assert_eq!(patched.body["result"]["work_notes"], "", "a journal is shown to those who ask for display values");
+    let shown = format!("{path}?sysparm_display_value=true&sysparm_fields=work_notes");
+    let shown = Answer::of(fixture.table(Method::GET, &shown).send().await.unwrap()).await;
+    assert_eq!(shown.body["result"]["work_notes"], "seen again");
+    let silent = fixture.table(Method::PATCH, &path).json(&json!({"state": "6"})).send().await.unwrap();
+    assert_eq!(silent.status(), 403, "a data policy wants code and notes");
     let effects: Vec<_> = fixture.org.effects().into_iter().map(|effect| (effect.kind, effect.key.unwrap())).collect();
     let key = || "k".to_owned();
     assert_eq!(effects, [("incident.create", key()), ("incident.create", key()), ("incident.update", key())]);

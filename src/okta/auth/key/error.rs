@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::Algorithm;
+use crate::http::pem::TAKE_PASSPHRASE_OFF;
 
 /// A private key that cannot be used. Nothing of the key is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -63,6 +64,16 @@ pub enum KeyError {
     /// A JWK that is for encryption.
     #[error("the JWK's `use` says that it is not for signing")]
     JwkUse,
+    /// A JWK's `alg` is for another kind of key.
+    #[error("the JWK's own `alg` says {algorithm}, and this is {kind}")]
+    JwkAlgorithmMismatch {
+        /// What it says.
+        algorithm: Algorithm,
+        /// What the key is.
+        kind: &'static str,
+        /// What would fit.
+        fits: &'static str,
+    },
     /// The algorithm is for another kind of key.
     #[error("{algorithm} does not fit: this is {kind}")]
     AlgorithmMismatch {
@@ -88,10 +99,7 @@ impl KeyError {
             }
             Self::Public => "give the private half; the public one is registered with the service app in Okta",
             Self::Certificate => "give the private key; Okta knows service apps by keys, not by certificates",
-            Self::Encrypted => {
-                "take the passphrase off (openssl pkey -in KEY -out PLAIN), and protect the file by its mode or as an \
-                 encrypted systemd credential"
-            }
+            Self::Encrypted => TAKE_PASSPHRASE_OFF,
             Self::Ssh => "turn it into PEM (ssh-keygen -p -m PEM -f COPY), or make a key for this purpose alone",
             Self::SeveralKeys => "leave only the one that is registered with the service app",
             Self::RsaTooSmall { .. } | Self::Curve | Self::Kind | Self::JwkAlgorithm => {
@@ -100,6 +108,7 @@ impl KeyError {
             }
             Self::JwkLacks { .. } => "give the JWK as it was made, with p, q, dp, dq and qi for RSA, or the key as PEM",
             Self::JwkUse => "give the key that is registered with the service app for signing",
+            Self::JwkAlgorithmMismatch { fits, .. } => return format!("write {fits} as the JWK's `alg`, or leave it out there"),
             Self::AlgorithmMismatch { fits, .. } => return format!("write {fits} as `algorithm`, or leave it out"),
         }
         .to_owned()

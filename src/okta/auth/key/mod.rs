@@ -103,6 +103,7 @@ impl SigningKey {
     pub fn read(text: &str, algorithm: Option<Algorithm>, key_id: Option<&str>) -> Result<Self, KeyError> {
         let text = text.trim().trim_start_matches('\u{feff}');
         let found = if text.starts_with(['{', '[']) { jwk::read(text)? } else { Found::from(pem::read(text)?) };
+        let configured = algorithm.is_some();
         let algorithm = match (algorithm, found.algorithm.as_deref()) {
             (Some(algorithm), _) => algorithm,
             (None, Some(name)) => Algorithm::named(name).ok_or(KeyError::JwkAlgorithm)?,
@@ -110,7 +111,11 @@ impl SigningKey {
         };
         if algorithm.curve() != found.material.curve() {
             let (kind, fits) = (found.material.name(), found.material.fitting());
-            return Err(KeyError::AlgorithmMismatch { algorithm, kind, fits });
+            return Err(match configured {
+                true => KeyError::AlgorithmMismatch { algorithm, kind, fits },
+                // Only a JWK brings one of its own.
+                false => KeyError::JwkAlgorithmMismatch { algorithm, kind, fits },
+            });
         }
         let key_id = key_id.map(str::to_owned).or(found.key_id);
         Ok(Self { material: found.material, algorithm, key_id })

@@ -329,6 +329,15 @@ fn an_algorithm_for_another_kind_of_key_is_refused_with_those_that_fit() {
 }
 
 #[test]
+fn a_jwk_that_names_an_algorithm_of_another_kind_of_key_is_told_to_be_wrong_itself() {
+    let mut jwk = jwk(&ec(Curve::P256));
+    jwk["alg"] = "RS256".into();
+    let error = SigningKey::read(&jwk.to_string(), None, None).unwrap_err();
+    assert_eq!(error.to_string(), "the JWK's own `alg` says RS256, and this is an EC key on P-256");
+    assert!(error.remedy().contains("write ES256 as the JWK's `alg`"), "{}", error.remedy());
+}
+
+#[test]
 fn damaged_keys_are_refused_wherever_they_are_cut() {
     for text in [pem("PRIVATE KEY", &rsa().pkcs8), pem("EC PRIVATE KEY", inner(&ec(Curve::P256).pkcs8))] {
         for end in (0..text.trim_end().len()).step_by(7) {
