@@ -384,7 +384,7 @@ mod tests {
             assert!(problem.contains(part), "{problem}");
         };
         refused(json!({"summary": " "}), "`summary` is empty");
-        refused(json!({"summary": "x", "severity": "high"}), "severity");
+        refused(json!({"summary": "x", "severity": "high"}), "unknown variant `high`");
         refused(json!({"summary": "x", "correlation": ""}), "`correlation` is empty");
         refused(json!({"summary": "x", "correlation": "x".repeat(256)}), "longer than 255");
         refused(json!({"summary": "x", "links": vec![json!({"title": "t", "url": ""}); 11]}), "more than 10");
