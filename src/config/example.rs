@@ -65,7 +65,9 @@ fn nothing_is_wrong_with_the_example() {
             "high-risk-app-assigned",
             "high-risk-app-review",
             "access-review-ended",
-            "high-risk-sign-in"
+            "high-risk-sign-in",
+            "mfa-fatigue",
+            "account-takeover"
         ]
     );
 }

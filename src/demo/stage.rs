@@ -185,6 +185,8 @@ mod tests {
                 "high-risk-app-review",
                 "access-review-ended",
                 "high-risk-sign-in",
+                "mfa-fatigue",
+                "account-takeover",
                 "demo-end-sessions"
             ]
         );

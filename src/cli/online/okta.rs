@@ -508,7 +508,7 @@ fn enough_for(right: Right) -> &'static [&'static str] {
 fn protected_roles(loaded: &Loaded, roles: Result<&[AdminRole], &OktaError>) -> Finding {
     const ABOUT: &str = "protected roles";
     if let Err(error) = roles {
-        return refused(failed(ABOUT, &error), Right::ReadRoles);
+        return refused(failed(ABOUT, error), Right::ReadRoles);
     }
     let is_standard = |role: &&String| STANDARD_ROLES.iter().any(|known| known.eq_ignore_ascii_case(role.trim()));
     let (_, other): (Vec<_>, Vec<_>) = loaded.config.guard.protected_roles.iter().partition(is_standard);

@@ -175,7 +175,7 @@ impl AuthError {
 
     /// What to do about it. `Display` ends with it.
     pub fn remedy(&self) -> Option<String> {
-        Some(match self {
+        let told = match self {
             Self::Empty | Self::NotAHeader => "look at `okta.token`",
             Self::NotAnAnswer { .. } => "look at `okta.org_url` and the proxy",
             Self::InvalidScope { .. } => {
@@ -190,8 +190,8 @@ impl AuthError {
             Self::Key { error } => return Some(error.remedy()),
             Self::InvalidClient(particulars) => return Some(particulars.remedy()),
             _ => return None,
-        })
-        .map(str::to_owned)
+        };
+        Some(told.to_owned())
     }
 
     /// A word that stays the same when the same thing goes wrong again.
