@@ -271,7 +271,7 @@ async fn slack_channels_have_to_be_there_and_joined() {
 
     scene.org.slack_scopes("chat:write,channels:read");
     scene.configure("", &slack("#general"));
-    check(&scene, &row("#general"), "ok", 0, &["for playbook \"p\", step \"s\""]);
+    check(&scene, &row("#general"), "ok", 0, &["the app is in it, for playbook"]);
     scene.configure("", &slack("#private-security"));
     check(&scene, &row("#private-security"), "note", 0, &["groups:read"]);
     scene.org.slack_scopes("chat:write,channels:read,groups:read");
