@@ -181,6 +181,7 @@ fn run(event: i64) -> PlannedRun {
             reason: None,
             error: None,
         }),
+        delayed: None,
     });
     PlannedRun { playbook: "bench".to_owned(), observe: false, facts: "{}".to_owned(), actions: actions.into() }
 }

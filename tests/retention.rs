@@ -68,6 +68,7 @@ fn action(key: &str, happening: Happening) -> NewAction {
         after: Vec::new(),
         wait_until: None,
         preparation: Some(Prepared { happening, params, lane: None, reason: None, error: None }),
+        delayed: None,
     }
 }
 

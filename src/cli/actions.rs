@@ -32,6 +32,9 @@ enum Command {
     /// Show one action with its attempts
     Show(Show),
     /// Try actions again now: those that failed, were refused or cancelled, or need attention
+    ///
+    /// An action that waits for the end of its delay does not wait any longer; what its step asks then (`cancel_if`, `needs`)
+    /// is asked now.
     #[command(after_help = after_change("retry"))]
     Retry(Ids),
     /// Take actions back that have not been sent
@@ -163,7 +166,7 @@ pub(super) fn tell_list(format: ListFormat, actions: &[ActionRow]) -> std::io::R
                 action.user.clone().unwrap_or_default(),
                 action.state.clone(),
                 action.attempts.to_string(),
-                action.error.clone().or_else(|| action.reason.clone()).unwrap_or_default(),
+                why(action),
             ]
         },
         "No actions.",
@@ -215,6 +218,8 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
         ("reason", action.reason.clone().unwrap_or_default()),
         ("why", action.error.clone().unwrap_or_default()),
         ("due", action.due.map(|due| due.to_string()).unwrap_or_default()),
+        ("delayed until", action.delayed_until.map(|until| until.to_string()).unwrap_or_default()),
+        ("unless then", action.cancel_if.clone().unwrap_or_default()),
         ("parameters", told(&action.params)),
         ("receipt", told(&action.receipt)),
         ("lane", action.lane.clone().unwrap_or_default()),
@@ -249,6 +254,14 @@ fn approval(action: &ActionRow) -> String {
         (Some(at), Some(by)) => format!("{at} by {by}"),
         (Some(at), None) => at.to_string(),
         _ => String::new(),
+    }
+}
+
+/// What people are told of an action besides its state.
+fn why(action: &ActionRow) -> String {
+    match action.delayed_until {
+        Some(until) => format!("delayed until {until}"),
+        None => action.error.clone().or_else(|| action.reason.clone()).unwrap_or_default(),
     }
 }
 

@@ -52,7 +52,7 @@ async fn look(
             summary.without_record += 1;
             continue;
         };
-        let asked = store.answers(&replay.questions(&event), &event).await?;
+        let asked = store.answers(&replay.questions(&event), &event, event.published).await?;
         let replayed = replay.replay(&past, &event, &asked);
         summary.count(&replayed);
         if !only_differences || replayed.outcome == Outcome::Differs {

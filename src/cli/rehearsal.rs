@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -21,12 +21,17 @@ use crate::playbook::facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView
 use crate::playbook::given::GivenFacts;
 use crate::playbook::{Condition, Playbook, Step, plan};
 
+/// How it is told that something is asked for later than the rest.
+pub(super) const WHEN_DUE: &str = "when its delay ends";
+
 /// Everything that is needed besides the event.
 pub(super) struct Stage<'a> {
     pub loaded: &'a Loaded,
     pub guard: &'a Guard,
     pub links: &'a LinkBase,
     pub given: &'a GivenFacts,
+    /// What is known when a delay ends; without it that is left open, and the step is taken to be done.
+    pub later: Option<&'a GivenFacts>,
 }
 
 /// What would be done for one event.
@@ -83,6 +88,12 @@ pub(super) struct Part {
     pub reads: Vec<(String, Value)>,
     pub after: Vec<String>,
     pub wait: Option<String>,
+    /// How much later it would be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<String>,
+    /// What is asked then; when it is true, nothing is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel_if: Option<String>,
     /// The facts that would be asked for.
     pub facts: Vec<&'static str>,
     /// As far as they can be filled in.
@@ -101,6 +112,7 @@ pub(super) enum StepState {
     NotCalledFor,
     NeedNotMet,
     Observed,
+    Cancelled,
     Refused,
     Failed,
 }
@@ -114,6 +126,7 @@ impl StepState {
             Self::NotCalledFor => "is not called for",
             Self::NeedNotMet => "would be skipped",
             Self::Observed => "would be recorded only (observe mode)",
+            Self::Cancelled => "would be skipped when its delay ends",
             Self::Refused => "would be refused by the guard",
             Self::Failed => "would FAIL",
         }
@@ -124,7 +137,7 @@ impl StepState {
         match self {
             Self::WouldRun | Self::NeedsFacts => "succeeded",
             Self::AwaitsApproval => "awaiting_approval",
-            Self::NotCalledFor | Self::NeedNotMet | Self::Observed => "skipped",
+            Self::NotCalledFor | Self::NeedNotMet | Self::Observed | Self::Cancelled => "skipped",
             Self::Refused => "refused",
             Self::Failed => "failed",
         }
@@ -261,6 +274,8 @@ impl Stage<'_> {
             reads: step.when.as_ref().map(|when| when.values_read(facts)).unwrap_or_default(),
             after: step.after.clone(),
             wait: step.wait.map(|wait| humantime::format_duration(wait).to_string()),
+            delay: step.delay.map(|delay| humantime::format_duration(delay).to_string()),
+            cancel_if: step.cancel_if.as_ref().map(|condition| condition.text().to_owned()),
             facts: Vec::new(),
             params: None,
             lane: None,
@@ -296,9 +311,43 @@ impl Stage<'_> {
                 part.why = end.error;
                 part.lane = end.lane;
                 part.params = end.params.and_then(|params| serde_json::from_str(&params).ok());
+                if matches!(part.state, StepState::WouldRun | StepState::AwaitsApproval) {
+                    self.when_due(step, event, facts, now, &mut part);
+                }
             }
         }
         part
+    }
+
+    /// Asks what is asked when the delay ends, if it was told how things stand then.
+    fn when_due(&self, step: &Step, event: &Event, facts: &Facts, now: Timestamp, part: &mut Part) {
+        let (Some(later), Some(delay), Some(condition)) = (self.later, step.delay, &step.cancel_if) else { return };
+        let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
+        let mut fresh = facts.clone().as_of(now.checked_add(delay).unwrap_or(Timestamp::MAX));
+        if event.affected_user().is_some() {
+            Fact::ALL.into_iter().for_each(|fact| fresh.forget(fact));
+        }
+        later.facts.iter().for_each(|(fact, value)| fresh.set(*fact, value.clone()));
+        later.steps.iter().for_each(|(name, view)| fresh.set_step(name, view.clone()));
+        let open = condition.facts_open(&fresh);
+        part.reads = condition.values_read(&fresh);
+        if !open.is_empty() {
+            part.state = StepState::NeedsFacts;
+            let open = in_words(open, std::iter::once(condition), &fresh);
+            part.why = Some(format!("{open} would be asked for {WHEN_DUE}"));
+            return;
+        }
+        match condition.evaluate(&fresh) {
+            Ok(false) => {}
+            Ok(true) => {
+                part.state = StepState::Cancelled;
+                part.why = Some(format!("`cancel_if` is true: `{}`", condition.text()));
+            }
+            Err(error) => {
+                part.state = StepState::Failed;
+                part.why = Some(format!("`cancel_if` gave no answer: {error}"));
+            }
+        }
     }
 
     fn given_step(&self, name: &str) -> Option<&StepView> {

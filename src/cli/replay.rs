@@ -100,6 +100,9 @@ impl Decided {
         match (action.state.as_str(), action.reason.as_deref()) {
             ("skipped", Some("observe")) if prepared => Self::Observed,
             ("skipped", Some("observe")) => Self::Unknown,
+            // It was called for, and was not any more when its delay ended.
+            ("skipped", Some("cancel_if" | "superseded")) if prepared => Self::CalledFor,
+            ("skipped", Some("cancel_if" | "superseded")) => Self::Unknown,
             ("skipped", _) => Self::NotCalledFor,
             ("refused", Some("guard")) => Self::Refused,
             ("failed", _) if !prepared => Self::Failed,
@@ -110,7 +113,7 @@ impl Decided {
 
     fn now(part: &Part) -> Self {
         match part.state {
-            StepState::WouldRun | StepState::AwaitsApproval => Self::CalledFor,
+            StepState::WouldRun | StepState::AwaitsApproval | StepState::Cancelled => Self::CalledFor,
             StepState::Observed => Self::Observed,
             StepState::NotCalledFor | StepState::NeedNotMet => Self::NotCalledFor,
             StepState::Refused => Self::Refused,
@@ -267,7 +270,7 @@ impl<'l> Replay<'l> {
 
     fn rehearse(&self, playbook: &Playbook, past: &Past, event: &Event, given: &GivenFacts, at: Timestamp) -> Run {
         let guard = if past.only_observed { &self.observing } else { &self.guard };
-        Stage { loaded: self.loaded, guard, links: self.links, given }.run(playbook, event, at)
+        Stage { loaded: self.loaded, guard, links: self.links, given, later: None }.run(playbook, event, at)
     }
 
     fn compare_step(

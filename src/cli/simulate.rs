@@ -91,7 +91,8 @@ pub(super) fn run(file: &Path, arguments: &Arguments) -> anyhow::Result<Exit> {
         let (record, completed) = given::complete(record, at.unwrap_or_else(now));
         match Event::parse(SOURCE_OKTA, &record) {
             Ok(event) => {
-                let stage = rehearsal::Stage { loaded: &loaded, guard: &guard, links: &links, given: &given };
+                let stage =
+                    rehearsal::Stage { loaded: &loaded, guard: &guard, links: &links, given: &given, later: None };
                 let mut rehearsal = stage.rehearse(&event, at.unwrap_or(event.published));
                 rehearsal.notes.splice(0..0, completed);
                 failing += u64::from(rehearsal.fails());
@@ -165,6 +166,11 @@ fn tell(rehearsal: &Rehearsal, number: usize) -> io::Result<()> {
             if !step.after.is_empty() {
                 let most = step.wait.as_ref().map(|wait| format!(", {wait} at most")).unwrap_or_default();
                 terminal::line(format!("      waits for {}{most}", step.after.join(", ")))?;
+            }
+            if let Some(delay) = &step.delay {
+                let unless = step.cancel_if.as_ref().map(|text| format!(", unless this is true then: {text}"));
+                let unless = cut(&unless.unwrap_or_default(), MAX_SHOWN).replace('\n', "\n        ");
+                terminal::line(format!("      {delay} later{unless}"))?;
             }
             let shown = !matches!(step.state, StepState::NotCalledFor | StepState::NeedNotMet);
             for (name, value) in step.params.iter().flatten().filter(|_| shown) {

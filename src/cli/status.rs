@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::moment::{ago, span};
-use super::table::{self, Format};
+use super::table::{self, Format, plural};
 use super::{Exit, load_for_state, now, open_store, runtime, terminal};
 use crate::app;
 use crate::config::values::Interval;
@@ -64,6 +64,10 @@ struct Told {
     last_prune: Option<Timestamp>,
     oldest_undecided: Option<Timestamp>,
     oldest_open_action: Option<Timestamp>,
+    /// How many actions wait for the end of a delay.
+    delayed: u64,
+    /// When the first of these ends.
+    first_delay_ends: Option<Timestamp>,
     in_doubt_last_day: u64,
     failed_last_day: u64,
     /// Okta's rate limits; null before a daemon has asked Okta for anything.
@@ -154,6 +158,8 @@ impl Told {
             last_prune: snapshot.last_prune,
             oldest_undecided: snapshot.oldest_undecided,
             oldest_open_action: snapshot.oldest_open_action,
+            delayed: snapshot.delayed.0,
+            first_delay_ends: snapshot.delayed.1,
             in_doubt_last_day: snapshot.in_doubt_last_day,
             failed_last_day: snapshot.failed_last_day,
             rates,
@@ -245,6 +251,12 @@ fn tell(told: &Told) -> std::io::Result<()> {
         ("actions", table::counts(&told.actions)),
         ("oldest undecided", told.oldest_undecided.map(|since| ago(since, now)).unwrap_or_default()),
         ("oldest open action", told.oldest_open_action.map(|since| ago(since, now)).unwrap_or_default()),
+        (
+            "delayed",
+            told.first_delay_ends
+                .map(|first| format!("{}, the first {}", plural(told.delayed, "action"), ago(first, now)))
+                .unwrap_or_default(),
+        ),
         ("quarantined", Some(told.quarantined).filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default()),
         ("state file", state_file(told)),
     ])?;

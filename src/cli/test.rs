@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::rehearsal::{Rehearsal, Stage};
+use super::rehearsal::{Rehearsal, Stage, WHEN_DUE};
 use super::table::{self, Format, cut, plural};
 use super::verdict::{self, Difference, What};
 use super::{Exit, load_config, terminal, wrong};
@@ -99,7 +99,8 @@ struct Verdict<'t> {
 impl House<'_> {
     fn verdict<'t>(&self, test: &'t Playtest) -> Verdict<'t> {
         let guard = if test.guard { &self.guard } else { &self.no_guard };
-        let stage = Stage { loaded: self.loaded, guard, links: self.links, given: &test.given };
+        let stage =
+            Stage { loaded: self.loaded, guard, links: self.links, given: &test.given, later: test.later.as_ref() };
         let Rehearsal { mut runs, .. } = stage.rehearse(&test.event, test.now);
         runs.retain(|run| test.playbook.as_ref().is_none_or(|name| run.playbook == *name));
         let differences = verdict::judge(test, &runs);
@@ -126,10 +127,14 @@ fn tell_difference(difference: &Difference) -> io::Result<()> {
         }
         What::Surplus if of_plan("state") == Some("failed") => format!("is not expected, and would FAIL{why}"),
         What::Surplus => format!("is not expected, and called for ({}){why}", of_plan("action").unwrap_or_default()),
-        What::Unknown => format!("can't be told{why}; give what is missing in [test.facts]"),
+        What::Unknown => {
+            let table = if why.ends_with(WHEN_DUE) { "[test.later]" } else { "[test.facts]" };
+            format!("can't be told{why}; give what is missing in {table}")
+        }
         What::State => format!("ends otherwise{why}"),
         What::Action => "does another thing".to_owned(),
         What::Parameter => format!("has another `{}`", difference.parameter.as_deref().unwrap_or_default()),
+        What::Delay => "is done at another time".to_owned(),
         What::Why => "has another reason".to_owned(),
     };
     let step = if difference.step.is_empty() { String::new() } else { format!(" / {}", difference.step) };

@@ -44,6 +44,8 @@ pub(super) enum What {
     Action,
     /// It has another parameter.
     Parameter,
+    /// It is done at another time.
+    Delay,
     /// It has another reason.
     Why,
 }
@@ -125,6 +127,11 @@ fn judge_expected(expected: &Expected, run: &Run, found: &mut Vec<Difference>) {
         let (expected, planned) = (Some(Value::from(action)), Some(Value::from(part.action)));
         found.push(Difference { expected, planned, ..new(What::Action) });
     }
+    let planned = part.delay.as_deref().unwrap_or_default();
+    if let Some(delay) = expected.delay.as_deref().filter(|delay| *delay != planned) {
+        let in_words = |delay: &str| Some(Value::from(if delay.is_empty() { "at once" } else { delay }));
+        found.push(Difference { expected: in_words(delay), planned: in_words(planned), ..new(What::Delay) });
+    }
     judge_params(expected, part, found);
     judge_reason(expected, part.why.as_deref(), found);
 }
@@ -186,6 +193,7 @@ fn fits_state(wanted: Option<ExpectedState>, planned: StepState) -> bool {
         Some(ExpectedState::Run) => planned == S::WouldRun,
         Some(ExpectedState::Approval) => planned == S::AwaitsApproval,
         Some(ExpectedState::Observed) => planned == S::Observed,
+        Some(ExpectedState::Cancelled) => planned == S::Cancelled,
         Some(ExpectedState::Refused) => planned == S::Refused,
         Some(ExpectedState::Skipped) => matches!(planned, S::NotCalledFor | S::NeedNotMet),
         Some(ExpectedState::Failed) => planned == S::Failed,
@@ -197,6 +205,7 @@ fn state_in_words(state: ExpectedState) -> &'static str {
         ExpectedState::Run => StepState::WouldRun.in_words(),
         ExpectedState::Approval => StepState::AwaitsApproval.in_words(),
         ExpectedState::Observed => StepState::Observed.in_words(),
+        ExpectedState::Cancelled => StepState::Cancelled.in_words(),
         ExpectedState::Refused => StepState::Refused.in_words(),
         ExpectedState::Skipped => StepState::NotCalledFor.in_words(),
         ExpectedState::Failed => StepState::Failed.in_words(),

@@ -23,7 +23,7 @@ use crate::guard::alarm;
 use crate::guard::limits::connector_of;
 use crate::http;
 use crate::okta::auth::key::{KeyError, SigningKey};
-use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
+use crate::playbook::{self, Fact, Playbook};
 use crate::store::OKTA_KEEPS;
 
 /// The least for which anything is kept.
@@ -468,7 +468,9 @@ impl Check<'_> {
                     here.key("step").element(index.map_or(0, |(index, _)| index))
                 }
             };
-            if names_known || !matches!(problem.field.as_str(), "after" | "needs" | "wait" | "when" | "with") {
+            if names_known
+                || !matches!(problem.field.as_str(), "after" | "needs" | "wait" | "when" | "cancel_if" | "with")
+            {
                 let place = problem.field.split('.').fold(place, |place, key| place.key(key));
                 self.say(&place, problem.message, problem.remedy);
             }
@@ -479,8 +481,7 @@ impl Check<'_> {
     fn facts(&mut self, config: &Config, playbook: &Playbook, here: &KeyPath) {
         let groups = [("high_group", &config.risk.high_group), ("medium_group", &config.risk.medium_group)];
         let missing: Vec<&str> = groups.iter().filter(|(_, group)| group.is_none()).map(|(key, _)| *key).collect();
-        let named = playbook.steps.iter().map(Step::facts_named).fold(plan::applying_facts(playbook), FactSet::union);
-        let wanted = config.risk.source == RiskSource::Groups && named.contains(Fact::UserRisk);
+        let wanted = config.risk.source == RiskSource::Groups && playbook.facts_named().contains(Fact::UserRisk);
         if wanted && !missing.is_empty() && !self.repairs.tables.contains(&KeyPath::of("risk")) {
             let verb = if missing.len() == 1 { "is" } else { "are" };
             let message =
@@ -493,8 +494,10 @@ impl Check<'_> {
     fn steps(&mut self, config: &Config, playbook: &PlaybookConfig, here: &KeyPath) {
         for (index, step) in playbook.steps.iter().enumerate() {
             let here = here.key("step").element(index);
-            if let Some(wait) = step.wait {
-                self.positive(&here.key("wait"), wait);
+            for (key, duration) in [("wait", step.wait), ("delay", step.delay)] {
+                if let Some(duration) = duration {
+                    self.positive(&here.key(key), duration);
+                }
             }
             self.configured(config, &step.action, &here.key("action"));
             if alarm::is_reserved(&step.name) {

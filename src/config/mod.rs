@@ -529,9 +529,14 @@ pub struct StepConfig {
     /// Steps that have to succeed first; else this one is skipped.
     #[serde(default)]
     pub needs: Vec<String>,
-    /// The longest wait for `after`; then it runs anyway.
+    /// The longest wait for `after`; then it runs anyway. With a `delay` it begins when that ends.
     #[serde(default, deserialize_with = "duration::optional")]
     pub wait: Option<Duration>,
+    /// It is done so much later than the event was decided. What it changes is planned with the rest.
+    #[serde(default, deserialize_with = "duration::optional")]
+    pub delay: Option<Duration>,
+    /// CEL, asked when the `delay` ends, of facts that are fetched then: when it is true, the step is skipped.
+    pub cancel_if: Option<String>,
     /// What to do when nobody can tell whether the request arrived.
     pub in_doubt: Option<InDoubt>,
     /// A person has to allow it.

@@ -41,6 +41,9 @@ pub struct TestConfig {
     /// What Okta would answer. A fact that is not given and is needed fails the test.
     #[serde(default)]
     pub facts: TestFacts,
+    /// What Okta would answer when a delay ends, and how steps ended by then. Given, every `cancel_if` is asked; else what has
+    /// a delay is taken to be done.
+    pub later: Option<TestFacts>,
     /// The steps that are called for, and no others; `[]` for none.
     pub expect: Option<Vec<ExpectConfig>>,
     /// Whether other steps than those in `expect` may be called for.
@@ -143,6 +146,9 @@ pub struct ExpectConfig {
     /// All of its final parameters, those that the event fills in among them.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub with_exactly: Option<toml::Table>,
+    /// How much later it is done; `"0s"` for at once.
+    #[serde(default, deserialize_with = "duration::optional")]
+    pub delay: Option<Duration>,
     /// A part of the reason why it is refused, skipped or failed.
     pub why: Option<String>,
 }
@@ -157,6 +163,8 @@ pub enum ExpectedState {
     Approval,
     /// It is recorded only: observe mode.
     Observed,
+    /// Its `cancel_if` is true when its delay ends.
+    Cancelled,
     /// The guard says no.
     Refused,
     /// Its condition, or that of its playbook, is false, or a step that it needs does not succeed.

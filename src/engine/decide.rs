@@ -28,7 +28,10 @@ use crate::model::risk::Risk;
 use crate::okta::Priority;
 use crate::playbook::facts::{Fact, FactSet, Facts, StepView};
 use crate::playbook::{Playbook, Step, plan};
-use crate::store::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun, Prepared, StoreError};
+use crate::store::{
+    BackfillMode, ChangesOf, Decision, Delayed, DelayedPlan, EventVerdict, NewAction, PendingEvent, PlannedRun,
+    Prepared, StoreError,
+};
 
 /// Events looked at in one round.
 const ROUND: usize = 500;
@@ -346,7 +349,7 @@ impl Case {
         // Twice: what says that a playbook applies, then what its steps name.
         for _ in 0..2 {
             let open = self.open_facts(engine);
-            let after_ours = gather::AfterOurs { postponed: self.pending.postponed, before: None };
+            let after_ours = gather::AfterOurs { postponed: self.pending.postponed, of: ChangesOf::All };
             gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await?;
             let (since, most) = (self.pending.received, engine.settings.give_up_after);
             let patience = gather::Patience::since(since, most, self.pending.postponed, engine.clock.now());
@@ -418,11 +421,11 @@ impl Case {
             }
         }
         let actions = playbook.in_order().into_iter().map(|step| {
-            let (preparation, lane) = match &unmet {
-                Some(why) => (Some(prepare::cannot(why.clone())), None),
+            let start = match &unmet {
+                Some(why) => Start { preparation: Some(prepare::cannot(why.clone())), ..Start::default() },
                 None => self.prepare(engine, playbook, step, &facts, observe, now),
             };
-            self.new_action(playbook, step, preparation, lane, now)
+            self.new_action(playbook, step, start, now)
         });
         Some(PlannedRun {
             playbook: playbook.name.clone(),
@@ -432,8 +435,9 @@ impl Case {
         })
     }
 
-    /// How far a step can be prepared now, and its lane. A step that changes access is prepared at once even when it
-    /// waits for others, because its lane must be known; if it is called for, it goes on waiting.
+    /// How far a step can be prepared now. A step that changes access is prepared at once even when it waits for others,
+    /// because its lane must be known; if it is called for, it goes on waiting. With a delay it is prepared so too, because
+    /// what it changes is what was meant when the event was decided; a lane it has when it is due.
     fn prepare(
         &self,
         engine: &Engine,
@@ -442,27 +446,38 @@ impl Case {
         facts: &Facts,
         observe: bool,
         now: Timestamp,
-    ) -> (Option<Prepared>, Option<String>) {
+    ) -> Start {
+        let delayed = |params| {
+            let plan = DelayedPlan {
+                cancel_if: step.cancel_if.as_ref().map(|condition| condition.text().to_owned()),
+                needs: step.needs.clone(),
+                approval: step.approval,
+            };
+            step.delay.map(|delay| Delayed { delay, params, plan })
+        };
         let waits = !step.after.is_empty() && !observe;
         if waits && !step.action.changes_access {
-            return (None, None);
+            return Start { delayed: delayed(None), ..Start::default() };
         }
         let planned = plan::prepare(playbook, step, facts, &self.event);
         if matches!(planned, plan::Prepared::NeedsFacts(_)) && !observe {
-            return (None, None);
+            return Start { delayed: delayed(None), ..Start::default() };
         }
         let end = prepare::end(&engine.guard, step, &self.event, planned, observe, now);
-        let lane = end.lane.clone();
         let goes_on = matches!(end.happening, Happening::Prepared | Happening::HeldForApproval);
-        if waits && goes_on { (None, lane) } else { (Some(end), lane) }
+        if goes_on && step.delay.is_some() {
+            let params = end.params.filter(|_| step.action.changes_access);
+            return Start { delayed: delayed(params), ..Start::default() };
+        }
+        let lane = end.lane.clone();
+        Start { preparation: Some(end).filter(|_| !(waits && goes_on)), lane, delayed: None }
     }
 
     fn new_action(
         &self,
         playbook: &Playbook,
         step: &Step,
-        preparation: Option<Prepared>,
-        lane: Option<String>,
+        Start { preparation, lane, delayed }: Start,
         now: Timestamp,
     ) -> NewAction {
         let wait = step.wait.and_then(|wait| SignedDuration::try_from(wait).ok());
@@ -476,8 +491,18 @@ impl Case {
             after: step.after.clone(),
             wait_until: wait.and_then(|wait| now.checked_add(wait).ok()),
             preparation,
+            delayed,
         }
     }
+}
+
+/// How an action begins.
+#[derive(Default)]
+struct Start {
+    /// How far it could be prepared.
+    preparation: Option<Prepared>,
+    lane: Option<String>,
+    delayed: Option<Delayed>,
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {

@@ -21,7 +21,7 @@ use super::reach::Sign;
 use super::retry::Schedule;
 use super::standing::Reader;
 use super::survive::{self, survive_async};
-use super::{Engine, TaskError, gather};
+use super::{Engine, TaskError, delayed, gather};
 use crate::connectors::{self, Call, Effect};
 use crate::guard::Judge;
 use crate::guard::limits::Window;
@@ -34,7 +34,8 @@ use crate::okta::Priority;
 use crate::playbook::facts::{Fact, FactSet, Facts, StepView};
 use crate::playbook::{Condition, Playbook, Step, plan};
 use crate::store::{
-    AttemptEnd, Claimed, Claims, OpenAction, Preparation, Prepared, RunContext, Stopped, StoreError, Taken, Tripped,
+    AttemptEnd, ChangesOf, Claimed, Claims, OpenAction, Preparation, Prepared, RunContext, Stopped, StoreError, Taken,
+    Tripped,
 };
 
 /// Waiting actions looked at in one round.
@@ -42,7 +43,7 @@ const ROUND: usize = 200;
 /// Actions whose facts are being fetched at once.
 const PREPARING: usize = 8;
 /// Pauses when a fact that describes cannot be had.
-const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+pub(super) const POSTPONED: Schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
 /// How long nothing is dispatched after the state file could not be used. When it cannot be written, the wait goes on until it can.
 const REST: Duration = Duration::from_secs(1);
 /// The longest time between two looks into the ledger: a person's command is seen within it.
@@ -463,6 +464,12 @@ fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), St
     let mut facts = Facts::from_event(Arc::clone(&event), &engine.links);
     let stored = serde_json::from_str(&context.facts).map_err(|error| error.to_string())?;
     facts.restore_fetched(&stored).map_err(|error| error.to_string())?;
+    show_steps(&mut facts, context);
+    Ok((event, facts))
+}
+
+/// Lets conditions and templates read how the steps of the run stand.
+pub(super) fn show_steps(facts: &mut Facts, context: &RunContext) {
     for sibling in &context.siblings {
         facts.set_step(
             &sibling.step,
@@ -476,7 +483,6 @@ fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), St
             },
         );
     }
-    Ok((event, facts))
 }
 
 /// How long the facts of a step are waited for: those that decide as long as everything is tried, those that a text only
@@ -498,6 +504,28 @@ async fn look(
     event: &Event,
     facts: &mut Facts,
 ) -> Result<Prepared, (Timestamp, String)> {
+    match &action.delayed {
+        Some(due) => delayed::look(engine, action, due, context, event, facts).await,
+        None => prepare_step(engine, action, context, event, facts).await,
+    }
+}
+
+/// What it means for an action that a step that it needs did not succeed, if there is such a one.
+pub(super) fn unmet(needs: &[String], context: &RunContext) -> Option<Prepared> {
+    let is_met =
+        |needed: &String| context.siblings.iter().any(|sibling| sibling.step == *needed && sibling.state.is_success());
+    let needed = needs.iter().find(|needed| !is_met(needed))?;
+    Some(prepare::not_called_for("needs", format!("it needs the step `{needed}`, which did not succeed")))
+}
+
+/// Prepares an action by its step as it is in the configuration now.
+pub(super) async fn prepare_step(
+    engine: &Engine,
+    action: &OpenAction,
+    context: &RunContext,
+    event: &Event,
+    facts: &mut Facts,
+) -> Result<Prepared, (Timestamp, String)> {
     let Some((playbook, step)) = engine
         .playbooks
         .iter()
@@ -509,12 +537,8 @@ async fn look(
             context.playbook, action.step
         )));
     };
-    let unmet = step
-        .needs
-        .iter()
-        .find(|needed| !context.siblings.iter().any(|sibling| sibling.step == **needed && sibling.state.is_success()));
-    if let Some(needed) = unmet {
-        return Ok(prepare::not_called_for("needs", format!("it needs the step `{needed}`, which did not succeed")));
+    if let Some(unmet) = unmet(&step.needs, context) {
+        return Ok(unmet);
     }
     let user = event.affected_user().map(|user| user.id.to_owned());
     if playbook.when.iter().chain(step.conditions()).any(|asks| asks.facts_open(facts).contains(Fact::Past)) {
@@ -529,7 +553,7 @@ async fn look(
                 let most = patience(engine, action, playbook, step, facts);
                 let patience = gather::Patience::since(action.since, most, action.postponed, now);
                 debug!(action.id = action.id.0, facts = %open, "facts are fetched");
-                let after_ours = gather::AfterOurs { postponed: action.postponed, before: Some(action.run) };
+                let after_ours = gather::AfterOurs { postponed: action.postponed, of: ChangesOf::Before(action.run) };
                 let ours = gather::wait_for_own_changes(engine, open, user.as_deref(), after_ours).await;
                 let wanted = gather::Wanted { facts: open, priority: Priority::Enrichment };
                 let fetched = match ours {
@@ -585,6 +609,7 @@ mod tests {
             after: Vec::new(),
             wait_until: None,
             preparation: Some(ready),
+            delayed: None,
         };
         let run =
             PlannedRun { playbook: "p".to_owned(), observe: false, facts: "{}".to_owned(), actions: vec![action] };

@@ -11,7 +11,6 @@ use super::reach::{OKTA, Sign};
 use super::{Engine, outcome};
 use crate::config::RiskSource;
 use crate::model::event::Event;
-use crate::model::ids::RunId;
 use crate::okta::error::{OktaError, OktaErrorKind};
 use crate::okta::groups::GroupRef;
 use crate::okta::rate::Wait;
@@ -19,7 +18,7 @@ use crate::okta::users::User;
 use crate::okta::{OktaClient, Priority};
 use crate::playbook::facts::{Fact, FactSet, FactValue, Facts};
 use crate::playbook::{Playbook, Question};
-use crate::store::StoreError;
+use crate::store::{ChangesOf, StoreError};
 
 /// A fact cannot be had now; nothing is decided on the others alone.
 #[derive(Debug)]
@@ -74,8 +73,8 @@ pub(super) struct Wanted {
 pub(super) struct AfterOurs {
     /// How often this was put off.
     pub postponed: u32,
-    /// Only those of runs before this one; a run does not wait for itself.
-    pub before: Option<RunId>,
+    /// Of which runs; a run does not wait for itself.
+    pub of: ChangesOf,
 }
 
 /// Why an event waits that asks for the groups of a user whose groups are being changed.
@@ -92,12 +91,17 @@ pub(super) async fn wait_for_own_changes(
 ) -> Result<(), Later> {
     let Some(user) = user else { return Ok(()) };
     let reads_groups = open.contains(Fact::Groups) || open.contains(Fact::UserRisk);
-    if reads_groups && engine.store.has_open_changes(user, after.before).await? {
-        let pause = if after.postponed < 20 { Duration::from_millis(300) } else { Duration::from_secs(2) };
+    if reads_groups && engine.store.has_open_changes(user, after.of).await? {
+        let pause = own_pause(after.postponed);
         let reason = OWN_CHANGES.to_owned();
         return Err(Later { pause: Some(pause), reason, by_design: true, told: false });
     }
     Ok(())
+}
+
+/// How long to wait for what we do ourselves, before looking at it again.
+pub(super) fn own_pause(postponed: u32) -> Duration {
+    if postponed < 20 { Duration::from_millis(300) } else { Duration::from_secs(2) }
 }
 
 /// Asks our own inbox what the conditions of these playbooks ask of the past, all at once, unless that was asked before. It
@@ -112,7 +116,7 @@ pub(super) async fn ask_the_past<'p>(
     if questions.is_empty() {
         return Ok(());
     }
-    facts.set(Fact::Past, FactValue::Known(engine.store.answers(&questions, event).await?));
+    facts.set(Fact::Past, FactValue::Known(engine.store.answers(&questions, event, event.published).await?));
     Ok(())
 }
 

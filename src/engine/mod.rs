@@ -5,6 +5,7 @@
 
 pub mod clock;
 mod decide;
+mod delayed;
 mod dispatch;
 mod gather;
 mod housekeep;
@@ -23,9 +24,10 @@ mod testing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -83,6 +85,8 @@ pub struct Engine {
     pub reach: Reach,
     filter_refused: AtomicBool,
     rates_told: rates::Told,
+    /// Milliseconds of [`Engine::log_is_read_up_to`]; the least number before the first time.
+    log_read: AtomicI64,
 }
 
 /// The settings that tasks read.
@@ -179,6 +183,7 @@ impl Engine {
             reach: Reach::default(),
             filter_refused: AtomicBool::new(false),
             rates_told: rates::Told::default(),
+            log_read: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -216,6 +221,20 @@ impl Engine {
         tokio::time::timeout(TROUBLED, trouble.wait_for(Option::is_none)).await.is_ok()
     }
 
+    /// Up to which moment by our clock this process has read the live stream: when it asked for the last page that was not
+    /// full. `None` as long as there was none.
+    pub(crate) fn log_is_read_up_to(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.log_read.load(Ordering::Relaxed)).ok()
+    }
+
+    /// The live stream was read to its end, by a page that was asked for at `elapsed` since the process began.
+    pub(crate) fn log_is_read(&self, elapsed: Duration) {
+        let ago = SignedDuration::try_from(self.clock.elapsed().saturating_sub(elapsed)).unwrap_or_default();
+        if let Ok(asked) = self.clock.now().checked_sub(ago) {
+            self.log_read.store(asked.as_millisecond(), Ordering::Relaxed);
+        }
+    }
+
     fn refuse_server_filter(&self) {
         self.filter_refused.store(true, Ordering::Relaxed);
     }
@@ -226,7 +245,9 @@ impl Engine {
 pub fn wanted_types(playbooks: &[Playbook], risk: &RiskConfig) -> BTreeSet<String> {
     let mut wanted: BTreeSet<String> =
         playbooks.iter().flat_map(|playbook| playbook.event_types()).map(str::to_owned).collect();
-    wanted.extend(playbooks.iter().flat_map(Playbook::questions).flat_map(|question| question.types.iter().cloned()));
+    let asked = playbooks.iter().flat_map(Playbook::questions);
+    let asked_later = playbooks.iter().flat_map(Playbook::questions_asked_later);
+    wanted.extend(asked.chain(asked_later).flat_map(|question| question.types.iter().cloned()));
     let risk_is_asked_for = playbooks.iter().any(|playbook| playbook.facts_named().contains(Fact::UserRisk));
     if risk.source == RiskSource::Ledger && risk_is_asked_for {
         wanted.extend(["user.risk.detect", "user.risk.change"].map(str::to_owned));

@@ -440,6 +440,9 @@ impl Poller {
             Some(Problem { words, .. }) => info!(stream.id = self.id.0, "reading goes on; over is: {words}"),
             None => {}
         }
+        if self.kind == StreamKind::Live && !self.full {
+            self.engine.log_is_read(self.asked_at);
+        }
         self.engine.pulse.first_poll();
     }
 

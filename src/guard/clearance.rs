@@ -14,6 +14,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -107,6 +108,8 @@ pub struct Candidate {
     pub source: String,
     /// When the event happened.
     pub published: Timestamp,
+    /// How much later its step was meant to be done: that does not make it stale.
+    pub delay: Duration,
     /// The event's record, if the judge [reads it](Judge::reads_records) and it is still there.
     pub record: Option<String>,
 }
@@ -209,7 +212,7 @@ impl Judge {
                 return refuse(why);
             }
             if !candidate.approved
-                && let Some(why) = guard.staleness(candidate.published, self.now)
+                && let Some(why) = guard.staleness(candidate.published, candidate.delay, self.now)
             {
                 return refuse(why);
             }
@@ -298,6 +301,7 @@ mod tests {
             subject: Some(ID.to_owned()),
             source: "okta".to_owned(),
             published: at(PUBLISHED),
+            delay: Duration::ZERO,
             record: Some(record(ID, LOGIN)),
         }
     }

@@ -159,7 +159,7 @@ impl Guard {
     ) -> Admission {
         let refusal = kind
             .changes_access
-            .then(|| self.protected.by_name(params, subject).or_else(|| self.staleness(published, now)))
+            .then(|| self.protected.by_name(params, subject).or_else(|| self.staleness(published, Duration::ZERO, now)))
             .flatten();
         match refusal {
             Some(why) => Admission::Refused { why },
@@ -168,12 +168,13 @@ impl Guard {
         }
     }
 
-    fn staleness(&self, published: Timestamp, now: Timestamp) -> Option<String> {
+    fn staleness(&self, published: Timestamp, delay: Duration, now: Timestamp) -> Option<String> {
         let most = self.max_event_age?;
-        let age = Duration::try_from(now.duration_since(published)).unwrap_or_default();
+        let age = Duration::try_from(now.duration_since(published)).unwrap_or_default().saturating_sub(delay);
         (age > most).then(|| {
+            let beside = if delay.is_zero() { "" } else { " besides the delay of its step" };
             format!(
-                "the event is {} old, more than [guard] max_event_age = {}",
+                "the event is {}{beside} old, more than [guard] max_event_age = {}",
                 humantime::format_duration(Duration::from_secs(age.as_secs())),
                 humantime::format_duration(most)
             )

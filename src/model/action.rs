@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionState {
-    /// Planned; waits for other steps or for facts that only describe.
+    /// Planned; waits for other steps, for the end of its delay, or for facts that only describe.
     Waiting,
     /// Prepared: parameters are final, and it may be claimed when its lane is free.
     Ready,
@@ -100,6 +100,9 @@ impl ActionState {
             (S::Waiting, H::NotCalledFor) => S::Skipped,
             (S::Waiting, H::RefusedByGuard) => S::Refused,
             (S::Waiting, H::CannotBePrepared) => S::Failed,
+            (S::Waiting, H::HastenedByPerson) => S::Waiting,
+            // It was delayed, and what was asked when it came due was answered too long ago.
+            (S::Ready, H::AskedAnew) => S::Waiting,
 
             (S::Ready | S::Retry, H::Claimed) => S::Started,
             // The guard's word at the claim.
@@ -152,6 +155,8 @@ pub enum Happening {
     RefusedByGuard,
     /// Its condition or a template failed, or a fact could not be had.
     CannotBePrepared,
+    /// It was delayed, and could not be sent for so long that what was asked for it has to be asked anew.
+    AskedAnew,
     /// T3: the attempt row is written.
     Claimed,
     /// The service did it, or it was done already.
@@ -176,6 +181,8 @@ pub enum Happening {
     RetriedByPerson,
     /// A person wants it prepared again: it never was, or the guard refused it and has its say again.
     PlannedAnewByPerson,
+    /// A person does not wait for the end of its delay. All that is asked then is asked now.
+    HastenedByPerson,
     /// A person allows it.
     Approved,
     /// A person lets its playbook go on; the guard has its say again.
@@ -188,12 +195,13 @@ pub enum Happening {
 
 impl Happening {
     /// Every happening.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Prepared,
         Self::HeldForApproval,
         Self::NotCalledFor,
         Self::RefusedByGuard,
         Self::CannotBePrepared,
+        Self::AskedAnew,
         Self::Claimed,
         Self::Succeeded,
         Self::MayPass,
@@ -206,6 +214,7 @@ impl Happening {
         Self::SettledByPerson,
         Self::RetriedByPerson,
         Self::PlannedAnewByPerson,
+        Self::HastenedByPerson,
         Self::Approved,
         Self::LetGoOn,
         Self::ApprovalExpired,
@@ -282,9 +291,9 @@ mod tests {
         }
         let expected = "\
             waiting: Prepared=ready HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused \
-            CannotBePrepared=failed CancelledByPerson=cancelled\n\
-            ready: HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused Claimed=started \
-            CancelledByPerson=cancelled\n\
+            CannotBePrepared=failed HastenedByPerson=waiting CancelledByPerson=cancelled\n\
+            ready: HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused AskedAnew=waiting \
+            Claimed=started CancelledByPerson=cancelled\n\
             started: Succeeded=succeeded MayPass=retry WillNotPass=failed OutcomeLost=unknown\n\
             retry: HeldForApproval=awaiting_approval NotCalledFor=skipped RefusedByGuard=refused Claimed=started \
             CancelledByPerson=cancelled\n\

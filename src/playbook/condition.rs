@@ -203,7 +203,7 @@ impl Condition {
             add_asking(&mut context, Answers::Known(answers, missing));
         }
         if self.timely {
-            add_timely(&mut context, facts.published());
+            add_timely(&mut context, facts.moment());
         }
         match self.program.execute(&context) {
             Ok(cel::Value::Bool(answer)) => Ok(answer),
@@ -253,12 +253,12 @@ fn add_asking(context: &mut Context<'_, '_>, answers: Answers) {
     }
 }
 
-/// The functions that look at the event's own time.
-fn add_timely(context: &mut Context<'_, '_>, published: Option<Timestamp>) {
+/// The functions that look at the event's own time, or at that for which they are asked.
+fn add_timely(context: &mut Context<'_, '_>, moment: Option<Timestamp>) {
     for function in TIMELY {
         let _ = context.add_function(function, move |Arguments(arguments): Arguments| {
             let failed = |why: &str| ExecutionError::function_error(function, why);
-            let at = published.ok_or_else(|| failed("there is no event"))?;
+            let at = moment.ok_or_else(|| failed("there is no event"))?;
             past::timely(function, &arguments, at).map_err(|why| failed(&why))
         });
     }

@@ -277,6 +277,8 @@ pub struct Facts {
     from_event: Option<(Arc<Event>, LinkBase)>,
     fetched: BTreeMap<Fact, FactValue>,
     steps: BTreeMap<String, StepView>,
+    /// The moment for which the time of day is asked, if it is not that of the event.
+    as_of: Option<Timestamp>,
 }
 
 /// Stored facts that cannot be read back.
@@ -328,9 +330,16 @@ impl Facts {
         }
     }
 
-    /// The event's own time, if there is an event.
-    pub(super) fn published(&self) -> Option<Timestamp> {
-        self.from_event.as_ref().map(|(event, _)| event.published)
+    /// The same facts for a condition that is asked later than the event: the time that it looks at is this one.
+    #[must_use]
+    pub fn as_of(mut self, moment: Timestamp) -> Self {
+        self.as_of = Some(moment);
+        self
+    }
+
+    /// The time that conditions look at: the event's own, if there is an event and nothing else was said.
+    pub(super) fn moment(&self) -> Option<Timestamp> {
+        self.as_of.or(self.from_event.as_ref().map(|(event, _)| event.published))
     }
 
     /// Lets a fact be asked for again.
@@ -434,7 +443,7 @@ pub fn step_identifier(name: &str) -> String {
 }
 
 /// Cuts a text at a character boundary.
-pub(super) fn cut(text: &str, most_bytes: usize) -> &str {
+pub(crate) fn cut(text: &str, most_bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(most_bytes)).unwrap_or(text)
 }
 

@@ -60,8 +60,12 @@ pub struct Step {
     pub after: Vec<String>,
     /// Steps that have to succeed first.
     pub needs: Vec<String>,
-    /// The longest wait for `after`.
+    /// The longest wait for `after`; it begins when the delay ends.
     pub wait: Option<Duration>,
+    /// How much later it is done than the event was decided.
+    pub delay: Option<Duration>,
+    /// Asked when the delay ends; when it is true, the step is not done.
+    pub cancel_if: Option<Condition>,
     /// What to do when nobody can tell whether the request arrived: as configured, else the action's default.
     pub in_doubt: InDoubt,
     /// Whether a person has to allow it.
@@ -81,14 +85,20 @@ impl Playbook {
 
     /// Every fact that some condition or parameter names.
     pub fn facts_named(&self) -> FactSet {
-        self.steps.iter().fold(plan::applying_facts(self), |set, step| set.union(step.facts_named()))
+        let of_step = |step: &Step| step.facts_named().union(step.facts_asked_later());
+        self.steps.iter().fold(plan::applying_facts(self), |set, step| set.union(of_step(step)))
     }
 
-    /// Everything that some condition asks of the past, each once.
+    /// Everything that some condition asks of the past when the event is decided, each once.
     pub fn questions(&self) -> Vec<&Question> {
         let conditions = self.when.iter().chain(self.steps.iter().flat_map(Step::conditions));
         let all: BTreeSet<&Question> = conditions.flat_map(Condition::questions).collect();
         all.into_iter().collect()
+    }
+
+    /// Everything that is asked of the past when a delay ends, each once.
+    pub fn questions_asked_later(&self) -> BTreeSet<&Question> {
+        self.steps.iter().filter_map(|step| step.cancel_if.as_ref()).flat_map(Condition::questions).collect()
     }
 
     /// The steps in an order in which each stands behind those it waits for, else as they are written.
@@ -113,7 +123,7 @@ impl Playbook {
 }
 
 impl Step {
-    /// The conditions that are asked for it.
+    /// The conditions that are asked for it when the event is decided.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         self.when.iter()
     }
@@ -122,6 +132,11 @@ impl Step {
     pub fn facts_named(&self) -> FactSet {
         let when = self.when.as_ref().map_or(FactSet::EMPTY, Condition::facts_named);
         when.union(self.with.facts_named())
+    }
+
+    /// The facts that are fetched when its delay ends.
+    pub fn facts_asked_later(&self) -> FactSet {
+        self.cancel_if.as_ref().map_or(FactSet::EMPTY, Condition::facts_named)
     }
 }
 

@@ -1,6 +1,7 @@
 //! From configuration to playbooks, telling every problem at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,6 +13,9 @@ use crate::model::similar::closest;
 
 /// The longest name of a playbook or step, in characters.
 const MAX_NAME: usize = 64;
+
+/// The longest delay of a step: for so long rows of events are kept at least, whatever `[state]` says.
+pub const MAX_DELAY: Duration = crate::store::OKTA_KEEPS;
 
 /// Something in a playbook that the operator has to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +36,7 @@ impl Playbook {
         let mut found = Problems::default();
         check_name(&config.name, &mut found);
         check_event_types(&config.on, &mut found);
-        let when = config.when.as_deref().and_then(|text| found.condition(text));
+        let when = config.when.as_deref().and_then(|text| found.condition("when", text));
         if when.as_ref().is_some_and(Condition::names_steps) {
             found.add("when", "no step has run when the playbook's condition is asked", "move it to the step's `when`");
         }
@@ -44,6 +48,7 @@ impl Playbook {
             config.steps.iter().filter_map(|step| compile_step(step, config, actions, &mut found)).collect();
         check_cycles(config, &mut found);
         check_status_order(config, &mut found);
+        check_delayed_order(config, actions, &mut found);
         if !found.list.is_empty() {
             return Err(found.list);
         }
@@ -71,7 +76,8 @@ fn try_step(
 ) -> Option<Step> {
     check_name(&config.name, found);
     let after = check_order(config, playbook, found);
-    let when = config.when.as_deref().map(|text| found.condition(text));
+    let when = config.when.as_deref().map(|text| found.condition("when", text));
+    let cancel_if = check_delay(config, found);
     let Some(kind) = actions.iter().copied().find(|kind| kind.name == config.action) else {
         let known = actions.iter().map(|kind| kind.name);
         let message = format!("there is no action `{}`", cut(&config.action, 100));
@@ -96,6 +102,9 @@ fn try_step(
     if let Some(condition) = &when {
         check_steps_read("when", condition.steps_named(), config, kind, playbook, &after, found);
     }
+    if let Some(condition) = &cancel_if {
+        check_steps_waited_for("cancel_if", condition.steps_named(), config, playbook, &after, found);
+    }
     check_params(&with, kind, found);
     Some(Step {
         name: config.name.clone(),
@@ -105,6 +114,8 @@ fn try_step(
         after,
         needs: config.needs.clone(),
         wait: config.wait,
+        delay: config.delay,
+        cancel_if,
         in_doubt: config.in_doubt.unwrap_or_else(|| kind.effect.default_in_doubt()),
         approval: config.approval,
     })
@@ -131,6 +142,20 @@ fn check_order(config: &StepConfig, playbook: &PlaybookConfig, found: &mut Probl
     after
 }
 
+/// A step is taken back only while it waits for the end of its delay.
+fn check_delay(config: &StepConfig, found: &mut Problems) -> Option<Condition> {
+    if config.delay.is_some_and(|delay| delay > MAX_DELAY) {
+        let most = humantime::format_duration(MAX_DELAY);
+        found.add("delay", format!("the delay is longer than {most}"), format!("write one of at most \"{most}\""));
+    }
+    let condition = found.condition("cancel_if", config.cancel_if.as_deref()?);
+    if config.delay.is_none() {
+        let remedy = "add a `delay`, such as \"24h\", or write the condition as `when`, the other way round";
+        found.add("cancel_if", "it is asked when a delay ends, and the step has none", remedy);
+    }
+    condition
+}
+
 /// A step may read only steps that it waits for. One that changes access may read none: what it changes has to be known
 /// when the run is decided, because that decides what it waits behind.
 fn check_steps_read(
@@ -150,6 +175,17 @@ fn check_steps_read(
         found.add(field, message, format!("use the event, or `needs` to order it; remove `{STEPS}.`"));
         return;
     }
+    check_steps_waited_for(field, read, config, playbook, after, found);
+}
+
+fn check_steps_waited_for(
+    field: &str,
+    read: &BTreeSet<String>,
+    config: &StepConfig,
+    playbook: &PlaybookConfig,
+    after: &[String],
+    found: &mut Problems,
+) {
     for identifier in read {
         match playbook.steps.iter().find(|step| step_identifier(&step.name) == *identifier) {
             Some(step) if step.name == config.name => {
@@ -270,6 +306,29 @@ fn check_status_order(config: &PlaybookConfig, found: &mut Problems) {
     }
 }
 
+/// What a step changes holds its place until it is done, so that later changes of the same stand behind it. It must not do so
+/// for the length of another step's delay.
+fn check_delayed_order(config: &PlaybookConfig, actions: &[&'static ActionKind], found: &mut Problems) {
+    let changes = |step: &&StepConfig| actions.iter().any(|kind| kind.name == step.action && kind.changes_access);
+    for step in config.steps.iter().filter(|step| step.delay.is_none()).filter(changes) {
+        let (mut seen, mut open): (BTreeSet<&str>, Vec<&StepConfig>) = (BTreeSet::new(), vec![step]);
+        while let Some(next) = open.pop() {
+            let before =
+                config.steps.iter().filter(|other| next.after.iter().chain(&next.needs).any(|n| *n == other.name));
+            open.extend(before.filter(|other| seen.insert(&other.name)));
+        }
+        if let Some(delayed) = config.steps.iter().find(|other| other.delay.is_some() && seen.contains(&*other.name)) {
+            found.step = Some(step.name.clone());
+            let message = format!(
+                "it changes access and waits for the delayed step `{}`: whatever else changes the same would wait as long",
+                cut(&delayed.name, MAX_NAME)
+            );
+            found.add("after", message, "give it a `delay` of its own");
+            found.step = None;
+        }
+    }
+}
+
 /// The actions whose order matters to each other.
 const SUSPEND: &str = "okta.user.suspend";
 const EXPIRE_PASSWORD: &str = "okta.user.expire_password";
@@ -309,11 +368,11 @@ impl Problems {
         self.add(field, error.message, error.remedy);
     }
 
-    fn condition(&mut self, text: &str) -> Option<Condition> {
+    fn condition(&mut self, field: &str, text: &str) -> Option<Condition> {
         match Condition::compile(text) {
             Ok(condition) => Some(condition),
             Err(error) => {
-                self.compile_error("when", error);
+                self.compile_error(field, error);
                 None
             }
         }

@@ -3,7 +3,8 @@
 //! Deciding reads no database. So every argument is a literal, what is asked is known when the condition is compiled, and
 //! the answers are a fact like any other ([`Fact::Past`](super::Fact::Past)), fetched before anything is decided. They are
 //! as of the event's own time, so that the same event is decided the same way later: a count takes in what was published
-//! up to the event, itself among it; what was seen before is only what came before it.
+//! up to the event, itself among it; what was seen before is only what came before it. What a `cancel_if` asks is as of the
+//! moment at which it is asked.
 
 use std::fmt;
 use std::str::FromStr;
@@ -195,8 +196,9 @@ impl Question {
         Ok(question)
     }
 
-    /// What the inbox is searched for, or why there is nothing to search for.
-    pub fn about(&self, event: &Event) -> Result<Search, &'static str> {
+    /// What the inbox is searched for at a moment, which is the event's own unless it is asked later; or why there is nothing
+    /// to search for.
+    pub fn about(&self, event: &Event, moment: Timestamp) -> Result<Search, &'static str> {
         let traits = event.traits();
         let user = event.affected_user().map(|user| user.id.to_owned());
         let (by, goal) = match self.ask {
@@ -218,8 +220,8 @@ impl Question {
             source: event.source.clone(),
             uuid: event.uuid.clone(),
             types: self.types.clone(),
-            after: event.published.saturating_sub(window).unwrap_or(Timestamp::MIN),
-            until: event.published,
+            after: moment.saturating_sub(window).unwrap_or(Timestamp::MIN),
+            until: moment,
             outcome: self.outcome.clone(),
             by: (by, same),
             goal,
@@ -435,19 +437,20 @@ mod tests {
             let event = event(&format!("{who}{country}"));
             for (function, expected) in [("seen_before", seen), ("first_seen", first)] {
                 let question = question(function, &["country", "user.session.start", "1d"]).unwrap();
-                let about = question.about(&event).map(|_| found.unwrap_or_default());
+                let about = question.about(&event, event.published).map(|_| found.unwrap_or_default());
                 assert_eq!(question.answer(about), json!(expected), "{function}{country}");
             }
         }
         let nobody = event("");
         let count = question("count", &["user.session.start", "1d"]).unwrap();
-        assert_eq!(count.answer(count.about(&nobody).map(|_| 1)), Value::Null);
+        assert_eq!(count.answer(count.about(&nobody, nobody.published).map(|_| 1)), Value::Null);
     }
 
     #[test]
     fn a_window_ends_with_the_event_itself() {
         let search = question("count", &["a.b", "1h", "ip", "FAILURE"]).unwrap();
-        let search = search.about(&event(r#","client":{"ipAddress":"203.0.113.7"}"#)).unwrap();
+        let event = event(r#","client":{"ipAddress":"203.0.113.7"}"#);
+        let search = search.about(&event, event.published).unwrap();
         assert_eq!(
             (search.after.to_string(), search.until.to_string()),
             ("2026-08-24T09:00:00Z".to_owned(), "2026-08-24T10:00:00Z".to_owned())

@@ -1,13 +1,15 @@
 //! Transaction T3: the guard is asked, and what it passes is claimed.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
+use super::delayed;
 use super::ledger::{CLAIMED, Claimed, change_state, claimed};
 use super::trips::{self, Tripped};
-use super::{Store, StoreError, from_ms, to_ms};
+use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::connectors::Call;
 use crate::guard::limits::Spent;
 use crate::guard::{Candidate, Cleared, Judge, Ruling};
@@ -108,6 +110,15 @@ enum Ruled {
     AsItWas,
 }
 
+/// A candidate in its place in the order.
+struct InLine {
+    action: Claimed,
+    candidate: Candidate,
+    due: i64,
+    /// When all that is asked of it at the end of its delay was answered.
+    answered: Option<Timestamp>,
+}
+
 /// One claim under way.
 struct Claim<'a> {
     connection: &'a Connection,
@@ -130,9 +141,9 @@ impl Claim<'_> {
             let candidates = self.candidates(service, behind, free)?;
             let whole = candidates.len() == free;
             looked_at += candidates.len();
-            for (action, candidate, due) in candidates {
-                behind = (due, candidate.id.0);
-                match self.rule(action, candidate)? {
+            for one in candidates {
+                behind = (one.due, one.action.id.0);
+                match self.rule(one)? {
                     Ruled::Taken => free -= 1,
                     Ruled::Moved => {}
                     Ruled::AsItWas => asks += 1,
@@ -146,16 +157,11 @@ impl Claim<'_> {
     }
 
     /// Candidates behind a place in the order of being due.
-    fn candidates(
-        &self,
-        service: &str,
-        behind: (i64, i64),
-        most: usize,
-    ) -> Result<Vec<(Claimed, Candidate, i64)>, StoreError> {
+    fn candidates(&self, service: &str, behind: (i64, i64), most: usize) -> Result<Vec<InLine>, StoreError> {
         let mut statement = self.connection.prepare_cached(&format!(
             "SELECT {CLAIMED},
                     r.playbook, r.mode = 'observe', a.approved_at IS NOT NULL, a.subject, e.source, e.published,
-                    iif(?6, (SELECT body FROM event_body WHERE event = e.id), NULL), a.due
+                    iif(?6, (SELECT body FROM event_body WHERE event = e.id), NULL), a.due, a.delay, a.answered_at
              FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
              WHERE a.service = ?1 AND a.state IN ('ready', 'retry') AND a.due <= ?2 AND (a.due, a.id) > (?3, ?4)
                AND (a.lane IS NULL OR NOT EXISTS (
@@ -174,7 +180,13 @@ impl Claim<'_> {
     }
 
     /// Lets the guard rule over a candidate and writes what that means.
-    fn rule(&mut self, action: Claimed, candidate: Candidate) -> Result<Ruled, StoreError> {
+    fn rule(&mut self, InLine { action, candidate, due: _, answered }: InLine) -> Result<Ruled, StoreError> {
+        let unsent = action.attempt == 1 && !candidate.approved;
+        if let Some(answered) = answered.filter(|_| unsent)
+            && delayed::ask_anew(self.connection, candidate.id, answered, self.now)?
+        {
+            return Ok(Ruled::Moved);
+        }
         let spent = match &mut self.spent {
             Some(spent) => spent,
             none => none.insert(trips::spent(self.connection, self.judge.counts_after())?),
@@ -245,7 +257,7 @@ impl Claim<'_> {
     }
 }
 
-fn candidate(row: &Row<'_>) -> Result<(Claimed, Candidate, i64), StoreError> {
+fn candidate(row: &Row<'_>) -> Result<InLine, StoreError> {
     let action = claimed(row)?;
     let candidate = Candidate {
         id: action.id,
@@ -262,8 +274,9 @@ fn candidate(row: &Row<'_>) -> Result<(Claimed, Candidate, i64), StoreError> {
         source: row.get(17)?,
         published: from_ms(row.get(18)?)?,
         record: row.get(19)?,
+        delay: Duration::from_millis(row.get::<_, Option<u64>>(21)?.unwrap_or_default()),
     };
-    Ok((action, candidate, row.get(20)?))
+    Ok(InLine { action, candidate, due: row.get(20)?, answered: from_optional_ms(row.get(22)?)? })
 }
 
 /// The services that something is ready for, each with how many of its `most` places are free. None while dispatching is

@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
+use super::delayed::{self, Delayed};
 use super::journal::{self, PlannedTold, RunTold, Told, embedded};
-use super::ledger::{Prepared, count_open_after};
+use super::ledger::{Prepared, count_open_after, later};
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
 use crate::halt::{self, Point};
 use crate::model::action::{ActionState, InDoubt};
-use crate::model::ids::{EventId, IdempotencyKey, RunId};
+use crate::model::ids::{ActionId, EventId, IdempotencyKey, RunId};
 
 /// An event that waits for its decision.
 #[derive(Debug, Clone)]
@@ -38,6 +39,17 @@ pub struct PendingEvent {
     pub put_off_because: Option<String>,
     /// When it was stored.
     pub received: Timestamp,
+}
+
+/// Runs whose changes are asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangesOf {
+    /// Every one.
+    All,
+    /// Those before this one.
+    Before(RunId),
+    /// Every one but this.
+    Besides(RunId),
 }
 
 /// What a backfill does with what it finds.
@@ -102,16 +114,18 @@ pub struct NewAction {
     pub key: IdempotencyKey,
     /// The affected user.
     pub subject: Option<String>,
-    /// The one thing it changes. A waiting action holds its place in the lane already.
+    /// The one thing it changes. A waiting action holds its place in the lane already, but not during a delay.
     pub lane: Option<String>,
     /// What to do in doubt.
     pub in_doubt: InDoubt,
     /// Steps that end first.
     pub after: Vec<String>,
-    /// The longest wait for them.
+    /// The longest wait for them, as if there were no delay.
     pub wait_until: Option<Timestamp>,
     /// How far it could be prepared; `None` when that comes later.
     pub preparation: Option<Prepared>,
+    /// That it is done later than the rest, if it is not at its end already.
+    pub delayed: Option<Delayed>,
 }
 
 impl Store {
@@ -186,15 +200,21 @@ impl Store {
         .await
     }
 
-    /// Whether changes of a user's access are planned or under way, in all runs or in those before one. What only a person
-    /// can move does not count, nor what comes behind that: in a lane of which it is the first, or waiting for such a step
-    /// without end.
-    pub async fn has_open_changes(&self, subject: &str, before: Option<RunId>) -> Result<bool, StoreError> {
+    /// Whether changes of a user's access are planned or under way in these runs. What only a person can move does not count,
+    /// nor what comes behind that: in a lane of which it is the first, or waiting for such a step without end. Nor does what
+    /// waits for the end of a delay.
+    pub async fn has_open_changes(&self, subject: &str, of: ChangesOf) -> Result<bool, StoreError> {
         let subject = subject.to_owned();
+        let (before, besides) = match of {
+            ChangesOf::All => (i64::MAX, i64::MIN),
+            ChangesOf::Before(run) => (run.0, run.0),
+            ChangesOf::Besides(run) => (i64::MAX, run.0),
+        };
         self.read(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM action a WHERE subject = ?1 AND kind LIKE 'okta.%' AND lane IS NOT NULL AND run < ?2
+                    "SELECT EXISTS (SELECT 1 FROM action a WHERE subject = ?1 AND kind LIKE 'okta.%' AND lane IS NOT NULL
+                        AND run < ?2 AND run <> ?3
                         AND state IN ('waiting', 'ready', 'started', 'retry', 'unknown')
                         AND NOT (state IN ('waiting', 'ready', 'retry') AND (
                             coalesce((SELECT h.state FROM action h WHERE h.lane = a.lane
@@ -210,7 +230,7 @@ impl Store {
                                                             'needs_attention', 'awaiting_approval')
                                           ORDER BY h.id LIMIT 1) IN ('needs_attention', 'awaiting_approval')))))))",
                 )?
-                .query_row(params![subject, before.map_or(i64::MAX, |run| run.0)], |row| row.get(0))?)
+                .query_row(params![subject, before, besides], |row| row.get(0))?)
         })
         .await
     }
@@ -362,13 +382,23 @@ fn insert_action<'a>(
             prepared.and_then(|p| p.error.as_ref()),
             state.is_final().then(|| to_ms(now)),
         ])?;
-    Ok((inserted > 0).then(|| PlannedTold {
-        action: connection.last_insert_rowid(),
+    if inserted == 0 {
+        return Ok(None);
+    }
+    let id = connection.last_insert_rowid();
+    if let Some(delayed) = &action.delayed {
+        delayed::plan(connection, ActionId(id), delayed, now)?;
+    }
+    let params =
+        prepared.map_or(action.delayed.as_ref().and_then(|delayed| delayed.params.as_deref()), |p| p.params.as_deref());
+    Ok(Some(PlannedTold {
+        action: id,
         step: &action.step,
         kind: action.kind,
         key: action.key.as_str(),
         state,
-        params: prepared.and_then(|p| p.params.as_deref()).map(embedded),
+        params: params.map(embedded),
+        not_before: action.delayed.as_ref().map(|delayed| from_ms(to_ms(later(now, delayed.delay)))).transpose()?,
         reason: prepared.and_then(|p| p.reason),
         error: prepared.and_then(|p| p.error.as_deref()),
     }))

@@ -112,6 +112,9 @@ pub(super) struct PlannedTold<'a> {
     pub state: ActionState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub params: Option<Value>,
+    /// The end of its delay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

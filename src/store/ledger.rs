@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::delayed::{self, Due};
 use super::journal::{self, Changed, Told, embedded};
 use super::who::Who;
 use super::{Store, StoreError, from_ms, from_optional_ms, to_ms};
@@ -39,10 +40,12 @@ pub struct OpenAction {
     pub step: String,
     /// How often preparing was put off.
     pub postponed: u32,
-    /// When it was planned, or when a person asked for it again.
+    /// When it was planned, when its delay ended, or when a person asked for it again.
     pub since: Timestamp,
     /// The end of its wait, if it has one.
     pub wait_until: Option<Timestamp>,
+    /// What was planned of it, if it had a delay.
+    pub delayed: Option<Due>,
 }
 
 /// What preparing an action of a run needs to know.
@@ -146,7 +149,8 @@ impl Store {
         self.read(move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT id, run, step, attempts, retry_from, wait_until FROM action
+                    "SELECT id, run, step, attempts, max(retry_from, coalesce(not_before, 0)), wait_until,
+                            kind, params, not_before, delayed_plan FROM action
                      WHERE state = 'waiting' AND due <= ?1 AND (open_after = 0 OR wait_until <= ?1)
                      ORDER BY due, id LIMIT ?2",
                 )?
@@ -281,8 +285,8 @@ impl Store {
     }
 
     /// Brings back what a clock that ran ahead has put off too far: nothing is due later than `longest` from now, no wait
-    /// for other steps ends later than `longest_wait` from now, and no time for retries begins in the future. Returns how
-    /// many actions and events that were.
+    /// for other steps ends later than `longest_wait` from now, and no time for retries begins in the future. A delay counts
+    /// beside that; none ends later than its own length from now. Returns how many actions and events that were.
     pub async fn pull_back(
         &self,
         now: Timestamp,
@@ -294,10 +298,13 @@ impl Store {
         self.write(move |connection| {
             let mut moved = connection
                 .prepare_cached(
-                    "UPDATE action SET due = min(due, ?1), wait_until = iif(wait_until > ?2, ?2, wait_until),
+                    "UPDATE action SET due = iif(not_before > ?1, min(not_before, ?1 + delay), min(due, ?1)),
+                                       not_before = min(not_before, ?1 + delay),
+                                       wait_until = min(wait_until, ?2 + coalesce(delay, 0)),
                                        retry_from = min(retry_from, ?1), updated_at = min(updated_at, ?1)
                      WHERE state IN ('waiting', 'ready', 'retry', 'unknown')
-                       AND (due > ?3 OR wait_until > ?2 OR retry_from > ?3 OR updated_at > ?3)",
+                       AND (due > max(?3, coalesce(min(not_before, ?1 + delay), 0))
+                            OR wait_until > ?2 + coalesce(delay, 0) OR retry_from > ?3 OR updated_at > ?3)",
                 )?
                 .execute([now, wait, due])?;
             moved += connection
@@ -312,7 +319,7 @@ impl Store {
     }
 
     /// How many events of a stream wait for a decision, plus how many actions that came of it wait for their first attempt
-    /// to end. Retries and what only a person can move are left out.
+    /// to end. Retries and what only a person can move are left out, and so are delays with the steps that wait for them.
     pub async fn unfinished_of(&self, stream: StreamId) -> Result<u64, StoreError> {
         self.read(move |connection| {
             Ok(connection
@@ -320,7 +327,10 @@ impl Store {
                     "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'new')
                           + (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'held')
                           + (SELECT count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
-                             WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown'))",
+                             WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown')
+                               AND NOT (a.state = 'waiting' AND (a.delay IS NOT NULL OR a.open_after > 0 AND EXISTS (
+                                    SELECT 1 FROM action d
+                                    WHERE d.run = a.run AND d.state = 'waiting' AND d.delay IS NOT NULL))))",
                 )?
                 .query_row([stream.0], |row| row.get(0))?)
         })
@@ -329,7 +339,7 @@ impl Store {
 }
 
 /// `pause` after `moment`, or the end of time.
-fn later(moment: Timestamp, pause: Duration) -> Timestamp {
+pub(super) fn later(moment: Timestamp, pause: Duration) -> Timestamp {
     SignedDuration::try_from(pause).ok().and_then(|pause| moment.checked_add(pause).ok()).unwrap_or(Timestamp::MAX)
 }
 
@@ -351,9 +361,11 @@ fn commit_preparation(connection: &Connection, looked_at: &Preparation, now: Tim
                 .execute(params![looked_at.action.0, to_ms(*until), reason, to_ms(now)])?;
         }
         Ok(prepared) => {
+            let prepared = delayed::unless_superseded(connection, looked_at.action, prepared, now)?;
             connection
                 .prepare_cached(
-                    "UPDATE action SET params = ?2, lane = coalesce(lane, ?3), reason = ?4, error = ?5,
+                    "UPDATE action SET params = iif(delay IS NULL, ?2, coalesce(?2, params)), lane = coalesce(lane, ?3),
+                                       reason = ?4, error = ?5,
                                        attempts = (SELECT coalesce(max(number), 0) FROM attempt
                                                    WHERE attempt.action = action.id)
                      WHERE id = ?1",
@@ -526,6 +538,7 @@ fn open_action(row: &Row<'_>) -> Result<OpenAction, StoreError> {
         postponed: row.get(3)?,
         since: from_ms(row.get(4)?)?,
         wait_until: from_optional_ms(row.get(5)?)?,
+        delayed: delayed::due(row, 6)?,
     })
 }
 

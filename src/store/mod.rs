@@ -8,6 +8,7 @@ mod backup;
 pub mod chain;
 mod claim;
 mod decisions;
+mod delayed;
 mod file;
 mod health;
 mod ingest;
@@ -41,7 +42,8 @@ use health::Health;
 
 pub use backup::{BackupError, Copied, Copying, back_up};
 pub use claim::{Claims, Stopped, Taken};
-pub use decisions::{BackfillMode, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
+pub use decisions::{BackfillMode, ChangesOf, Decision, EventVerdict, NewAction, PendingEvent, PlannedRun};
+pub use delayed::{Delayed, DelayedPlan, Due};
 pub use health::Trouble;
 pub use ingest::{NewEvent, NewStream, PageCommit, PageCounts, Quarantined, Stream, StreamKind, StreamState};
 pub use integrity::{LastStop, Restored, check_file};

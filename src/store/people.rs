@@ -15,7 +15,7 @@ use crate::model::ids::{ActionId, StreamId};
 /// What a person can do to an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PersonChange {
-    /// Try it again now.
+    /// Try it again now, or do it without waiting for the end of its delay.
     Retry,
     /// Take it back.
     Cancel,
@@ -54,10 +54,12 @@ pub enum PersonError {
 }
 
 impl PersonChange {
-    /// What that means for an action in this state, or `None` when it cannot be done. One that was never prepared, or that
-    /// the guard refused, is prepared again before anything is sent.
-    fn happening(self, state: ActionState, prepared: bool) -> Option<Happening> {
+    /// What that means for an action in this state, or `None` when it cannot be done. One that was never prepared, that had a
+    /// delay and was never sent, or that the guard refused, is prepared again before anything is sent. `is_delayed` tells that
+    /// its delay has not ended.
+    fn happening(self, state: ActionState, prepared: bool, is_delayed: bool) -> Option<Happening> {
         let happening = match self {
+            Self::Retry if state == ActionState::Waiting => is_delayed.then_some(Happening::HastenedByPerson)?,
             Self::Retry if prepared && state != ActionState::Refused => Happening::RetriedByPerson,
             Self::Retry => Happening::PlannedAnewByPerson,
             Self::Cancel => Happening::CancelledByPerson,
@@ -113,20 +115,22 @@ impl Store {
     ) -> Result<ActionState, PersonError> {
         let (person, who) = (Who::person(change.command()), who.to_owned());
         self.write(move |connection| {
-            let found: Option<(String, bool, bool)> = connection
+            let found: Option<(String, bool, bool, bool)> = connection
                 .query_row(
-                    "SELECT a.state, a.params IS NOT NULL, EXISTS (SELECT 1 FROM event_body WHERE event = r.event)
+                    "SELECT a.state,
+                            a.params IS NOT NULL AND (a.delay IS NULL OR EXISTS (SELECT 1 FROM attempt WHERE action = a.id)),
+                            EXISTS (SELECT 1 FROM event_body WHERE event = r.event), coalesce(a.not_before > ?2, 0)
                      FROM action a JOIN run r ON r.id = a.run WHERE a.id = ?1",
-                    [action.0],
-                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                    [action.0, to_ms(now)],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
                 )
                 .optional()?;
-            let Some((state, prepared, recorded)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
+            let Some((state, prepared, recorded, is_delayed)) = found else { return Ok(Err(PersonError::NoSuchAction(action))) };
             let state = parse_state(&state)?;
-            let Some(happening) = change.happening(state, prepared) else {
+            let Some(happening) = change.happening(state, prepared, is_delayed) else {
                 let possible: Vec<&str> = ActionState::ALL
                     .into_iter()
-                    .filter(|state| change.happening(*state, true).is_some())
+                    .filter(|state| change.happening(*state, true, false).is_some())
                     .map(ActionState::as_str)
                     .collect();
                 return Ok(Err(PersonError::WrongState {
@@ -141,8 +145,15 @@ impl Store {
             }
             connection.execute(
                 "UPDATE action SET due = ?2, reason = ?3, error = NULL,
-                            retry_from = iif(?4, ?2, retry_from) WHERE id = ?1",
-                params![action.0, to_ms(now), change.participle(), change.begins_anew()],
+                            retry_from = iif(?4, ?2, retry_from), not_before = iif(?5, min(not_before, ?2), not_before)
+                 WHERE id = ?1",
+                params![
+                    action.0,
+                    to_ms(now),
+                    change.participle(),
+                    change.begins_anew(),
+                    change == PersonChange::Retry
+                ],
             )?;
             let approval = match happening {
                 Happening::Approved => Some((Some(to_ms(now)), Some(who))),
@@ -151,7 +162,8 @@ impl Store {
             };
             if let Some((at, by)) = approval {
                 connection.execute(
-                    "UPDATE action SET approved_at = ?2, approved_by = ?3 WHERE id = ?1",
+                    "UPDATE action SET approved_at = ?2, approved_by = ?3,
+                                       lane = iif(delay IS NULL OR ?2 IS NOT NULL, lane, NULL) WHERE id = ?1",
                     params![action.0, at, by],
                 )?;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Map, Value};
@@ -20,11 +21,17 @@ impl Store {
 }
 
 impl Store {
-    /// The answers to what is asked of the past about an event, as [`Fact::Past`](crate::playbook::Fact::Past) holds them.
-    pub async fn answers(&self, questions: &BTreeSet<&Question>, event: &Event) -> Result<Value, StoreError> {
+    /// The answers to what is asked of the past about an event, as of a moment and as [`Fact::Past`](crate::playbook::Fact::Past)
+    /// holds them.
+    pub async fn answers(
+        &self,
+        questions: &BTreeSet<&Question>,
+        event: &Event,
+        moment: Timestamp,
+    ) -> Result<Value, StoreError> {
         let mut answers = Map::new();
         for question in questions {
-            let found = match question.about(event) {
+            let found = match question.about(event, moment) {
                 Ok(search) => Ok(self.search(search).await?),
                 Err(why) => Err(why),
             };
@@ -135,7 +142,7 @@ mod tests {
             "client": {"ipAddress": "192.0.2.1", "geographicalContext": {"country": "Chad"}}});
         let event = Event::parse(SOURCE_OKTA, &body.to_string()).unwrap();
         let condition = Condition::compile(&format!("type({question}) == null_type")).unwrap();
-        let search = condition.questions().next().unwrap().about(&event).unwrap();
+        let search = condition.questions().next().unwrap().about(&event, event.published).unwrap();
         assert_eq!(find(&connection, &search).unwrap(), expected, "{question}");
     }
 

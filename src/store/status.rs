@@ -41,8 +41,11 @@ pub struct StatusSnapshot {
     pub last_prune: Option<Timestamp>,
     /// When the oldest event without a decision was received.
     pub oldest_undecided: Option<Timestamp>,
-    /// When the oldest action that is not at its end was planned.
+    /// Since when the oldest action that is not at its end could be: since it was planned, or since its delay ended. What is
+    /// still delayed does not count, nor what waits for that.
     pub oldest_open_action: Option<Timestamp>,
+    /// How many actions wait for the end of a delay, and when the first of them ends.
+    pub delayed: (u64, Option<Timestamp>),
     /// Okta's rate limits as the daemon last told them.
     pub rates: Option<RateSnapshot>,
     /// Messages that may not have been sent, of the last day.
@@ -237,6 +240,10 @@ pub struct ActionRow {
     pub attempts: u32,
     /// When it is due, if it is not at its end.
     pub due: Option<Timestamp>,
+    /// The end of its delay, while it waits for that.
+    pub delayed_until: Option<Timestamp>,
+    /// What is asked when its delay ends; when it is true, it is not done.
+    pub cancel_if: Option<String>,
     /// What the service called it.
     pub receipt: Option<Value>,
     /// The idempotency key.
@@ -291,7 +298,7 @@ impl Store {
     /// How things stand.
     pub async fn status(&self, now: Timestamp) -> Result<StatusSnapshot, StoreError> {
         let day_ago = to_ms(now) - 24 * 3600 * 1000;
-        let bytes = self.size_on_disk();
+        let (bytes, at) = (self.size_on_disk(), to_ms(now));
         self.read(move |connection| {
             let optional = |sql: &str| -> Result<Option<Timestamp>, StoreError> {
                 from_optional_ms(connection.query_row(sql, [], |row| row.get(0)).optional()?.flatten())
@@ -315,7 +322,17 @@ impl Store {
                 )?,
                 last_prune: optional("SELECT pruned_at FROM retention")?,
                 oldest_undecided: optional("SELECT min(received_at) FROM event WHERE state = 'new'")?,
-                oldest_open_action: optional("SELECT min(created_at) FROM action WHERE finished_at IS NULL")?,
+                oldest_open_action: optional(
+                    "SELECT min(max(a.created_at, coalesce(a.not_before, 0))) FROM action a WHERE a.finished_at IS NULL
+                       AND NOT (a.state = 'waiting' AND EXISTS (
+                            SELECT 1 FROM action d WHERE d.run = a.run AND d.state = 'waiting' AND d.due = d.not_before
+                               AND (d.id = a.id OR a.open_after > 0)))",
+                )?,
+                delayed: connection.query_row(
+                    "SELECT count(*), min(not_before) FROM action WHERE state = 'waiting' AND not_before > ?1",
+                    [at],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                ).map_err(StoreError::from).and_then(|(count, first)| Ok((count, from_optional_ms(first)?)))?,
                 rates: rates::told(connection)?,
                 in_doubt_last_day: count(&format!(
                     "SELECT count(*) FROM action WHERE state = 'settled' AND reason = 'in_doubt' AND finished_at >= {day_ago}"
@@ -625,7 +642,8 @@ fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
 const ACTION: &str =
     "SELECT a.id, a.run, r.playbook, a.step, a.kind, a.subject, a.state, a.reason, a.error, a.attempts,
     iif(a.finished_at IS NULL, a.due, NULL), a.receipt, a.key, a.lane, a.params, a.created_at, a.finished_at,
-    a.approved_at, a.approved_by
+    a.approved_at, a.approved_by, iif(a.state = 'waiting' AND a.answered_at IS NULL AND a.due <= a.not_before, a.not_before, NULL),
+    a.delayed_plan ->> '$.cancel_if'
     FROM action a JOIN run r ON r.id = a.run";
 
 fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
@@ -649,6 +667,8 @@ fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
         finished_at: from_optional_ms(row.get(16)?)?,
         approved_at: from_optional_ms(row.get(17)?)?,
         approved_by: row.get(18)?,
+        delayed_until: from_optional_ms(row.get(19)?)?,
+        cancel_if: row.get(20)?,
     })
 }
 

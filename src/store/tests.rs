@@ -1,5 +1,6 @@
 //! The store as its users see it: what a transaction promises, and what it refuses.
 
+mod delayed;
 mod guard;
 
 use std::os::unix::fs::PermissionsExt;
@@ -87,6 +88,7 @@ fn ready(step: &str) -> NewAction {
         after: Vec::new(),
         wait_until: None,
         preparation: Some(prepared(Happening::Prepared)),
+        delayed: None,
     }
 }
 
@@ -761,11 +763,14 @@ async fn open_changes_of_a_user_are_those_that_go_on_by_themselves() {
     let lane = || vec![in_lane("s", "lane")];
     let first = inbox.plan("a", lane()).await[0];
     inbox.plan("message", vec![ready("s")]).await;
-    let open = async |user| inbox.store.has_open_changes(user, None).await.unwrap();
+    let open = async |user| inbox.store.has_open_changes(user, ChangesOf::All).await.unwrap();
     let run = RunId(inbox.rows().await[0].run);
     assert!(open("a").await && !open("message").await && !open("nobody").await);
-    assert!(!inbox.store.has_open_changes("a", Some(run)).await.unwrap(), "a run does not wait for itself");
-    assert!(inbox.store.has_open_changes("a", Some(RunId(run.0 + 1))).await.unwrap());
+    assert!(
+        !inbox.store.has_open_changes("a", ChangesOf::Before(run)).await.unwrap(),
+        "a run does not wait for itself"
+    );
+    assert!(inbox.store.has_open_changes("a", ChangesOf::Before(RunId(run.0 + 1))).await.unwrap());
     inbox.claim(1).await;
     inbox.ends(first, "unknown", Happening::OutcomeLost).await;
     assert!(open("a").await);
@@ -781,7 +786,7 @@ async fn what_comes_behind_something_that_only_a_person_can_move_is_not_waited_f
         let wait_until = waits.then(|| at(1000));
         let then = NewAction { lane: Some("other".to_owned()), wait_until, ..waiting("then", &["held"]) };
         let held = inbox.plan("a", vec![held, then]).await[0];
-        let open = async || inbox.store.has_open_changes("a", None).await.unwrap();
+        let open = async || inbox.store.has_open_changes("a", ChangesOf::All).await.unwrap();
         assert_eq!(open().await, waits, "it goes on at the end of its wait");
         // His next event changes the same, and something else after that.
         inbox.receive(vec![event("b", "a", 5)]).await;

@@ -228,6 +228,7 @@ pub(super) fn trip(
             key: key.as_str(),
             state: ActionState::Ready,
             params: Some(message.params.clone()),
+            not_before: None,
             reason: None,
             error: None,
         }),

@@ -13,8 +13,9 @@ use okta_responder::model::action::{ActionState, Happening};
 use okta_responder::model::ids::{ActionId, EventId, IdempotencyKey, RunId, StreamId};
 use okta_responder::model::outcome::Receipt;
 use okta_responder::store::{
-    ActionFilter, ActionRow, AttemptEnd, Decision, EventFilter, EventVerdict, Keep, NewAction, NewEvent, NewStream,
-    PageCommit, PersonChange, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError, StreamKind,
+    ActionFilter, ActionRow, AttemptEnd, ChangesOf, Decision, EventFilter, EventVerdict, Keep, NewAction, NewEvent,
+    NewStream, PageCommit, PersonChange, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError,
+    StreamKind,
 };
 use tempfile::TempDir;
 
@@ -520,7 +521,11 @@ impl Bench {
         assert_eq!(store.next_due(now).await.unwrap(), ledger.next_due(self.now).map(at), "when something is due");
         for user in ["ann", "ben"] {
             assert_eq!(store.newest_risk(user).await.unwrap().as_deref(), ledger.newest_risk(user), "{user}");
-            assert_eq!(store.has_open_changes(user, None).await.unwrap(), ledger.has_open_changes(user), "{user}");
+            assert_eq!(
+                store.has_open_changes(user, ChangesOf::All).await.unwrap(),
+                ledger.has_open_changes(user),
+                "{user}"
+            );
         }
         for stream in 0..ledger.streams.len() {
             let shown = store.unfinished_of(stream_id(stream)).await.unwrap();
@@ -601,6 +606,7 @@ fn new_action(event: usize, playbook: &str, number: usize, step: &Step, now: i64
         after: ledger::after(number, step.after),
         wait_until: step.wait.map(|wait| at(now + wait)),
         preparation: step.begins.map(|begins| prepared(begins, "planned", None)),
+        delayed: None,
         step: name,
     }
 }

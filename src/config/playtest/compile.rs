@@ -20,7 +20,7 @@ use crate::model::risk::RiskLevel;
 use crate::model::similar::closest;
 use crate::playbook::facts::{Fact, FactValue, step_identifier};
 use crate::playbook::given::{self, GivenFacts};
-use crate::playbook::{Playbook, Step};
+use crate::playbook::{Playbook, Question, Step};
 
 /// When an event happened that does not tell, so that a test reads the same on every day.
 const PUBLISHED: &str = "2026-01-01T00:00:00Z";
@@ -60,6 +60,8 @@ pub struct Playtest {
     pub guard: bool,
     /// What Okta would answer, and how steps ended.
     pub given: GivenFacts,
+    /// The same for when a delay ends, if anything is told of that.
+    pub later: Option<GivenFacts>,
     /// The steps that are told of.
     pub expect: Vec<Expected>,
     /// Whether other steps may be called for.
@@ -83,6 +85,8 @@ pub struct Expected {
     pub with: Map<String, Value>,
     /// Whether these are all of them.
     pub exactly: bool,
+    /// How much later it is done, in words; empty for at once.
+    pub delay: Option<String>,
     /// A part of the reason.
     pub why: Option<String>,
 }
@@ -144,7 +148,14 @@ impl<'l> Compiler<'l> {
             self.unanswered(test, &event, here);
             return None;
         }
-        let given = self.given(&test.facts, &event, &about, &here.key("facts"));
+        let asked: BTreeSet<_> = about.iter().flat_map(|playbook| playbook.questions()).collect();
+        let given = self.given(&test.facts, &event, (&about, &asked), &here.key("facts"));
+        if test.later.is_some() && !steps(&about).any(|(_, step)| step.cancel_if.is_some()) {
+            self.say(&here.key("later"), "no step that answers this event has a `cancel_if`", "take it out");
+        }
+        let asked_later: BTreeSet<_> = about.iter().flat_map(|playbook| playbook.questions_asked_later()).collect();
+        let later =
+            test.later.as_ref().map(|facts| self.given(facts, &event, (&about, &asked_later), &here.key("later")));
         let mut expect = Vec::new();
         for (index, expected) in test.expect.iter().flatten().enumerate() {
             let place = here.key("expect").element(index);
@@ -175,6 +186,7 @@ impl<'l> Compiler<'l> {
             event,
             guard: test.guard,
             given,
+            later,
             expect,
             others: test.others || test.expect.is_none(),
             not: test.not.clone(),
@@ -231,7 +243,13 @@ impl<'l> Compiler<'l> {
         self.say(&place, format!("{who} `{kind}`, so the test cannot fail"), remedy);
     }
 
-    fn given(&mut self, facts: &TestFacts, event: &Event, about: &[&Playbook], here: &KeyPath) -> GivenFacts {
+    fn given(
+        &mut self,
+        facts: &TestFacts,
+        event: &Event,
+        (about, asked): (&[&Playbook], &BTreeSet<&Question>),
+        here: &KeyPath,
+    ) -> GivenFacts {
         let mut given = GivenFacts::default();
         let mut known = |fact, value| given.facts.push((fact, FactValue::Known(value)));
         if let Some(user) = &facts.user {
@@ -248,8 +266,7 @@ impl<'l> Compiler<'l> {
             known(Fact::UserRisk, json!(RiskLevel::from(risk).as_str()));
         }
         if let Some(past) = &facts.past {
-            let asked: Vec<String> =
-                about.iter().flat_map(|playbook| playbook.questions()).map(ToString::to_string).collect();
+            let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
             let mut answers = Map::new();
             for (text, answer) in past {
                 let place = here.key("past").key(text);
@@ -335,6 +352,10 @@ impl<'l> Compiler<'l> {
                 .map(|with| with.iter().map(|(name, value)| (name.clone(), json_of(value))).collect())
                 .unwrap_or_default(),
             exactly: expected.with_exactly.is_some(),
+            delay: expected.delay.map(|delay| match delay.is_zero() {
+                true => String::new(),
+                false => humantime::format_duration(delay).to_string(),
+            }),
             why: expected.why.clone(),
         })
     }

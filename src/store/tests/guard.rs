@@ -30,7 +30,7 @@ impl Inbox {
         steps
     }
 
-    async fn row(&self, action: ActionId) -> ActionRow {
+    pub(super) async fn row(&self, action: ActionId) -> ActionRow {
         let filter = ActionFilter { id: Some(action.0), ..ActionFilter::default() };
         self.store.list_actions(filter).await.unwrap().remove(0)
     }
