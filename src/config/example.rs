@@ -67,7 +67,8 @@ fn nothing_is_wrong_with_the_example() {
             "access-review-ended",
             "high-risk-sign-in",
             "mfa-fatigue",
-            "account-takeover"
+            "account-takeover",
+            "cool-off"
         ]
     );
 }

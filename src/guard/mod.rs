@@ -174,7 +174,7 @@ impl Guard {
         (age > most).then(|| {
             let beside = if delay.is_zero() { "" } else { " besides the delay of its step" };
             format!(
-                "the event is {}{beside} old, more than [guard] max_event_age = {}",
+                "the event is {} old{beside}, more than [guard] max_event_age = {}",
                 humantime::format_duration(Duration::from_secs(age.as_secs())),
                 humantime::format_duration(most)
             )
@@ -336,6 +336,15 @@ mod tests {
         );
         assert_eq!(admit(&guard, &POST, &params, "2026-08-25T11:00:01Z"), Admission::Pass);
         assert_eq!(admit(&guard, &ADD_USER, &params, "2026-08-24T09:00:00Z"), Admission::Pass);
+    }
+
+    #[test]
+    fn the_delay_of_a_step_makes_no_event_older() {
+        let guard = guard(|config| config.max_event_age = Some(Duration::from_secs(3600)));
+        let stale = |now: &str| guard.staleness(at(PUBLISHED), Duration::from_secs(24 * 3600), at(now));
+        assert_eq!(stale("2026-08-25T11:00:00Z"), None);
+        let told = "the event is 1h 1s old besides the delay of its step, more than [guard] max_event_age = 1h";
+        assert_eq!(stale("2026-08-25T11:00:01Z"), Some(told.to_owned()));
     }
 
     #[test]

@@ -145,8 +145,8 @@ fn check_order(config: &StepConfig, playbook: &PlaybookConfig, found: &mut Probl
 /// A step is taken back only while it waits for the end of its delay.
 fn check_delay(config: &StepConfig, found: &mut Problems) -> Option<Condition> {
     if config.delay.is_some_and(|delay| delay > MAX_DELAY) {
-        let most = humantime::format_duration(MAX_DELAY);
-        found.add("delay", format!("the delay is longer than {most}"), format!("write one of at most \"{most}\""));
+        let days = MAX_DELAY.as_secs() / (24 * 3600);
+        found.add("delay", format!("the delay is longer than {days} days"), format!("write at most \"{days}d\""));
     }
     let condition = found.condition("cancel_if", config.cancel_if.as_deref()?);
     if config.delay.is_none() {

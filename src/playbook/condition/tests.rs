@@ -294,3 +294,12 @@ fn the_hour_and_the_day_are_those_of_the_event() {
     check_refused(r#"hour_in(target.login, 8, 18)"#, "literal");
     check_refused(r#"weekday_in("UTC", ["someday"])"#, "no weekday");
 }
+
+#[test]
+fn a_condition_that_is_asked_later_looks_at_the_time_of_then() {
+    let condition = Condition::compile("hour_in(\"UTC\", 10, 11)").unwrap();
+    let facts = facts();
+    assert!(condition.evaluate(&facts).unwrap());
+    let later = facts.as_of("2026-08-25T11:15:02Z".parse().unwrap());
+    assert!(!condition.evaluate(&later).unwrap());
+}

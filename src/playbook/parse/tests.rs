@@ -284,6 +284,49 @@ fn what_a_step_needs_it_waits_for_as_well() {
     assert_eq!(playbook.mode, crate::config::Mode::Observe);
 }
 
+/// A step that changes access.
+fn change(name: &str, rest: &str) -> String {
+    format!("[[step]]\nname = \"{name}\"\naction = \"okta.group.add_user\"\nwith = {{ group = \"g\" }}\n{rest}\n")
+}
+
+#[test]
+fn a_step_may_be_done_later_unless_something_holds_by_then() {
+    let asked = "user_risk == \"HIGH\" || steps.a.state == \"failed\" || count(\"user.session.start\", \"1h\") > 3";
+    let later = change("b", &format!("after = [\"a\"]\ndelay = \"24h\"\ncancel_if = '{asked}'"));
+    let playbook = compile(&format!("{HEAD}{}{later}", change("a", ""))).unwrap();
+    let step = playbook.step("b").unwrap();
+    assert_eq!(step.delay, Some(std::time::Duration::from_secs(24 * 3600)));
+    assert_eq!(step.cancel_if.as_ref().unwrap().text(), asked);
+    // They are fetched when the delay ends and not before.
+    assert_eq!(step.facts_asked_later().to_string(), "user_risk, past");
+    assert!(step.facts_named().is_empty() && playbook.questions().is_empty());
+    assert_eq!(playbook.facts_named().to_string(), "user_risk, past");
+    assert_eq!(playbook.questions_asked_later().len(), 1);
+}
+
+#[test]
+fn what_a_delay_cannot_be_is_told() {
+    let told = |rest: &str, field: &str, message: &str, remedy: &str| {
+        check(&format!("{}{}", change("a", ""), change("b", rest)), Some("b"), field, message, remedy);
+    };
+    told("cancel_if = 'user_risk == \"HIGH\"'", "cancel_if", "the step has none", "add a `delay`");
+    told("delay = \"91d\"", "delay", "longer than 90 days", "at most");
+    told("delay = \"1h\"\ncancel_if = 'user_risk =='", "cancel_if", "not a CEL expression", "risk.level");
+    told("delay = \"1h\"\ncancel_if = 'user_risk'", "cancel_if", "", "compare");
+    told("delay = \"1h\"\ncancel_if = 'steps.a.state == \"failed\"'", "cancel_if", "does not wait for `a`", "`after`");
+}
+
+#[test]
+fn a_change_of_access_does_not_stand_in_the_way_for_the_length_of_another_steps_delay() {
+    let delayed = change("a", "delay = \"24h\"");
+    let between = post("m", "after = [\"a\"]");
+    for (rest, message) in [("after = [\"a\"]", "`a`"), ("needs = [\"m\"]", "`a`")] {
+        check(&format!("{delayed}{between}{}", change("b", rest)), Some("b"), "after", message, "a `delay` of its own");
+        let own = change("b", &format!("{rest}\ndelay = \"1h\""));
+        assert!(compile(&format!("{HEAD}{delayed}{between}{own}")).is_ok());
+    }
+}
+
 #[test]
 fn a_step_reads_no_step_but_those_it_waits_for() {
     let reads = |name: &str| format!("with = {{ text = \"{{{{ steps.{name}.state }}}}\" }}");

@@ -55,7 +55,6 @@ async fn a_delay_holds_nothing_up_and_ends_after_its_length() {
 }
 
 /// Plans a delayed change, brings a later action of its lane to a state, and looks whether the delayed one is superseded.
-#[track_caller]
 async fn check_superseded(state: ActionState, expected: bool) {
     let inbox = Inbox::open().await;
     let action = inbox.plan("a", vec![delayed("take-out")]).await[0];
