@@ -518,7 +518,7 @@ mod tests {
     use super::*;
     use crate::config::PlaybookConfig;
     use crate::connectors::Registry;
-    use crate::store::{EventFilter, NewEvent};
+    use crate::store::{ActionFilter, EventFilter, NewEvent};
 
     #[tokio::test]
     async fn an_event_over_which_the_program_fails_ends_visibly_and_those_behind_it_go_on() {
@@ -543,6 +543,56 @@ mod tests {
         assert_eq!(states, ["decided", "skipped", "decided"]);
         let why = events[1].reason.as_deref().unwrap();
         assert!(why.starts_with("poisoned: ") && why.contains("report"), "{why}");
+    }
+
+    /// How the steps of a playbook stand once an event is decided: the state, whether it is delayed, its parameters, its lane.
+    async fn decided(mode: &str) -> Vec<(String, String, bool, bool, Option<String>)> {
+        let later = "delay = \"24h\"\ncancel_if = 'user_risk == \"HIGH\"'";
+        let change = "action = \"okta.group.remove_user\"\nwith = { group = \"g\", user = \"00u1\" }";
+        let tell = "action = \"slack.message.post\"\nwith = { channel = \"c\", text = \"t\" }";
+        let text = format!(
+            "name = \"p\"\non = [\"x\"]\nmode = \"{mode}\"\n[[step]]\nname = \"now\"\n{change}\n\
+             [[step]]\nname = \"change\"\n{change}\n{later}\n[[step]]\nname = \"tell\"\n{tell}\n{later}\n\
+             [[step]]\nname = \"uncalled\"\nwhen = 'event.uuid == \"other\"'\n{change}\n{later}\n"
+        );
+        let config: PlaybookConfig = toml::from_str(&text).unwrap();
+        let playbook = Playbook::compile(&config, &connectors::catalogue()).unwrap();
+        let (engine, _dir) = engine(vec![playbook], Registry::of([])).await;
+        receive(&engine, "x", &["e"]).await;
+        let mut decider = Decider::new(Arc::clone(&engine), CancellationToken::new());
+        while decider.round().await.unwrap() {}
+        let mut rows = engine.store.list_actions(ActionFilter::default()).await.unwrap();
+        rows.reverse();
+        let row = |row: crate::store::ActionRow| {
+            (row.step, row.state, row.delayed_until.is_some(), row.params.is_some(), row.lane)
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    #[tokio::test]
+    async fn a_delayed_change_is_planned_with_the_rest_and_holds_no_lane_and_a_text_is_filled_in_when_it_is_due() {
+        let row = |step: &str, state: &str, [delayed, filled]: [bool; 2], lane: Option<&str>| {
+            (step.to_owned(), state.to_owned(), delayed, filled, lane.map(str::to_owned))
+        };
+        let lane = Some("okta.group/g/00u1");
+        assert_eq!(
+            decided("enforce").await,
+            [
+                row("now", "ready", [false, true], lane),
+                row("change", "waiting", [true, true], None),
+                row("tell", "waiting", [true, false], None),
+                row("uncalled", "skipped", [false, false], None),
+            ]
+        );
+        assert_eq!(
+            decided("observe").await,
+            [
+                row("now", "skipped", [false, true], lane),
+                row("change", "skipped", [false, true], lane),
+                row("tell", "skipped", [false, true], None),
+                row("uncalled", "skipped", [false, false], None),
+            ]
+        );
     }
 
     #[tokio::test]
