@@ -68,6 +68,14 @@ fn nothing_is_wrong_with_the_example() {
             "high-risk-sign-in",
             "mfa-fatigue",
             "account-takeover",
+            "threat-insight",
+            "suspicious-activity-reported",
+            "breached-credential",
+            "partner-reported-risk",
+            "unsuspended-at-high-risk",
+            "device-added-at-high-risk",
+            "policy-no-longer-met",
+            "break-glass-used",
             "cool-off"
         ]
     );
