@@ -173,6 +173,43 @@ fn what_does_not_hold_is_told_field_by_field() {
 }
 
 #[test]
+fn a_step_with_a_delay_is_tested_for_it_and_for_how_things_stand_when_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let later = "delay = \"24h\"\n  cancel_if = 'groups.exists(name, name == \"High Risk Users\")'";
+    let playbook = PLAYBOOK.replacen("with =", &format!("{later}\n  with ="), 1);
+    let of = |name: &str, expect: &str, more: &str| {
+        let more = format!("expect = [{{ step = \"quarantine\", {expect} }}]\nothers = true\n{more}");
+        test(name, &more, "ann@example.com", "HIGH")
+    };
+    let tests = [
+        of("later", "state = \"run\", delay = \"1day\"", ""),
+        of("still called for", "state = \"run\"", "later = { groups = [] }"),
+        of("cancelled", "state = \"cancelled\", why = \"High Risk\"", "later = { groups = [\"High Risk Users\"] }"),
+        of("at once", "delay = \"0s\"", ""),
+        of("not cancelled", "state = \"run\"", "later = { groups = [\"High Risk Users\"] }"),
+        of("not given", "state = \"run\"", "later = { user = {} }"),
+    ];
+    std::fs::write(directory.path().join("config.toml"), format!("{HEAD}{playbook}{}", tests.concat())).unwrap();
+    let told = told(&run(directory.path(), &["test"]));
+    assert_eq!(told.matches("ok      ").count(), 3, "{told}");
+    for part in [
+        "quarantine: is done at another time\n    expected  \"at once\"\n    planned   \"1day\"",
+        "planned   \"would be skipped when its delay ends\"",
+        "can't be told: groups would be asked for when its delay ends; give what is missing in [test.later]",
+        "3 of 6 tests FAILED",
+    ] {
+        assert!(told.contains(part), "`{part}` is not in:\n{told}");
+    }
+    let event = r#"{"uuid":"u","eventType":"user.risk.detect","published":"2026-08-24T10:15:02.102Z",
+        "target":[{"id":"00u1","type":"User"}],"debugContext":{"debugData":{"risk":"{level=HIGH}"}}}"#;
+    std::fs::write(directory.path().join("event.json"), event).unwrap();
+    let simulated = String::from_utf8(run(directory.path(), &["simulate", "--event", "event.json"]).stdout).unwrap();
+    let part =
+        "would run\n      1day later, unless this is true then: groups.exists(name, name == \"High Risk Users\")";
+    assert!(simulated.contains(part), "{simulated}");
+}
+
+#[test]
 fn a_fact_that_is_needed_has_to_be_given() {
     let directory = tempfile::tempdir().unwrap();
     let expect = "expect = [{ step = \"tell\" }]";

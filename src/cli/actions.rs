@@ -31,10 +31,7 @@ enum Command {
     List(List),
     /// Show one action with its attempts
     Show(Show),
-    /// Try actions again now: those that failed, were refused or cancelled, or need attention
-    ///
-    /// An action that waits for the end of its delay does not wait any longer; what its step asks then (`cancel_if`, `needs`)
-    /// is asked now.
+    /// Try actions again now: those that failed, were refused or cancelled, need attention, or are delayed
     #[command(after_help = after_change("retry"))]
     Retry(Ids),
     /// Take actions back that have not been sent
