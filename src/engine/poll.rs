@@ -267,6 +267,7 @@ impl Poller {
             let nothing_new = unchanged && !last && self.problem.is_none();
             if nothing_new && self.last_good_poll.is_some_and(|stored| date.duration_since(stored) < IDLE_COMMIT) {
                 self.good();
+                self.tell_how_far(ahead.is_none());
                 self.engine.pulse.polled();
                 continue;
             }
@@ -284,6 +285,7 @@ impl Poller {
             self.cursor = Some(next_url);
             self.last_good_poll = Some(date);
             self.good();
+            self.tell_how_far(ahead.is_none());
             if last {
                 break true;
             }
@@ -440,10 +442,18 @@ impl Poller {
             Some(Problem { words, .. }) => info!(stream.id = self.id.0, "reading goes on; over is: {words}"),
             None => {}
         }
-        if self.kind == StreamKind::Live && !self.full {
-            self.engine.log_is_read(self.asked_at);
-        }
         self.engine.pulse.first_poll();
+    }
+
+    /// Tells up to when the log is read, if this page was its end and the last that was asked for.
+    fn tell_how_far(&self, was_last_asked: bool) {
+        if let Some(asked) = self.last_asked
+            && self.kind == StreamKind::Live
+            && !self.full
+            && was_last_asked
+        {
+            self.engine.log_is_read(asked);
+        }
     }
 
     /// What an error means for reading. It counts for whether Okta can be reached, too.
