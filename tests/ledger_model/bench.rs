@@ -13,9 +13,9 @@ use okta_responder::model::action::{ActionState, Happening};
 use okta_responder::model::ids::{ActionId, EventId, IdempotencyKey, RunId, StreamId};
 use okta_responder::model::outcome::Receipt;
 use okta_responder::store::{
-    ActionFilter, ActionRow, AttemptEnd, ChangesOf, Decision, EventFilter, EventVerdict, Keep, NewAction, NewEvent,
-    NewStream, PageCommit, PersonChange, PersonError, PlannedRun, Preparation, Prepared, RunFilter, Store, StoreError,
-    StreamKind,
+    ActionFilter, ActionRow, AttemptEnd, ChangesOf, Decision, Delayed, DelayedPlan, EventFilter, EventVerdict, Keep,
+    NewAction, NewEvent, NewStream, PageCommit, PersonChange, PersonError, PlannedRun, Preparation, Prepared,
+    RunFilter, Store, StoreError, StreamKind,
 };
 use tempfile::TempDir;
 
@@ -330,7 +330,7 @@ impl Bench {
     }
 
     async fn person(&mut self, pick: Pick, late: bool, change: PersonChange) {
-        let every = if late { self.ledger.rows() } else { self.ledger.changeable(change) };
+        let every = if late { self.ledger.rows() } else { self.ledger.changeable(change, self.now) };
         let Some(row) = pick.of(&every) else { return };
         let changed = self.store.change_by_person(ActionId(row), change, self.at()).await;
         let done = self.ledger.person(row, change, self.now);
@@ -542,6 +542,9 @@ impl Bench {
             counted(ledger.actions.iter().map(|action| action.state.as_str())),
             "actions by state"
         );
+        let delays = ledger.actions.iter().filter(|action| action.state == ActionState::Waiting);
+        let delays: Vec<_> = delays.filter_map(|action| action.not_before).filter(|end| *end > self.now).collect();
+        assert_eq!(status.delayed, (delays.len() as u64, delays.iter().min().map(|end| at(*end))), "delayed");
         assert_eq!(status.events, counted(ledger.events.iter().map(|event| event.state)), "events by state");
         assert_eq!((status.runs, status.paused_since), (ledger.runs.len() as u64, ledger.paused.map(at)));
     }
@@ -606,7 +609,11 @@ fn new_action(event: usize, playbook: &str, number: usize, step: &Step, now: i64
         after: ledger::after(number, step.after),
         wait_until: step.wait.map(|wait| at(now + wait)),
         preparation: step.begins.map(|begins| prepared(begins, "planned", None)),
-        delayed: None,
+        delayed: step.delay.map(|delay| Delayed {
+            delay: Duration::from_secs(delay as u64),
+            params: Some("{}".to_owned()),
+            plan: DelayedPlan::default(),
+        }),
         step: name,
     }
 }

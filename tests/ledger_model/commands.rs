@@ -138,6 +138,8 @@ pub struct Step {
     /// Which of the steps before it it waits for, a bit each.
     pub after: u8,
     pub wait: Option<i64>,
+    /// Only of what is not prepared when it is planned.
+    pub delay: Option<i64>,
     /// How far it is prepared when it is planned.
     pub begins: Option<Happening>,
 }
@@ -273,15 +275,21 @@ fn run() -> impl Strategy<Value = Run> {
 
 fn step() -> impl Strategy<Value = Step> {
     let begins = prop_oneof![
-        2 => Just(None),
+        3 => Just(None),
         6 => Just(Some(Happening::Prepared)),
         2 => preparation_ends().prop_map(Some),
     ];
     let lane = prop_oneof![1 => Just(None), 3 => select(LANES.to_vec()).prop_map(Some)];
     let wait = prop_oneof![3 => Just(None), 1 => select(vec![1i64, 10, 100]).prop_map(Some)];
+    let delay = prop_oneof![1 => Just(None), 1 => select(vec![1i64, 10, 400]).prop_map(Some)];
     let in_doubt = select(vec![InDoubt::Skip, InDoubt::Resend, InDoubt::Ask]);
-    (select(KINDS.to_vec()), lane, in_doubt, 0u8..4, wait, begins)
-        .prop_map(|(kind, lane, in_doubt, after, wait, begins)| Step { kind, lane, in_doubt, after, wait, begins })
+    (select(KINDS.to_vec()), lane, in_doubt, 0u8..4, wait, delay, begins).prop_map(
+        |(kind, lane, in_doubt, after, wait, delay, begins)| {
+            let delay = delay.filter(|_| begins.is_none());
+            let lane = lane.filter(|_| delay.is_none());
+            Step { kind, lane, in_doubt, after, wait, delay, begins }
+        },
+    )
 }
 
 fn preparation_ends() -> impl Strategy<Value = Happening> {

@@ -132,6 +132,11 @@ pub struct Action {
     pub prepared: bool,
     pub after: Vec<String>,
     pub wait_until: Option<i64>,
+    pub delay: Option<i64>,
+    /// The end of its delay.
+    pub not_before: Option<i64>,
+    /// When all that is asked of it then was answered.
+    pub answered: Option<i64>,
     pub due: i64,
     /// Attempts, or for a waiting action how often it was put off.
     pub attempts: u32,
@@ -224,9 +229,12 @@ impl Action {
     }
 
     /// What a person's word means for it.
-    fn wish(&self, change: PersonChange) -> Happening {
+    fn wish(&self, change: PersonChange, now: i64) -> Happening {
+        let was_never_sent = self.delay.is_some() && self.made.is_empty();
+        let is_delayed = self.state == ActionState::Waiting && self.not_before.is_some_and(|end| end > now);
         match change {
-            PersonChange::Retry if !self.prepared || self.state == ActionState::Refused => {
+            PersonChange::Retry if is_delayed => Happening::HastenedByPerson,
+            PersonChange::Retry if !self.prepared || was_never_sent || self.state == ActionState::Refused => {
                 Happening::PlannedAnewByPerson
             }
             PersonChange::Retry => Happening::RetriedByPerson,
@@ -399,10 +407,13 @@ impl Ledger {
                 kind: step.kind,
                 lane: step.lane.map(str::to_owned),
                 state: ActionState::Waiting,
-                prepared: step.begins.is_some_and(has_params),
+                prepared: step.begins.is_some_and(has_params) || step.delay.is_some(),
                 after: after(number, step.after),
-                wait_until: step.wait.map(|wait| now + wait),
-                due: now,
+                wait_until: step.wait.map(|wait| now + step.delay.unwrap_or_default() + wait),
+                delay: step.delay,
+                not_before: step.delay.map(|delay| now + delay),
+                answered: None,
+                due: now + step.delay.unwrap_or_default(),
                 attempts: 0,
                 retry_from: now,
                 reason: step.begins.map(|_| "planned"),
@@ -437,7 +448,22 @@ impl Ledger {
         })
     }
 
+    /// Whether a later run came to the lane that an action takes when it is prepared.
+    fn is_overtaken(&self, row: i64, event: usize) -> bool {
+        use ActionState as S;
+        self.actions.iter().any(|other| {
+            let came_to_something = other.is_open() && other.state != S::AwaitingApproval;
+            let did_something = matches!(other.state, S::Succeeded | S::Settled);
+            other.lane.as_deref() == Some("late")
+                && other.id > Some(row)
+                && other.event != event
+                && (came_to_something || did_something)
+        })
+    }
+
     pub fn prepare(&mut self, row: i64, result: Prepare, now: i64) {
+        let event = self.action(row).event;
+        let overtaken = self.is_overtaken(row, event);
         let action = self.action(row);
         if action.state != ActionState::Waiting {
             return;
@@ -450,12 +476,19 @@ impl Ledger {
                 action.attempts += 1;
             }
             Prepare::Ends(happening) => {
-                action.prepared = has_params(happening);
-                action.lane.get_or_insert_with(|| "late".to_owned());
-                action.reason = Some("prepared");
-                action.error = false;
+                let goes_on = matches!(happening, Happening::Prepared | Happening::HeldForApproval);
+                let overtaken = overtaken && goes_on && action.delay.is_some();
+                action.prepared = has_params(happening) || action.delay.is_some();
+                if !overtaken {
+                    action.lane.get_or_insert_with(|| "late".to_owned());
+                }
+                if goes_on && !overtaken && action.delay.is_some() {
+                    action.answered = Some(now);
+                }
+                action.reason = Some(if overtaken { "superseded" } else { "prepared" });
+                action.error = overtaken;
                 action.attempts = action.made.last().map_or(0, |attempt| attempt.number);
-                assert!(action.goes_on(happening, now));
+                assert!(action.goes_on(if overtaken { Happening::NotCalledFor } else { happening }, now));
             }
         }
     }
@@ -487,6 +520,9 @@ impl Ledger {
                 let whole = round.len() == free;
                 for row in round {
                     behind = Some((self.action(row).due, Some(row)));
+                    if self.asks_anew(row, now) {
+                        continue;
+                    }
                     if self.guard_passes(row, now) {
                         free -= 1;
                         taken.push(row);
@@ -500,6 +536,18 @@ impl Ledger {
             }
         }
         (taken, stopped)
+    }
+
+    /// What was delayed and asked about more than five minutes ago, by a clock that may have been set since, is asked about again.
+    fn asks_anew(&mut self, row: i64, now: i64) -> bool {
+        let action = self.action(row);
+        let old = action.answered.is_some_and(|answered| (now - answered).abs() > 300);
+        if !old || action.attempts > 0 || action.approved {
+            return false;
+        }
+        assert!(action.goes_on(Happening::AskedAnew, now));
+        (action.lane, action.reason, action.error) = (None, None, false);
+        true
     }
 
     /// Asks the guard for one action and does what it says.
@@ -624,7 +672,7 @@ impl Ledger {
         let event = self.action(row).event;
         let recorded = self.events.iter().any(|known| known.event == event && known.body);
         let action = self.action(row);
-        let happening = action.wish(change);
+        let happening = action.wish(change, now);
         let possible = action.state.after(happening).is_ok();
         let lacks_record = possible && change == PersonChange::Retry && !recorded;
         if lacks_record || !action.goes_on(happening, now) {
@@ -641,9 +689,15 @@ impl Ledger {
         if matches!(change, PersonChange::Retry | PersonChange::Approve) {
             action.retry_from = now;
         }
+        if change == PersonChange::Retry {
+            action.not_before = action.not_before.map(|end| end.min(now));
+        }
         match happening {
             Happening::Approved => action.approved = true,
-            Happening::PlannedAnewByPerson => action.approved = false,
+            Happening::PlannedAnewByPerson => {
+                action.approved = false;
+                action.lane.take_if(|_| action.delay.is_some());
+            }
             _ => {}
         }
         Ok(())
@@ -768,13 +822,17 @@ impl Ledger {
         let mut moved = 0;
         for action in &mut self.actions {
             let moves = matches!(action.state, S::Waiting | S::Ready | S::Retry | S::Unknown);
-            let far = action.due > due
-                || action.wait_until.is_some_and(|at| at > wait)
+            let delay = action.delay.unwrap_or_default();
+            let end = action.not_before.map(|end| end.min(now + delay));
+            let far = action.due > end.map_or(due, |end| due.max(end))
+                || action.wait_until.is_some_and(|at| at > wait + delay)
                 || action.retry_from > due
                 || action.updated > due;
             if moves && far {
-                action.due = action.due.min(now);
-                action.wait_until = action.wait_until.map(|at| at.min(wait));
+                let is_delayed = action.not_before.is_some_and(|end| end > now);
+                action.due = end.filter(|_| is_delayed).unwrap_or(action.due.min(now));
+                action.not_before = end;
+                action.wait_until = action.wait_until.map(|at| at.min(wait + delay));
                 action.retry_from = action.retry_from.min(now);
                 action.updated = action.updated.min(now);
                 moved += 1;
@@ -812,8 +870,8 @@ impl Ledger {
     }
 
     /// Actions to which a person can do this.
-    pub fn changeable(&self, change: PersonChange) -> Vec<i64> {
-        let possible = |action: &&Action| action.state.after(action.wish(change)).is_ok();
+    pub fn changeable(&self, change: PersonChange, now: i64) -> Vec<i64> {
+        let possible = |action: &&Action| action.state.after(action.wish(change, now)).is_ok();
         self.actions.iter().filter(possible).filter_map(|action| action.id).collect()
     }
 
@@ -902,12 +960,22 @@ impl Ledger {
         due.chain(waits).chain(events).filter(|at| *at > now).min()
     }
 
+    /// Whether it had a delay, or waits for a step that had one, and was not prepared since.
+    fn is_delayed(&self, action: &Action) -> bool {
+        let of_run = |other: &Action| other.run == action.run && other.state == ActionState::Waiting;
+        let run_is = || self.actions.iter().any(|other| of_run(other) && other.delay.is_some());
+        let waits = action.delay.is_some() || (self.open_before(action) > 0 && run_is());
+        action.state == ActionState::Waiting && waits
+    }
+
     pub fn unfinished_of(&self, stream: usize) -> u64 {
         use ActionState as S;
         let of_stream = |event: usize| self.events.iter().any(|known| known.event == event && known.stream == stream);
         let events = self.events.iter().filter(|event| event.stream == stream && matches!(event.state, "new" | "held"));
         let actions = self.actions.iter().filter(|action| {
-            of_stream(action.event) && matches!(action.state, S::Waiting | S::Ready | S::Started | S::Unknown)
+            of_stream(action.event)
+                && matches!(action.state, S::Waiting | S::Ready | S::Started | S::Unknown)
+                && !self.is_delayed(action)
         });
         (events.count() + actions.count()) as u64
     }

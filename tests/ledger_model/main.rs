@@ -50,7 +50,7 @@ proptest! {
 /// A step that is ready as soon as it is planned.
 fn ready(lane: Option<&'static str>) -> Step {
     let (kind, in_doubt, begins) = (commands::KINDS[0], InDoubt::Ask, Some(Happening::Prepared));
-    Step { kind, lane, in_doubt, after: 0, wait: None, begins }
+    Step { kind, lane, in_doubt, after: 0, wait: None, delay: None, begins }
 }
 
 fn run(steps: Vec<Step>) -> Run {
