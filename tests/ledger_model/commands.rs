@@ -175,7 +175,8 @@ pub const KINDS: [&str; 2] = ["okta.group.add_user", "slack.message.post"];
 /// In seconds.
 pub const DAY: i64 = 24 * 3600;
 pub const PLAYBOOKS: [&str; 2] = ["one", "two"];
-const LANES: [&str; 2] = ["group/a", "group/b"];
+/// The second is the one that an action takes when it has none until it is prepared, as after a delay.
+const LANES: [&str; 2] = ["group/a", "late"];
 
 /// What is planned before anything else happens, so that something can happen to it.
 pub fn beginning() -> impl Strategy<Value = Vec<Vec<Run>>> {
@@ -221,7 +222,7 @@ fn people() -> impl Strategy<Value = Command> {
 fn time() -> impl Strategy<Value = Command> {
     prop_oneof![
         4 => seconds().prop_map(Command::Pass),
-        1 => Just(Command::Pass(3000)),
+        2 => Just(Command::Pass(3000)),
         1 => seconds().prop_map(Command::SetBack),
         1 => seconds().prop_map(Command::ExpireApprovals),
         2 => any::<bool>().prop_map(|killed| Command::Reopen { killed }),
@@ -281,7 +282,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let lane = prop_oneof![1 => Just(None), 3 => select(LANES.to_vec()).prop_map(Some)];
     let wait = prop_oneof![3 => Just(None), 1 => select(vec![1i64, 10, 100]).prop_map(Some)];
-    let delay = prop_oneof![1 => Just(None), 1 => select(vec![1i64, 10, 400]).prop_map(Some)];
+    let delay = prop_oneof![1 => Just(None), 1 => select(vec![1i64, 1, 10]).prop_map(Some)];
     let in_doubt = select(vec![InDoubt::Skip, InDoubt::Resend, InDoubt::Ask]);
     (select(KINDS.to_vec()), lane, in_doubt, 0u8..4, wait, delay, begins).prop_map(
         |(kind, lane, in_doubt, after, wait, delay, begins)| {
