@@ -349,7 +349,7 @@ async fn jira_tells_who_we_are_and_in_which_projects_issues_can_be_created() {
     };
     create("SEC", "task");
     check(&scene, "Jira account", "ok", 0, &["`Okta Responder`"]);
-    check(&scene, "Jira project SEC", "ok", 0, &["`Security`", "for playbook \"p\", step \"s\""]);
+    check(&scene, "Jira project SEC", "ok", 0, &["`Security`", "issues can be created, for playbook"]);
     create("SEC", "Epic");
     check(&scene, "Jira project SEC", "failed", 1, &["no type of issue `Epic`", "`Task`, `Bug`, `Incident`"]);
     create("HR", "Task");
