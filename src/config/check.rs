@@ -15,7 +15,7 @@ use super::problem::{Problem, Sources};
 use super::secret::{SecretEnv, SecretError, SecretSource};
 use super::values::{self, ValueError};
 use super::{
-    Config, EmailConfig, JiraConfig, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig, RiskSource,
+    Config, EmailConfig, JiraConfig, JiraFlavor, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig, RiskSource,
     ServiceNowConfig, SlackConfig,
 };
 use crate::connectors::{self, Service};
@@ -390,6 +390,20 @@ impl Check<'_> {
             self.value(&section.key("browse_url"), values::service_url(url));
         }
         self.positive(&section.key("timeout"), jira.timeout);
+        let is_cloud = values::service_url(&jira.url)
+            .is_ok_and(|url| url.host_str().is_some_and(|host| host.ends_with(".atlassian.net")));
+        if is_cloud && jira.flavor == JiraFlavor::Server {
+            let message = "a site at atlassian.net is Jira Cloud, which has another API";
+            self.say(&section.key("flavor"), message, "take it out, or write \"cloud\"");
+        }
+        if is_cloud && jira.username.is_none() {
+            let message = "Jira Cloud takes an API token only together with its user's mail address";
+            self.say(
+                &section,
+                message,
+                "set username, or write the address of api.atlassian.com for another kind of token",
+            );
+        }
     }
 
     fn pagerduty(&mut self, pagerduty: &PagerDutyConfig) {
