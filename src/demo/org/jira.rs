@@ -162,8 +162,7 @@ async fn create(State(world): State<Arc<World>>, body: Bytes) -> Response {
     let Some(Value::Object(fields)) = body.get("fields") else {
         return refusal(StatusCode::BAD_REQUEST, "one of 'fields' or 'update' required");
     };
-    let required = world.read(|inside| (inside.jira.required.clone(), inside.jira.closed));
-    let (required, closed) = required;
+    let (required, closed) = world.read(|inside| (inside.jira.required.clone(), inside.jira.closed));
     if closed {
         return refusal(StatusCode::FORBIDDEN, "You do not have permission to create issues in this project.");
     }
