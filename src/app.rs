@@ -3,6 +3,7 @@
 mod keeper;
 pub mod rights;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ pub enum AppError {
     #[error("{place} cannot be read: {}", .source.remedy())]
     Secret {
         /// The key.
-        place: &'static str,
+        place: Cow<'static, str>,
         /// Why.
         #[source]
         source: SecretError,
@@ -340,8 +341,9 @@ pub fn okta_client_with(loaded: &Loaded, env: &SecretEnv, scopes: BTreeSet<Strin
     let config = &loaded.config;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
     let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
-    let secret =
-        |place, read: Result<LiveSecret, SecretError>| read.map_err(|source| AppError::Secret { place, source });
+    let secret = |place, read: Result<LiveSecret, SecretError>| {
+        read.map_err(|source| AppError::Secret { place: Cow::Borrowed(place), source })
+    };
     let auth = match config.okta.sign_in().ok_or(AppError::NoSignIn)? {
         SignIn::Token(source) => Auth::api_token(secret(TOKEN, LiveSecret::read(source, env))?),
         SignIn::Service { client_id, private_key } => {
@@ -368,7 +370,7 @@ fn credential(loaded: &Loaded, env: &SecretEnv) -> Result<SecretString, AppError
         SignIn::Token(source) => text.push_str(secret(TOKEN, source, env)?.expose_secret()),
         SignIn::Service { client_id, private_key } => {
             let key = private_key.resolve_key(env);
-            let key = key.map_err(|source| AppError::Secret { place: PRIVATE_KEY, source })?;
+            let key = key.map_err(|source| AppError::Secret { place: PRIVATE_KEY.into(), source })?;
             let how = format!("{:?} {:?} {:?} {:?}", okta.key_id, okta.algorithm, okta.dpop, rights::scopes(loaded));
             for part in [client_id, "\n", &how, "\n", key.expose_secret()] {
                 text.push_str(part);
@@ -390,10 +392,16 @@ pub fn state_path(config: &Config) -> PathBuf {
 
 /// The secrets of the services other than Okta, read for the first time.
 pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
-    let optional = |place, source: Option<&SecretSource>| {
-        let read = |source| LiveSecret::read(source, env).map_err(|source| AppError::Secret { place, source });
-        source.map(read).transpose()
+    let read = |place: Cow<'static, str>, source: &SecretSource| {
+        LiveSecret::read(source, env).map_err(|source| AppError::Secret { place, source })
     };
+    let optional = |place: &'static str, source: Option<&SecretSource>| {
+        source.map(|source| read(Cow::Borrowed(place), source)).transpose()
+    };
+    let http = config.http.iter().filter_map(|(name, section)| {
+        let (key, source) = section.secret()?;
+        Some(read(format!("http.{name}.{key}").into(), source).map(|secret| (name.clone(), secret)))
+    });
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();
     Ok(ServiceSecrets {
@@ -407,11 +415,12 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
         slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,
         teams_webhook_url: optional("teams.webhook_url", config.teams.as_ref().map(|s| &s.webhook_url))?,
         email_password: optional("email.password", config.email.as_ref().and_then(|s| s.password.as_ref()))?,
+        http: http.collect::<Result<_, _>>()?,
     })
 }
 
 fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result<SecretString, AppError> {
-    source.resolve(env).map_err(|source| AppError::Secret { place, source })
+    source.resolve(env).map_err(|source| AppError::Secret { place: place.into(), source })
 }
 
 /// Who we are: the owner of the token, or the service app. Events that he or it causes are our own. Nothing is decided before

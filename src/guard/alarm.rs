@@ -50,7 +50,8 @@ impl Alarm {
                 fill(value, &escape.apply(playbook), &escape.apply(why));
             }
         }
-        Message { kind: self.kind.name, params, in_doubt: self.kind.effect.default_in_doubt() }
+        let in_doubt = connectors::effect(self.kind, &params).default_in_doubt();
+        Message { kind: self.kind.name, params, in_doubt }
     }
 }
 
@@ -74,6 +75,7 @@ fn with_defaults(config: &AlarmConfig) -> Value {
     let wanted: &[(&str, &str)] = match config.action.as_str() {
         "email.send" => &[("subject", SUBJECT), ("text", TEXT)],
         "servicenow.incident.create" => &[("short_description", SUBJECT), ("description", TEXT)],
+        "http.request" => &[],
         _ => &[("text", TEXT)],
     };
     if let Value::Object(params) = &mut with {

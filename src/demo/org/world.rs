@@ -21,6 +21,7 @@ use super::secrets::Secrets;
 use super::servicenow::Tables;
 use super::slack::Posts;
 use super::smtp::Mail;
+use super::thirdparty::Blocks;
 
 /// The shared world.
 pub(super) struct World {
@@ -42,6 +43,7 @@ pub(super) struct Addresses {
     pub(super) pagerduty: String,
     pub(super) slack: String,
     pub(super) teams: String,
+    pub(super) third_party: String,
     pub(super) smtp_port: u16,
 }
 
@@ -58,6 +60,7 @@ pub(super) struct Inside {
     pub(super) secrets: Secrets,
     pub(super) tables: Tables,
     pub(super) alerts: Vec<Alert>,
+    pub(super) blocks: Blocks,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
 }
