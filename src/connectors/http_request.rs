@@ -125,6 +125,7 @@ struct RequestParams {
 
 /// The parameters of `http.access.change`.
 #[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct ChangeParams {
     #[schemars(flatten)]
     request: RequestParams,
