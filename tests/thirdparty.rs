@@ -151,7 +151,7 @@ async fn a_name_that_leads_to_a_private_address_is_not_connected_to() {
     let refused = scene.command(&["check"]);
     assert_eq!(refused.status.code(), Some(78));
     let words = String::from_utf8(refused.stderr).unwrap();
-    assert!(words.contains("[http.edr] base_url") || words.contains("127.0.0.1 is no public address"), "{words}");
+    assert!(words.contains("[http.edr] base_url: 127.0.0.1 is no public address"), "{words}");
     scene.edit(&url, &url.replace("127.0.0.1", "localhost"));
     scene.org.push_event(events::sign_in(&ann, "HIGH"));
     let daemon = scene.daemon();

@@ -193,6 +193,16 @@ mod tests {
     }
 
     #[test]
+    fn an_alarm_may_go_to_any_service_in_words_of_its_own() {
+        let with = "service = 'pager'\nmethod = 'POST'\npath = '/alarms/{{ playbook }}'\njson = { text = '{{ why }}' }";
+        let sent = message("http.request", with);
+        let path = "/alarms/%3Cp%3E";
+        let json = json!({"text": "too {{ playbook }} much"});
+        assert_eq!(sent, json!({"service": "pager", "method": "POST", "path": path, "json": json}));
+        assert!(check(&config("http.access.change", with)).unwrap_err().contains("an alarm only tells"));
+    }
+
+    #[test]
     fn no_step_of_a_playbook_can_have_its_name() {
         assert!(is_reserved("guard-alarm") && is_reserved(" Guard-Alarm"));
         assert!(!is_reserved("tell"));

@@ -128,8 +128,10 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
+    use super::super::proxy::{Choice, Exceptions, Ways};
     use super::super::{Network, TroubleKind, client_within, trouble};
     use super::*;
 
@@ -240,6 +242,19 @@ mod tests {
         let client = |inside: &Inside| client_within("x", &base, Duration::from_secs(1), &Network::default(), inside);
         assert!(client(&Inside::default()).unwrap_err().to_string().contains("127.0.0.1 is no public address"));
         assert!(client(&inside(&["127.0.0.0/8"])).is_ok());
+    }
+
+    #[test]
+    fn behind_a_proxy_an_address_is_judged_all_the_same() {
+        let proxy = Choice::Configured { url: Url::parse("http://10.9.9.9:3128").unwrap(), login: None };
+        let ways = Ways::new(proxy, Exceptions::default(), |_| None).unwrap();
+        let network = Network::new(ways, Vec::new(), BTreeMap::new());
+        let client = |base: &str| {
+            let base = Url::parse(base).unwrap();
+            client_within("x", &base, Duration::from_secs(1), &network, &Inside::default())
+        };
+        assert!(client("https://10.0.0.1/").is_err());
+        assert!(client("https://api.example.com/").is_ok());
     }
 
     /// A name service with one answer.

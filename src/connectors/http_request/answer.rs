@@ -17,6 +17,9 @@ pub(super) const MAX_ANSWER: usize = 64 * 1024;
 /// The largest answer that is kept for later steps, in bytes of compact JSON. It stands in the state file.
 pub(super) const MAX_KEPT: usize = 8 * 1024;
 
+/// The deepest that one is kept. What stands in the state file has to be read back, and readers of JSON have a limit too.
+const MAX_DEPTH: usize = 32;
+
 /// The most conditions of a look-up.
 const MAX_CONDITIONS: usize = 10;
 
@@ -92,6 +95,9 @@ fn plain(value: &Value) -> Option<String> {
 /// but for the values of keys that name secrets.
 pub(super) fn kept(body: Option<Value>, secrets: &[SecretString]) -> (Option<Value>, &'static str) {
     let Some(mut body) = body else { return (None, "") };
+    if is_deeper(&body, MAX_DEPTH) {
+        return (None, "; its body is nested too deeply and not kept");
+    }
     redact(&mut body);
     let text = body.to_string();
     if text.len() > MAX_KEPT {
@@ -101,6 +107,14 @@ pub(super) fn kept(body: Option<Value>, secrets: &[SecretString]) -> (Option<Val
         return (None, "; its body repeats a secret and is not kept");
     }
     (Some(body), "")
+}
+
+fn is_deeper(value: &Value, most: usize) -> bool {
+    match value {
+        Value::Array(list) => most == 0 || list.iter().any(|item| is_deeper(item, most - 1)),
+        Value::Object(object) => most == 0 || object.values().any(|item| is_deeper(item, most - 1)),
+        _ => false,
+    }
 }
 
 fn redact(value: &mut Value) {
@@ -195,6 +209,18 @@ mod tests {
         assert!(none.is_none() && why.contains("larger than 8 KiB"), "{why}");
         let (none, why) = kept(Some(json!({"echo": "Bearer hush_1"})), &secrets);
         assert!(none.is_none() && why.contains("repeats a secret"), "{why}");
+    }
+
+    #[test]
+    fn an_answer_that_is_kept_can_be_read_back() {
+        let nested = |depth: usize| {
+            serde_json::from_str::<Value>(&format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap()
+        };
+        assert_eq!(kept(Some(nested(MAX_DEPTH)), &[]).0, Some(nested(MAX_DEPTH)));
+        for depth in [MAX_DEPTH + 1, 127] {
+            let (none, why) = kept(Some(nested(depth)), &[]);
+            assert!(none.is_none() && why.contains("nested too deeply"), "{depth}: {why}");
+        }
     }
 
     #[test]
