@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::facts::{STEPS, cut, step_identifier};
 use super::{CompileError, Condition, ParamTemplates, Playbook, Step};
 use crate::config::{PlaybookConfig, StepConfig};
-use crate::connectors::ActionKind;
+use crate::connectors::{self, ActionKind};
 use crate::model::similar::closest;
 
 /// The longest name of a playbook or step, in characters.
@@ -97,6 +97,7 @@ fn try_step(
         check_steps_read("when", condition.steps_named(), config, kind, playbook, &after, found);
     }
     check_params(&with, kind, found);
+    let effect = connectors::effect(kind, &Value::Object(with.unrendered()));
     Some(Step {
         name: config.name.clone(),
         when,
@@ -105,7 +106,7 @@ fn try_step(
         after,
         needs: config.needs.clone(),
         wait: config.wait,
-        in_doubt: config.in_doubt.unwrap_or_else(|| kind.effect.default_in_doubt()),
+        in_doubt: config.in_doubt.unwrap_or_else(|| effect.default_in_doubt()),
         approval: config.approval,
     })
 }
