@@ -300,7 +300,7 @@ impl Story {
 
 fn life(dice: &mut Dice, story: &mut Story, first: bool) -> Life {
     let end = match dice.below(100) {
-        0..60 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 3)),
+        0..60 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 6)),
         60..85 => End::KilledAfter(dice.between(5, 700)),
         _ => End::StoppedAfter(dice.between(5, 700)),
     };
