@@ -132,7 +132,14 @@ impl Connector for RemoveFromAll {
         }
         match self.sorted(&params, &user, &groups, |_| false).await {
             Ok(Sorted { leave, .. }) if call.earlier.groups.is_empty() && !leave.is_empty() => Verdict::NotDone,
-            Ok(Sorted { kept, .. }) => {
+            Ok(Sorted { leave, mut kept }) => {
+                // The guard is not asked while a doubt is settled, so these may be protected ones.
+                if !leave.is_empty() {
+                    let names = listing(leave.iter().map(|group| named(&group.name, &group.id)));
+                    kept.push_str(&format!(
+                        "; not to leave, because they are protected or he joined them since: {names}"
+                    ));
+                }
                 let note = format!("is in none of the groups to leave any more{kept}");
                 Verdict::Done(user_receipt(&self.okta, &user, note))
             }

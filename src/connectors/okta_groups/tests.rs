@@ -110,9 +110,13 @@ async fn each_attempt_leaves_the_next_group_that_is_remembered() {
     assert_eq!(verify(&server).await, Verdict::NotDone);
     told(&remove(&server, he(), &plan).await, &["Done", "is out of 2 groups"]);
     assert!(second.matched_async().await);
-    let server = org(&[group("00gimported", "Imported", "APP_GROUP")], &[]).await;
+    let kept = [group("00gimported", "Imported", "APP_GROUP"), group("00gnew", "Joined since", "OKTA_GROUP")];
+    let server = org(&kept, &[]).await;
     let Verdict::Done(receipt) = verify(&server).await else { panic!("not so") };
-    assert!(receipt.note.unwrap().contains("imported: `Imported`"), "what he keeps is told after a crash as well");
+    let told_after_a_crash = receipt.note.unwrap();
+    for part in ["imported: `Imported`", "joined them since: `Joined since`"] {
+        assert!(told_after_a_crash.contains(part), "{told_after_a_crash}");
+    }
     told(&remove(&server, he(), &plan).await, &["Done", "is out of 2 groups"]);
 }
 
