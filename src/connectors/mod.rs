@@ -13,7 +13,9 @@
 #[cfg(test)]
 mod contract;
 mod email;
+pub mod inverse;
 mod okta_app;
+mod okta_assign;
 mod okta_device;
 mod okta_group;
 mod okta_groups;
@@ -58,6 +60,7 @@ use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
 pub use email::Mailer;
+pub use inverse::{Deed, Inverse, Remedy};
 pub use pagerduty::PagerDuty;
 pub use servicenow::ServiceNow;
 pub use slack::Slack;
@@ -74,6 +77,7 @@ pub static ACTIONS: &[Registration] = &[
     },
     Registration { kind: &okta_groups::RESTORE, build: |services| on_okta(services, okta_groups::Restore::new) },
     Registration { kind: &okta_app::UNASSIGN_USER, build: |services| on_okta(services, okta_app::UnassignUser::new) },
+    Registration { kind: &okta_assign::ASSIGN_USER, build: |services| on_okta(services, okta_assign::AssignUser::new) },
     Registration {
         kind: &okta_session::CLEAR_SESSIONS,
         build: |services| on_okta(services, okta_session::ClearSessions::new),
@@ -431,6 +435,8 @@ pub struct ActionKind {
     pub escape: fn(&str) -> Escape,
     /// The lane: the one thing it changes, from final parameters. `None` for what has no order (tickets, messages).
     pub lane: fn(&Value) -> Option<String>,
+    /// What undoes it when it has changed something. Pure.
+    pub inverse: fn(&Deed<'_>) -> Inverse,
 }
 
 impl std::fmt::Debug for ActionKind {

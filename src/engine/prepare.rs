@@ -8,7 +8,7 @@ use crate::guard::{Admission, Guard, Subject};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::playbook::{Step, plan};
-use crate::store::Prepared;
+use crate::store::{OpenAction, Prepared, SiblingState};
 
 /// The end of preparing a step. `NeedsFacts` is no end: in observe mode it means that the step would have been prepared
 /// later, elsewhere the caller fetches the facts first.
@@ -37,6 +37,26 @@ pub(crate) fn end(
             };
             Prepared { happening, params: Some(params.to_string()), lane, reason, error }
         }
+    }
+}
+
+/// The end of preparing an action that undoes another one. A person has seen its parameters; it is done only when what it
+/// waits for has succeeded, and the guard is asked at its claim.
+pub(super) fn of_revert(action: &OpenAction, siblings: &[SiblingState]) -> Prepared {
+    let stands = |step: &str| siblings.iter().find(|sibling| sibling.step == step);
+    let open = action.after.iter().filter_map(|step| stands(step)).find(|sibling| !sibling.state.is_success());
+    if let Some(SiblingState { step, state, .. }) = open {
+        return not_called_for("needs", format!("it waits for `{step}`, which is {state}"));
+    }
+    match &action.params {
+        Some(params) => Prepared {
+            happening: Happening::Prepared,
+            params: Some(params.clone()),
+            lane: None,
+            reason: None,
+            error: None,
+        },
+        None => cannot("it has no parameters".to_owned()),
     }
 }
 

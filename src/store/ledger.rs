@@ -43,6 +43,10 @@ pub struct OpenAction {
     pub since: Timestamp,
     /// The end of its wait, if it has one.
     pub wait_until: Option<Timestamp>,
+    /// Final parameters, as JSON, where they are known from the beginning.
+    pub params: Option<String>,
+    /// Steps that end first.
+    pub after: Vec<String>,
 }
 
 /// What preparing an action of a run needs to know.
@@ -52,6 +56,8 @@ pub struct RunContext {
     pub playbook: String,
     /// Whether it only observes.
     pub observe: bool,
+    /// The run that it undoes; no playbook stands behind such a run.
+    pub reverts: Option<RunId>,
     /// The facts fetched so far, as JSON.
     pub facts: String,
     /// Such as `okta`.
@@ -112,7 +118,8 @@ pub struct Claimed {
     /// Since when it is in the state in which it was found.
     pub since: Timestamp,
     /// What attempts before recorded. For `okta.group.restore_user`, as long as it has recorded nothing itself: the groups
-    /// that `okta.group.remove_user_from_all` remembers of the same user since he was last put back.
+    /// that `okta.group.remove_user_from_all` remembers of the same user since he was last put back. What was reverted since,
+    /// and what reverts, does not count.
     pub earlier: Receipt,
     /// Why it did not succeed so far, as a word from a closed list and in a sentence.
     pub trouble: Option<(String, String)>,
@@ -146,7 +153,7 @@ impl Store {
         self.read(move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT id, run, step, attempts, retry_from, wait_until FROM action
+                    "SELECT id, run, step, attempts, retry_from, wait_until, params, after FROM action
                      WHERE state = 'waiting' AND due <= ?1 AND (open_after = 0 OR wait_until <= ?1)
                      ORDER BY due, id LIMIT ?2",
                 )?
@@ -162,7 +169,7 @@ impl Store {
         self.read(move |connection| {
             let mut context = connection
                 .prepare_cached(
-                    "SELECT r.playbook, r.mode = 'observe', r.facts, e.source, b.body
+                    "SELECT r.playbook, r.mode = 'observe', r.facts, e.source, b.body, r.reverts
                      FROM run r JOIN event e ON e.id = r.event LEFT JOIN event_body b ON b.event = e.id WHERE r.id = ?1",
                 )?
                 .query_row([run.0], |row| {
@@ -172,6 +179,7 @@ impl Store {
                         facts: row.get(2)?,
                         source: row.get(3)?,
                         body: row.get(4)?,
+                        reverts: row.get::<_, Option<i64>>(5)?.map(RunId),
                         siblings: Vec::new(),
                     })
                 })?;
@@ -401,12 +409,7 @@ fn record_outcome(
     }
     let receipt = match end.receipt.clone() {
         // What was remembered stays on record, whatever a later receipt leaves out.
-        Some(mut receipt) => {
-            if receipt.groups.is_empty() {
-                receipt.groups = receipt_of(connection, end.action)?.groups;
-            }
-            serde_json::to_string(&receipt).ok()
-        }
+        Some(receipt) => serde_json::to_string(&receipt.remembering(receipt_of(connection, end.action)?)).ok(),
         None => None,
     };
     connection
@@ -526,6 +529,9 @@ fn open_action(row: &Row<'_>) -> Result<OpenAction, StoreError> {
         postponed: row.get(3)?,
         since: from_ms(row.get(4)?)?,
         wait_until: from_optional_ms(row.get(5)?)?,
+        params: row.get(6)?,
+        after: serde_json::from_str(&row.get::<_, String>(7)?)
+            .map_err(|_| StoreError::Unreadable("the steps that an action waits for".to_owned()))?,
     })
 }
 
@@ -546,9 +552,12 @@ pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, 
      coalesce(a.receipt, iif(a.kind = 'okta.group.restore_user', ( \
          SELECT json_object('groups', json_group_array(json(g.value))) FROM action b, json_each(b.receipt, '$.groups') g \
          WHERE b.subject = a.subject AND b.kind = 'okta.group.remove_user_from_all' AND b.lane = a.lane AND b.id < a.id \
+           AND NOT EXISTS (SELECT 1 FROM action v WHERE v.reverts = b.id AND v.state IN ('succeeded', 'settled')) \
            AND b.id > coalesce((SELECT max(c.id) FROM action c \
                                 WHERE c.subject = a.subject AND c.kind = a.kind AND c.lane = a.lane AND c.id < a.id \
-                                  AND c.state IN ('succeeded', 'settled')), 0)), NULL))";
+                                  AND c.state IN ('succeeded', 'settled') AND c.reverts IS NULL \
+                                  AND NOT EXISTS (SELECT 1 FROM action v WHERE v.reverts = c.id \
+                                                                     AND v.state IN ('succeeded', 'settled'))), 0)), NULL))";
 
 /// Reads the first thirteen columns of a row as [`CLAIMED`].
 pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {

@@ -911,7 +911,7 @@ async fn what_a_clock_that_ran_ahead_put_off_is_brought_back_and_the_rest_is_lef
 
 /// What an attempt that did its part remembers of these groups.
 fn remembering(action: ActionId, groups: &[&str]) -> AttemptEnd {
-    let note = |id: &&str| GroupNote { id: (*id).to_owned(), name: "x".to_owned(), refused: false };
+    let note = |id: &&str| GroupNote { id: (*id).to_owned(), name: "x".to_owned(), refused: false, added: false };
     let receipt = Receipt { groups: groups.iter().map(note).collect(), ..Receipt::note("a part is done") };
     AttemptEnd { receipt: Some(receipt), due: Some(at(3)), ..end(action, Some("done"), Happening::MayPass) }
 }
