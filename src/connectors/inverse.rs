@@ -52,7 +52,7 @@ impl Deed<'_> {
 /// The answer of an action that is to be undone.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inverse {
-    /// These actions, in this order.
+    /// These actions, one after the other.
     Actions(Vec<Remedy>),
     /// Nothing undoes it; a sentence that says what stays and what a person can do.
     Impossible(String),

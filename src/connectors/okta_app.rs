@@ -65,10 +65,12 @@ fn inverse(deed: &Deed<'_>) -> Inverse {
             with.insert(USER_NAME.to_owned(), json!(name));
         }
         let assign = deed.remedy(okta_assign::ASSIGN_USER.name, with);
-        remedies.push(assign.warned(match is_certain {
+        let warned = assign.warned(match is_certain {
             true => "his profile in the app is made anew by the app's own mappings",
             false => "his name in the app is not on record; it and his profile are made anew by the app's own mappings",
-        }));
+        });
+        // Before a group grants it again, since nobody is assigned what he has already.
+        remedies.insert(0, warned);
     }
     if remedies.is_empty() {
         return Inverse::impossible("what gave him the app before is not on record; assign it by hand");

@@ -11,7 +11,7 @@ use super::okta_params::{Name, no_such_user, parse, parsed};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, okta_app, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
-use crate::model::outcome::{Outcome, Receipt, Verdict};
+use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
 use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
@@ -71,6 +71,14 @@ impl Connector for AssignUser {
             }
             Ok(Some(_)) => return Outcome::AlreadyDone(self.receipt(&params, &user, "is assigned already")),
             Ok(None) => {}
+            Err(error) => return error.to_outcome(false),
+        }
+        match self.okta.app(&params.app.0).await {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let why = format!("there is no app `{}` in Okta", params.app.0);
+                return Outcome::Permanent(Failure::new(Reason::NotFound, why));
+            }
             Err(error) => return error.to_outcome(false),
         }
         let name = params.user_name.as_ref().map(|name| name.0.as_str());
@@ -137,6 +145,7 @@ mod tests {
             }
         };
         answers(&mut server, "GET", &path, status, &body).await;
+        answers(&mut server, "GET", &format!("/api/v1/apps/{APP}"), 200, &json!({"label": "Payroll"})).await;
         server
     }
 
@@ -169,6 +178,15 @@ mod tests {
             assert!(matches!(connector(&server).verify(&call(json!({}))).await, Verdict::Done(_)), "{scope}");
         }
         assert_eq!(connector(&org(None).await).verify(&call(json!({}))).await, Verdict::NotDone);
+    }
+
+    #[tokio::test]
+    async fn an_app_that_there_is_not_is_given_to_nobody() {
+        let mut server = org(None).await;
+        answers(&mut server, "GET", &format!("/api/v1/apps/{APP}"), 404, &json!({"errorCode": "E0000007"})).await;
+        let change = server.mock("POST", Matcher::Any).expect(0).create_async().await;
+        assert!(matches!(connector(&server).perform(&call(json!({}))).await, Outcome::Permanent(_)));
+        change.assert_async().await;
     }
 
     #[tokio::test]

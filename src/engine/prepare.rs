@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use crate::config::Mode;
+use crate::connectors::{self, Service};
 use crate::guard::{Admission, Guard, Subject};
 use crate::model::action::Happening;
 use crate::model::event::Event;
@@ -40,12 +41,13 @@ pub(crate) fn end(
     }
 }
 
-/// The end of preparing an action that undoes another one. A person has seen its parameters; it is done only when what it
-/// waits for has succeeded, and the guard is asked at its claim.
+/// The end of preparing an action that undoes another one. A person has seen its parameters, and the guard is asked at its
+/// claim. A ticket is closed only when all that it waits for is undone; changes at Okta only wait for their turn.
 pub(super) fn of_revert(action: &OpenAction, siblings: &[SiblingState]) -> Prepared {
     let stands = |step: &str| siblings.iter().find(|sibling| sibling.step == step);
-    let open = action.after.iter().filter_map(|step| stands(step)).find(|sibling| !sibling.state.is_success());
-    if let Some(SiblingState { step, state, .. }) = open {
+    let is_ticket = connectors::kind(&action.kind).is_none_or(|kind| kind.service != Service::Okta);
+    let mut awaited = action.after.iter().filter_map(|step| stands(step));
+    if let Some(SiblingState { step, state, .. }) = awaited.find(|sibling| is_ticket && !sibling.state.is_success()) {
         return not_called_for("needs", format!("it waits for `{step}`, which is {state}"));
     }
     match &action.params {

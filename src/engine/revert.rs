@@ -45,7 +45,7 @@ pub struct Undo {
     pub reverts: ActionId,
     /// The idempotency key.
     pub key: IdempotencyKey,
-    /// Steps that have to succeed first.
+    /// Steps that end first; a ticket is closed only when they succeed.
     pub after: Vec<String>,
     /// What a person should know.
     pub warning: Option<String>,
@@ -182,7 +182,7 @@ impl Plan {
             }
             Inverse::Actions(remedies) => remedies,
         };
-        let mut number = 0;
+        let (mut number, mut before) = (0, None);
         for (index, remedy) in remedies.into_iter().enumerate() {
             if let Some(why) = undone(action, &remedy) {
                 self.nothing.push(kept(why));
@@ -196,15 +196,16 @@ impl Plan {
                 }
             };
             self.undo.push(Undo {
-                step: name,
                 action: remedy.action,
                 reverts: id,
                 key: key_of(action, &remedy, index),
-                after: Vec::new(),
+                // One part after the other.
+                after: before.replace(name.clone()).into_iter().collect(),
                 warning: warning(action, &remedy),
                 conflict: conflict(action),
                 params: remedy.params,
                 groups: remedy.groups,
+                step: name,
             });
         }
         Ok(())
@@ -223,7 +224,7 @@ impl Plan {
             if is_ticket(undo) {
                 undo.after.clone_from(&at_okta);
             } else if undo.action == "okta.app.assign_user" {
-                undo.after.clone_from(&of_accounts);
+                undo.after.extend(of_accounts.iter().cloned());
             }
         }
     }

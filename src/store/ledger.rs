@@ -43,6 +43,8 @@ pub struct OpenAction {
     pub since: Timestamp,
     /// The end of its wait, if it has one.
     pub wait_until: Option<Timestamp>,
+    /// `connector.noun.verb`
+    pub kind: String,
     /// Final parameters, as JSON, where they are known from the beginning.
     pub params: Option<String>,
     /// Steps that end first.
@@ -153,7 +155,7 @@ impl Store {
         self.read(move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT id, run, step, attempts, retry_from, wait_until, params, after FROM action
+                    "SELECT id, run, step, attempts, retry_from, wait_until, kind, params, after FROM action
                      WHERE state = 'waiting' AND due <= ?1 AND (open_after = 0 OR wait_until <= ?1)
                      ORDER BY due, id LIMIT ?2",
                 )?
@@ -529,8 +531,9 @@ fn open_action(row: &Row<'_>) -> Result<OpenAction, StoreError> {
         postponed: row.get(3)?,
         since: from_ms(row.get(4)?)?,
         wait_until: from_optional_ms(row.get(5)?)?,
-        params: row.get(6)?,
-        after: serde_json::from_str(&row.get::<_, String>(7)?)
+        kind: row.get(6)?,
+        params: row.get(7)?,
+        after: serde_json::from_str(&row.get::<_, String>(8)?)
             .map_err(|_| StoreError::Unreadable("the steps that an action waits for".to_owned()))?,
     })
 }

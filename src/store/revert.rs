@@ -125,7 +125,7 @@ pub struct NewUndo {
     pub groups: Vec<GroupNote>,
     /// What to do in doubt.
     pub in_doubt: InDoubt,
-    /// Steps that have to succeed first.
+    /// Steps that end first.
     pub after: Vec<String>,
 }
 

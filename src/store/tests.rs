@@ -1,6 +1,7 @@
 //! The store as its users see it: what a transaction promises, and what it refuses.
 
 mod guard;
+mod revert;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
