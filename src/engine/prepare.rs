@@ -48,7 +48,9 @@ pub(super) fn of_revert(action: &OpenAction, siblings: &[SiblingState]) -> Prepa
     let is_ticket = connectors::kind(&action.kind).is_none_or(|kind| kind.service != Service::Okta);
     let mut awaited = action.after.iter().filter_map(|step| stands(step));
     if let Some(SiblingState { step, state, .. }) = awaited.find(|sibling| is_ticket && !sibling.state.is_success()) {
-        return not_called_for("needs", format!("it waits for `{step}`, which is {state}"));
+        // By its parameters it is known when the run is reverted once more.
+        let why = format!("it waits for `{step}`, which is {state}");
+        return Prepared { params: action.params.clone(), ..not_called_for("needs", why) };
     }
     match &action.params {
         Some(params) => Prepared {
