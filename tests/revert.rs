@@ -181,6 +181,11 @@ async fn all_that_can_be_undone_is_undone_once_and_the_rest_is_named() {
     let text = String::from_utf8(alarm.scene.command(&["runs", "show", "2"]).stdout).unwrap();
     assert!(text.contains("revert of run 1") && text.contains("reverts   run 1"), "{text}");
 
+    // What a person has undone is no difference between two configurations.
+    let past = alarm.scene.command(&["simulate", "--from-inbox", "10", "--format", "json"]);
+    let past = String::from_utf8(past.stdout).unwrap();
+    assert!(past.contains("user.session.start") && !past.contains("revert"), "{past}");
+
     // A revert is a run like any other.
     assert_eq!(alarm.revert(&["2", "--yes"])["planned"], 3);
     ended(&ledger, 3).await;
