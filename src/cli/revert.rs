@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::table::{self, Format, plural};
+use super::table::{self, Format, ListFormat, plural};
 use super::{Exit, now, person, terminal};
 use crate::app;
 use crate::config::{Config, Mode};
@@ -146,12 +146,8 @@ fn tell(run: &RunRow, plan: &Plan) -> std::io::Result<()> {
     if !plan.undo.is_empty() {
         terminal::line("\nIs undone, in this order:")?;
         let heading = ["STEP", "ACTION", "WITH", "NOTE"];
-        table::whole(
-            &plan.undo,
-            heading,
-            |undo| [undo.step.clone(), undo.action.to_owned(), with(undo), note(undo)],
-            "",
-        )?;
+        let cells = |undo: &Undo| [undo.step.clone(), undo.action.to_owned(), with(undo), note(undo)];
+        table::list(ListFormat::Text, &plan.undo, heading, cells, "")?;
     }
     for (heading, kept) in
         [("Is taken back:", &plan.cancel), ("Stays as it is:", &plan.stays), ("Nothing to undo:", &plan.nothing)]

@@ -27,7 +27,6 @@ enum Command {
     List(List),
     /// Show one run and its actions
     Show(Show),
-    /// Undo what a run did, as far as it can be undone
     Revert(revert::Arguments),
 }
 

@@ -137,7 +137,7 @@ impl Plan {
             }
         };
         let cancel = self.cancel.iter().map(|kept| kept.id).collect();
-        NewRevert { of: run.run, seen, cancel, undo: self.undo.iter().map(undo).collect() }
+        NewRevert { of: run.run, seen, newest: run.newest, cancel, undo: self.undo.iter().map(undo).collect() }
     }
 
     fn add(

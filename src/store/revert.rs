@@ -27,6 +27,8 @@ pub struct Revertible {
     pub reverts: Option<RunId>,
     /// Its actions, in the order in which they were planned.
     pub actions: Vec<DoneAction>,
+    /// The newest action of all runs; what is planned behind it is not known here.
+    pub newest: ActionId,
 }
 
 /// An action of such a run.
@@ -100,6 +102,9 @@ pub struct NewRevert {
     /// Its actions as they were when this was planned: state and number of attempts. If one of them has gone on since,
     /// nothing is written.
     pub seen: BTreeMap<ActionId, (ActionState, u32)>,
+    /// The newest action of all runs then. If another run has planned something about the same things since, nothing is
+    /// written either.
+    pub newest: ActionId,
     /// Those of them that are taken back.
     pub cancel: Vec<ActionId>,
     /// What is done, in this order.
@@ -144,6 +149,9 @@ pub enum RevertError {
     /// An action has gone on.
     #[error("action {0} of the run has gone on meanwhile; nothing was changed, look at it again")]
     GoneOn(ActionId),
+    /// Another run has come.
+    #[error("run {0} has something to do about the same meanwhile; nothing was changed, look at it again")]
+    Newer(RunId),
     /// What undoes it was sent before.
     #[error("`{0}` was undone before, and the record of it is pruned")]
     Known(String),
@@ -171,7 +179,9 @@ impl Store {
                 .optional()?;
             let Some((playbook, reverts)) = found else { return Ok(None) };
             let actions = actions(&connection, run)?;
-            Ok(Some(Revertible { run, playbook, reverts: reverts.map(RunId), actions }))
+            let newest = connection.query_row("SELECT coalesce(max(id), 0) FROM action", [], |row| row.get(0))?;
+            let (reverts, newest) = (reverts.map(RunId), ActionId(newest));
+            Ok(Some(Revertible { run, playbook, reverts, actions, newest }))
         })
         .await
     }
@@ -285,6 +295,17 @@ fn hindrance(connection: &Connection, revert: &NewRevert) -> Result<Option<Rever
         if is.is_none_or(|(state, attempts)| (state.as_str(), attempts) != (seen.0.as_str(), seen.1)) {
             return Ok(Some(RevertError::GoneOn(*action)));
         }
+    }
+    let newer: Option<i64> = connection
+        .query_row(
+            "SELECT n.run FROM action n JOIN action a ON a.lane = n.lane AND a.run = ?1
+             WHERE n.id > ?2 AND n.run <> ?1 AND n.state NOT IN ('skipped', 'refused', 'cancelled', 'failed') LIMIT 1",
+            params![revert.of.0, revert.newest.0],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(run) = newer {
+        return Ok(Some(RevertError::Newer(RunId(run))));
     }
     for undo in &revert.undo {
         let is_known: bool = connection.query_row(

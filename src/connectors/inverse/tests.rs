@@ -158,9 +158,11 @@ async fn check(name: &str, before: &[(&str, Value)], action: &str, params: Value
     assert_eq!(world.standing(), was, "{name}");
 }
 
-/// The actions that can be undone, in all the ways in which they can have been done: name, what has to be done before, the
-/// action, and what undoes it.
-fn undoable() -> Vec<(&'static str, Vec<(&'static str, Value)>, &'static str, Value, &'static [&'static str])> {
+/// Name, what has to be done before, the action with its parameters, and what undoes it.
+type Case = (&'static str, Vec<(&'static str, Value)>, &'static str, Value, &'static [&'static str]);
+
+/// The actions that can be undone, in all the ways in which they can have been done.
+fn undoable() -> Vec<Case> {
     let user = json!({"user": "ANN"});
     let (add, remove) = ("okta.group.add_user", "okta.group.remove_user");
     let moved = json!({"user": "ANN", "from": "SALES", "to": "QUARANTINE"});

@@ -34,7 +34,7 @@ fn of_kind(id: i64, step: &str, kind: &str, params: Value) -> DoneAction {
 }
 
 fn plan(actions: Vec<DoneAction>) -> Result<Plan, Blocked> {
-    let run = Revertible { run: RunId(7), playbook: "p".to_owned(), reverts: None, actions };
+    let run = Revertible { run: RunId(7), playbook: "p".to_owned(), reverts: None, actions, newest: ActionId(9) };
     Plan::of(&run, "Solved")
 }
 
@@ -182,9 +182,10 @@ fn what_a_later_run_has_undone_is_undone_and_what_it_wants_is_told() {
 fn a_plan_is_written_with_the_lanes_of_its_actions_and_what_was_seen() {
     let open = DoneAction { state: ActionState::Waiting, done: false, attempts: 0, ..added(2, "open") };
     let actions = vec![added(1, "s"), open];
-    let run = Revertible { run: RunId(7), playbook: "p".to_owned(), reverts: None, actions };
+    let run = Revertible { run: RunId(7), playbook: "p".to_owned(), reverts: None, actions, newest: ActionId(9) };
     let written = Plan::of(&run, "Solved").unwrap().written(&run);
     assert_eq!((written.of, written.cancel, written.seen.len()), (RunId(7), vec![ActionId(2)], 2));
+    assert_eq!(written.newest, ActionId(9));
     assert_eq!(written.seen[&ActionId(1)], (ActionState::Succeeded, 1));
     let undo = &written.undo[0];
     assert_eq!((undo.kind, undo.of, undo.lane.as_deref()), (REMOVE, ActionId(1), Some("okta.group/High/00u1")));

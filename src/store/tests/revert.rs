@@ -25,9 +25,9 @@ impl Inbox {
 
     /// Has a run reverted as it stands now.
     async fn revert(&self, run: i64, cancel: &[ActionId], undo: Vec<NewUndo>) -> Result<Revert, RevertError> {
-        let actions = self.revertible(run).await.actions;
+        let Revertible { actions, newest, .. } = self.revertible(run).await;
         let seen: BTreeMap<_, _> = actions.iter().map(|action| (action.id, (action.state, action.attempts))).collect();
-        let revert = NewRevert { of: RunId(run), seen, cancel: cancel.to_vec(), undo };
+        let revert = NewRevert { of: RunId(run), seen, newest, cancel: cancel.to_vec(), undo };
         self.store.plan_revert(revert, "ann", at(5)).await
     }
 
@@ -83,7 +83,8 @@ async fn nothing_is_written_when_an_action_has_gone_on_or_its_undoing_is_known()
     let action = inbox.plan("a", vec![ready("s")]).await[0];
     let seen = BTreeMap::from([(action, (ActionState::Ready, 0))]);
     inbox.claim(3).await;
-    let late = NewRevert { of: RunId(1), seen, cancel: vec![action], undo: vec![undo("u", action, &[])] };
+    let late =
+        NewRevert { of: RunId(1), seen, newest: action, cancel: vec![action], undo: vec![undo("u", action, &[])] };
     let error = inbox.store.plan_revert(late, "ann", at(5)).await.unwrap_err();
     assert!(matches!(error, RevertError::GoneOn(gone) if gone == action), "{error}");
     inbox.ends(action, "done", Happening::Succeeded).await;
@@ -122,6 +123,19 @@ async fn what_later_runs_do_to_the_same_thing_is_known_and_the_own_revert_is_non
     assert_eq!(newer.len(), 1);
     assert_eq!((newer[0].run, newer[0].state), (RunId(3), ActionState::Ready));
     assert!(inbox.revertible(3).await.actions[0].newer.is_empty(), "what came before is none of it");
+}
+
+#[tokio::test]
+async fn nothing_is_written_when_another_run_came_while_a_person_was_asked() {
+    let inbox = Inbox::open().await;
+    let action = inbox.plan("a", vec![in_lane("s", "lane")]).await[0];
+    inbox.succeeds(action).await;
+    let seen = BTreeMap::from([(action, (ActionState::Succeeded, 1))]);
+    let planned = NewRevert { of: RunId(1), seen, newest: action, cancel: vec![], undo: vec![undo("u", action, &[])] };
+    inbox.plan("b", vec![in_lane("s", "other")]).await;
+    inbox.plan("c", vec![in_lane("s", "lane")]).await;
+    let error = inbox.store.plan_revert(planned, "ann", at(5)).await.unwrap_err();
+    assert!(matches!(error, RevertError::Newer(RunId(3))), "{error}");
 }
 
 #[tokio::test]
