@@ -340,7 +340,7 @@ fn write(
     let run = RunId(connection.last_insert_rowid());
     let mut actions = Vec::new();
     for undo in &revert.undo {
-        actions.push(insert(connection, run, undo, user.as_deref(), who, now)?);
+        actions.push(insert(connection, run, undo, who, now)?);
     }
     count_open_after(connection, run)?;
     let told = Told::Reverted {
@@ -375,7 +375,6 @@ fn insert<'a>(
     connection: &Connection,
     run: RunId,
     undo: &'a NewUndo,
-    user: Option<&str>,
     who: &str,
     now: Timestamp,
 ) -> Result<PlannedTold<'a>, StoreError> {
@@ -388,14 +387,14 @@ fn insert<'a>(
         .prepare_cached(
             "INSERT INTO action (run, step, kind, key, subject, lane, state, in_doubt, params, after, due, receipt,
                                  created_at, updated_at, retry_from, approved_at, approved_by, reverts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?11, ?11, ?11, ?11, ?13, ?14)",
+             VALUES (?1, ?2, ?3, ?4, (SELECT subject FROM action WHERE id = ?13), ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?10, ?10, ?10,
+                     ?10, ?12, ?13)",
         )?
         .execute(params![
             run.0,
             undo.step,
             undo.kind,
             undo.key.as_str(),
-            user,
             undo.lane,
             state.as_str(),
             undo.in_doubt.as_str(),
