@@ -14,6 +14,7 @@
 mod contract;
 mod email;
 pub mod inverse;
+mod jira;
 mod okta_app;
 mod okta_assign;
 mod okta_device;
@@ -61,6 +62,7 @@ use crate::okta::rights::Right;
 
 pub use email::Mailer;
 pub use inverse::{Deed, Inverse, Remedy};
+pub use jira::{Jira, ProjectUse};
 pub use pagerduty::PagerDuty;
 pub use servicenow::ServiceNow;
 pub use slack::Slack;
@@ -129,6 +131,7 @@ pub static ACTIONS: &[Registration] = &[
         kind: &servicenow::RESOLVE_INCIDENT,
         build: |services| with(&services.servicenow, servicenow::Resolve),
     },
+    Registration { kind: &jira::CREATE_ISSUE, build: |services| connector(&services.jira) },
     Registration { kind: &pagerduty::TRIGGER_EVENT, build: |services| with(&services.pagerduty, pagerduty::Trigger) },
     Registration { kind: &pagerduty::RESOLVE_EVENT, build: |services| with(&services.pagerduty, pagerduty::Resolve) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
@@ -201,6 +204,8 @@ pub struct Services {
     pub manager_link: String,
     /// `[servicenow]`
     pub servicenow: Option<Arc<ServiceNow>>,
+    /// `[jira]`
+    pub jira: Option<Arc<Jira>>,
     /// `[pagerduty]`
     pub pagerduty: Option<Arc<PagerDuty>>,
     /// `[slack]`
@@ -219,6 +224,8 @@ pub struct ServiceSecrets {
     pub servicenow_password: Option<LiveSecret>,
     /// `servicenow.client_secret`
     pub servicenow_client_secret: Option<LiveSecret>,
+    /// `jira.token`
+    pub jira_token: Option<LiveSecret>,
     /// `pagerduty.routing_key`
     pub pagerduty_routing_key: Option<LiveSecret>,
     /// `slack.token`
@@ -245,6 +252,7 @@ impl Services {
         let ServiceSecrets {
             servicenow_password,
             servicenow_client_secret,
+            jira_token,
             pagerduty_routing_key,
             slack_token,
             slack_webhook_url,
@@ -252,6 +260,7 @@ impl Services {
             email_password,
         } = secrets;
         let servicenow = config.servicenow.as_ref();
+        let jira = config.jira.as_ref().zip(jira_token);
         let pagerduty = config.pagerduty.as_ref().zip(pagerduty_routing_key);
         let slack = config.slack.as_ref();
         let teams = config.teams.as_ref().zip(teams_webhook_url);
@@ -263,6 +272,7 @@ impl Services {
                 .map(|section| ServiceNow::new(section, servicenow_password, servicenow_client_secret, network))
                 .transpose()?
                 .map(Arc::new),
+            jira: jira.map(|(section, token)| Jira::new(section, token, network)).transpose()?.map(Arc::new),
             pagerduty: pagerduty
                 .map(|(section, routing_key)| PagerDuty::new(section, routing_key, network))
                 .transpose()?
@@ -366,6 +376,8 @@ pub enum Service {
     Okta,
     /// `[servicenow]`.
     ServiceNow,
+    /// `[jira]`.
+    Jira,
     /// `[pagerduty]`.
     PagerDuty,
     /// `[slack]`.
@@ -382,6 +394,7 @@ impl Service {
         match self {
             Self::Okta => "okta",
             Self::ServiceNow => "servicenow",
+            Self::Jira => "jira",
             Self::PagerDuty => "pagerduty",
             Self::Slack => "slack",
             Self::Teams => "teams",
