@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod contract;
 mod email;
+mod http_request;
 pub mod inverse;
 mod jira;
 mod okta_app;
@@ -61,6 +62,7 @@ use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
 pub use email::Mailer;
+pub use http_request::HttpServices;
 pub use inverse::{Deed, Inverse, Remedy};
 pub use jira::{Jira, ProjectUse};
 pub use pagerduty::PagerDuty;
@@ -137,6 +139,8 @@ pub static ACTIONS: &[Registration] = &[
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
     Registration { kind: &teams::POST_MESSAGE, build: |services| connector(&services.teams) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
+    Registration { kind: &http_request::REQUEST, build: |services| with(&services.http, http_request::Request) },
+    Registration { kind: &http_request::CHANGE_ACCESS, build: |services| with(&services.http, http_request::Change) },
 ];
 
 /// The actions that Okta answers by lowering the user's risk.
@@ -155,6 +159,11 @@ pub struct Registration {
 /// What an action with these parameters needs beside its [`ActionKind::rights`].
 pub fn more_rights(kind: &ActionKind, params: &Value) -> &'static [Right] {
     if kind.name == okta_app::UNASSIGN_USER.name { okta_app::more_rights(params) } else { &[] }
+}
+
+/// What a crash between request and record means for an action with these parameters, whose templates need not be filled in.
+pub fn effect(kind: &ActionKind, params: &Value) -> Effect {
+    if kind.service == Service::Http { http_request::effect(params) } else { kind.effect }
 }
 
 /// The action of this name.
@@ -214,6 +223,8 @@ pub struct Services {
     pub teams: Option<Arc<Teams>>,
     /// `[email]`
     pub email: Option<Arc<Mailer>>,
+    /// `[http.NAME]`
+    pub http: Option<Arc<HttpServices>>,
 }
 
 /// The secrets of the services other than Okta; `None` for what the configuration does not name. Each service reads its
@@ -236,6 +247,8 @@ pub struct ServiceSecrets {
     pub teams_webhook_url: Option<LiveSecret>,
     /// `email.password`
     pub email_password: Option<LiveSecret>,
+    /// The one secret of each `[http.NAME]` that has one, by name.
+    pub http: BTreeMap<String, LiveSecret>,
 }
 
 impl Services {
@@ -258,6 +271,7 @@ impl Services {
             slack_webhook_url,
             teams_webhook_url,
             email_password,
+            http,
         } = secrets;
         let servicenow = config.servicenow.as_ref();
         let jira = config.jira.as_ref().zip(jira_token);
@@ -283,6 +297,10 @@ impl Services {
                 .map(Arc::new),
             teams: teams.map(|(section, url)| Teams::new(section, url, network)).transpose()?.map(Arc::new),
             email: email.map(|section| Mailer::new(section, email_password, network)).transpose()?.map(Arc::new),
+            http: (!config.http.is_empty())
+                .then(|| HttpServices::new(&config.http, http, network))
+                .transpose()?
+                .map(Arc::new),
         })
     }
 }
@@ -356,6 +374,8 @@ pub enum Effect {
     Folded,
     /// A message: nothing to look up.
     Message,
+    /// Nothing to look up, nothing that folds, and nobody knows what a repeat would do.
+    Opaque,
 }
 
 impl Effect {
@@ -364,7 +384,7 @@ impl Effect {
         match self {
             Self::Message => InDoubt::Skip,
             Self::Folded => InDoubt::Resend,
-            Self::SetLike | Self::Keyed => InDoubt::Ask,
+            Self::SetLike | Self::Keyed | Self::Opaque => InDoubt::Ask,
         }
     }
 }
@@ -386,6 +406,8 @@ pub enum Service {
     Teams,
     /// `[email]`.
     Email,
+    /// `[http.NAME]`, whichever the parameters name.
+    Http,
 }
 
 impl Service {
@@ -399,6 +421,7 @@ impl Service {
             Self::Slack => "slack",
             Self::Teams => "teams",
             Self::Email => "email",
+            Self::Http => "http",
         }
     }
 }
@@ -525,6 +548,9 @@ mod tests {
             let params = match action.name {
                 "okta.group.move_user" => serde_json::json!({"from": "a", "to": "b", "user": "u"}),
                 "okta.group.add_user" | "okta.group.remove_user" => serde_json::json!({"group": "g", "user": "u"}),
+                "http.access.change" => {
+                    serde_json::json!({"service": "s", "method": "POST", "path": "/", "user": "u"})
+                }
                 "okta.user.set_risk" => serde_json::json!({"level": "LOW", "user": "u"}),
                 name if name.starts_with("okta.app.") => serde_json::json!({"app": "a", "user": "u"}),
                 name if name.starts_with("okta.device.") => serde_json::json!({"device": "d", "user": "u"}),
