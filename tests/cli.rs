@@ -429,6 +429,7 @@ async fn without_a_state_file_commands_say_what_to_do() {
         &["status"],
         &["events", "list"],
         &["runs", "list"],
+        &["runs", "revert", "1"],
         &["actions", "list"],
         &["pause"],
         &["cursor", "show"],
@@ -472,6 +473,7 @@ async fn commands_work_beside_the_daemon() {
     check(&scene, "events_list", &["events", "list"]);
     check(&scene, "runs_list", &["runs", "list", "--playbook", "user-risk-changed"]);
     check(&scene, "runs_show", &["runs", "show", "1"]);
+    check(&scene, "runs_revert", &["runs", "revert", "1", "--dry-run"]);
     check(&scene, "actions_list", &["actions", "list", "--type", "okta.group.add_user", "--user", &user.id]);
     check(&scene, "actions_show", &["actions", "show", "1"]);
     check(&scene, "quarantine", &["events", "quarantine"]);

@@ -204,7 +204,7 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let told = |value: &Option<serde_json::Value>| value.as_ref().map(ToString::to_string).unwrap_or_default();
-    table::fields(&[
+    let mut fields = vec![
         ("action", action.id.to_string()),
         ("does", action.action.clone()),
         ("run", action.run.to_string()),
@@ -224,7 +224,9 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
         ("planned", action.created_at.to_string()),
         ("approved", approval(&action)),
         ("ended", action.finished_at.map(|at| at.to_string()).unwrap_or_default()),
-    ])?;
+    ];
+    fields.extend(action.reverts.map(|of| ("reverts", format!("action {of}"))));
+    table::fields(&fields)?;
     terminal::line("")?;
     // What was never sent and is at its end is no action that is still to be tried.
     let ended = ActionState::parse(&action.state).is_some_and(ActionState::is_final);

@@ -18,6 +18,7 @@ mod online;
 mod pause;
 mod rehearsal;
 mod replay;
+mod revert;
 mod run;
 mod runs;
 mod schema;

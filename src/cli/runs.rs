@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::moment::Moment;
 use super::table::{self, Format, ListFormat};
-use super::{Exit, actions, load_for_state, now, open_store, runtime, terminal};
+use super::{Exit, actions, load_for_state, now, open_store, revert, runtime, terminal};
 use crate::store::{ActionFilter, ActionRow, RunFilter, RunRow, Store};
 
 /// Show runs: playbooks applied to events
@@ -27,6 +27,7 @@ enum Command {
     List(List),
     /// Show one run and its actions
     Show(Show),
+    Revert(revert::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -64,17 +65,18 @@ struct Show {
 }
 
 pub(super) fn run(file: &Path, arguments: Arguments) -> anyhow::Result<Exit> {
-    let store = open_store(&load_for_state(file)?)?;
+    let config = load_for_state(file)?;
+    let store = open_store(&config)?;
     runtime()?.block_on(async {
         match arguments.command {
             Command::List(arguments) => list(&store, arguments).await,
             Command::Show(arguments) => show(&store, &arguments).await,
+            Command::Revert(arguments) => revert::run(&config, &store, &arguments).await,
         }
-    })?;
-    Ok(Exit::Done)
+    })
 }
 
-async fn list(store: &Store, arguments: List) -> anyhow::Result<()> {
+async fn list(store: &Store, arguments: List) -> anyhow::Result<Exit> {
     let filter = RunFilter {
         playbook: arguments.playbook,
         event: arguments.event,
@@ -100,7 +102,7 @@ async fn list(store: &Store, arguments: List) -> anyhow::Result<()> {
         },
         "No runs.",
     )?;
-    Ok(())
+    Ok(Exit::Done)
 }
 
 /// One run, as JSON.
@@ -113,7 +115,7 @@ struct Told {
     facts: Option<Value>,
 }
 
-async fn show(store: &Store, arguments: &Show) -> anyhow::Result<()> {
+async fn show(store: &Store, arguments: &Show) -> anyhow::Result<Exit> {
     let Some((run, facts)) = store.find_run(arguments.run).await? else {
         return Err(anyhow!("there is no run {}; `okta-responder runs list` shows them", arguments.run));
     };
@@ -122,9 +124,9 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<()> {
     let facts = facts.filter(|_| arguments.facts);
     if arguments.format == Format::Json {
         table::json(&Told { run, steps, facts })?;
-        return Ok(());
+        return Ok(Exit::Done);
     }
-    table::fields(&[
+    let mut fields = vec![
         ("run", run.id.to_string()),
         ("playbook", run.playbook.clone()),
         ("mode", run.mode.clone()),
@@ -132,12 +134,18 @@ async fn show(store: &Store, arguments: &Show) -> anyhow::Result<()> {
         ("type", run.event_type.clone()),
         ("user", run.user.clone().unwrap_or_default()),
         ("decided", run.created_at.to_string()),
-    ])?;
+    ];
+    fields.extend(run.reverts.map(|of| ("reverts", format!("run {of}"))));
+    let by: Vec<String> = run.reverted_by.iter().map(|by| format!("run {by}")).collect();
+    if !by.is_empty() {
+        fields.push(("reverted by", by.join(", ")));
+    }
+    table::fields(&fields)?;
     terminal::line("")?;
     actions::tell_list(ListFormat::Text, &steps)?;
     if let Some(facts) = facts {
         terminal::line("")?;
         terminal::json(&format!("{facts:#}"))?;
     }
-    Ok(())
+    Ok(Exit::Done)
 }

@@ -304,6 +304,25 @@ fn plugs() -> Vec<Plug> {
         exempt: &[404, 410],
         ..add.clone()
     };
+    let assign = Plug {
+        name: "okta, assign app",
+        build: |base, timeout| {
+            let okta = okta(base, timeout);
+            let debug = format!("{okta:?}");
+            (Arc::new(okta_assign::AssignUser::new(okta)), debug)
+        },
+        read: |seen, changed| {
+            (seen.method == "GET").then(|| match seen.path() {
+                path if path.contains("/users/") && path.starts_with("/api/v1/apps/") && changed.is_empty() => {
+                    let error = json!({"errorCode": "E0000007", "errorSummary": "Not found: Resource not found"});
+                    Reply::json(404, &error)
+                }
+                _ => Reply::json(200, &json!({"id": USER, "scope": "USER", "status": "ACTIVE"})),
+            })
+        },
+        done: |_| Reply::json(200, &json!({"id": USER, "scope": "USER", "status": "ACTIVE"})),
+        ..unassign.clone()
+    };
     let mut plugs = vec![
         incident,
         incident_oauth,
@@ -319,6 +338,7 @@ fn plugs() -> Vec<Plug> {
         add.clone(),
         remove,
         unassign,
+        assign,
     ];
     plugs.extend(okta_plugs(&add));
     plugs.extend(http_plugs(&plugs[0]));

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::probe::Finding;
 use super::secret::Held;
 use super::wire::unauthorized;
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, shape};
+use super::{ActionKind, Call, Connector, Effect, Inverse, Service, SetupError, cut, required, shape};
 use crate::config::secret::LiveSecret;
 use crate::config::{EmailConfig, MailTls};
 use crate::guard::Cleared;
@@ -53,6 +53,7 @@ pub static SEND: ActionKind = ActionKind {
         _ => Escape::Line,
     },
     lane: |_| None,
+    inverse: |_| Inverse::impossible("it was sent; tell people what does not hold any more"),
 };
 
 /// The most recipients of one mail.

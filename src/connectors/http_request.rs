@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{ActionKind, Effect, FromEvent, Service, required, shape};
+use super::{ActionKind, Effect, FromEvent, Inverse, Service, required, shape};
 use crate::http;
 use crate::model::escape::Escape;
 
@@ -65,6 +65,7 @@ const KIND: ActionKind = ActionKind {
         let params = RequestParams::parse(params).ok()?;
         Some(format!("http.{}/{}", params.service, params.lane?.trim()))
     },
+    inverse: |_| Inverse::impossible("what undoes it only its service knows; do it there"),
 };
 
 /// What a crash leaves of a request with these parameters, whose templates need not be filled in.

@@ -33,7 +33,7 @@ use issue::{Correlation, Found, Issue, IssueParams, Issues, NewIssue};
 
 use super::secret::Held;
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url, shape};
+use super::{ActionKind, Call, Connector, Effect, Inverse, Service, SetupError, cut, service_url, shape};
 use crate::config::secret::LiveSecret;
 use crate::config::{JiraConfig, JiraFlavor};
 use crate::guard::Cleared;
@@ -59,6 +59,7 @@ pub static CREATE_ISSUE: ActionKind = ActionKind {
         let params = IssueParams::parse(params).ok()?;
         Some(format!("jira.issue/{}/{}", params.project.trim(), params.correlation?.trim()))
     },
+    inverse: |_| Inverse::impossible("an issue is ended by hand, in its project's own workflow"),
 };
 
 /// The most issues that a search is asked for: more than differ in the case of one label.

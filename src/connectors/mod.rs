@@ -14,8 +14,10 @@
 mod contract;
 mod email;
 mod http_request;
+pub mod inverse;
 mod jira;
 mod okta_app;
+mod okta_assign;
 mod okta_device;
 mod okta_group;
 mod okta_groups;
@@ -61,6 +63,7 @@ use crate::okta::rights::Right;
 
 pub use email::Mailer;
 pub use http_request::HttpServices;
+pub use inverse::{Deed, Inverse, Remedy};
 pub use jira::{Jira, ProjectUse};
 pub use pagerduty::PagerDuty;
 pub use servicenow::ServiceNow;
@@ -78,6 +81,7 @@ pub static ACTIONS: &[Registration] = &[
     },
     Registration { kind: &okta_groups::RESTORE, build: |services| on_okta(services, okta_groups::Restore::new) },
     Registration { kind: &okta_app::UNASSIGN_USER, build: |services| on_okta(services, okta_app::UnassignUser::new) },
+    Registration { kind: &okta_assign::ASSIGN_USER, build: |services| on_okta(services, okta_assign::AssignUser::new) },
     Registration {
         kind: &okta_session::CLEAR_SESSIONS,
         build: |services| on_okta(services, okta_session::ClearSessions::new),
@@ -467,6 +471,8 @@ pub struct ActionKind {
     pub escape: fn(&str) -> Escape,
     /// The lane: the one thing it changes, from final parameters. `None` for what has no order (tickets, messages).
     pub lane: fn(&Value) -> Option<String>,
+    /// What undoes it when it has changed something. Pure.
+    pub inverse: fn(&Deed<'_>) -> Inverse,
 }
 
 impl std::fmt::Debug for ActionKind {

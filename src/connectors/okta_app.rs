@@ -5,12 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::okta_params::{
     Name, RuleManaged, listing, named, parse, parsed, protected, remembered, unchanged, user_receipt,
 };
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, FromEvent, Inverse, Service, okta_assign, okta_group, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, GroupNote, Outcome, Reason, Receipt, Verdict};
@@ -34,9 +34,56 @@ pub static UNASSIGN_USER: ActionKind = ActionKind {
     escape: |_| Escape::Plain,
     lane: |params| {
         let Params { app, user, .. } = parse(params).ok()?;
-        Some(format!("okta.app/{}/{}", app.0, user.0))
+        Some(lane(&app, &user))
     },
+    inverse,
 };
+
+/// One for both ways.
+pub(super) fn lane(app: &Name, user: &Name) -> String {
+    format!("okta.app/{}/{}", app.0, user.0)
+}
+
+/// Gives back what was taken: the assignment of his own, the groups that grant the app, the place outside of the group to
+/// which policies deny it.
+fn inverse(deed: &Deed<'_>) -> Inverse {
+    let Ok(params) = parse::<Params>(deed.params) else { return Inverse::impossible("its parameters cannot be read") };
+    let was_direct = deed.before(DIRECT);
+    let mut remedies = Vec::new();
+    match (params.via_groups, params.restrict_group) {
+        (ViaGroups::Restrict, Some(group)) if was_direct.is_none() => {
+            remedies.push(deed.remedy(okta_group::REMOVE_USER.name, json!({"group": group.0})));
+        }
+        (ViaGroups::Remove, _) => {
+            let add = |note: &GroupNote| deed.remedy(okta_group::ADD_USER.name, json!({"group": note.id}));
+            remedies.extend(deed.receipt.groups.iter().map(add));
+        }
+        _ => {}
+    }
+    let is_certain = was_direct.is_some();
+    if was_direct.or((params.via_groups == ViaGroups::Report).then_some(TAKEN)) == Some(TAKEN) {
+        let mut with = json!({"app": params.app.0});
+        if let (Some(name), Some(with)) = (deed.before(USER_NAME), with.as_object_mut()) {
+            with.insert(USER_NAME.to_owned(), json!(name));
+        }
+        let assign = deed.remedy(okta_assign::ASSIGN_USER.name, with);
+        let warned = assign.warned(match is_certain {
+            true => "his profile in the app is made anew by the app's own mappings",
+            false => "his name in the app is not on record; it and his profile are made anew by the app's own mappings",
+        });
+        // Before a group grants it again, since nobody is assigned what he has already.
+        remedies.insert(0, warned);
+    }
+    if remedies.is_empty() {
+        return Inverse::impossible("what gave him the app before is not on record; assign it by hand");
+    }
+    Inverse::Actions(remedies)
+}
+
+/// In what is remembered: whether an assignment of his own was taken, and his name in the app.
+const DIRECT: &str = "direct";
+const TAKEN: &str = "taken";
+const USER_NAME: &str = "user_name";
 
 /// What these parameters need beside the rights of the action: those of the groups, where they are to be changed.
 pub fn more_rights(params: &Value) -> &'static [Right] {
@@ -101,6 +148,8 @@ fn check(params: &Value) -> Result<(), String> {
 struct Assigned {
     user: String,
     by_group: bool,
+    /// His name in the app.
+    name: Option<String>,
 }
 
 #[async_trait]
@@ -113,11 +162,12 @@ impl Connector for UnassignUser {
         if let Err(why) = check(&call.params) {
             return Outcome::Permanent(Failure::new(Reason::BadParameters, why));
         }
-        let Assigned { user, by_group } = match self.assigned(&params).await {
+        let Assigned { user, by_group, name } = match self.assigned(&params).await {
             Ok(Some(assigned)) => assigned,
             Ok(None) if params.via_groups == ViaGroups::Remove && !call.earlier.groups.is_empty() => {
                 let names = listing(call.earlier.groups.iter().map(|note| named(&note.name, &note.id)));
-                return Outcome::Done(self.receipt(&params, &format!("is no longer assigned, and out of {names}")));
+                let receipt = self.receipt(&params, &format!("is no longer assigned, and out of {names}"));
+                return Outcome::Done(receipt.with_before([(DIRECT, "none")]));
             }
             Ok(None) => return Outcome::AlreadyDone(self.receipt(&params, "is not assigned")),
             Err(error) => return error.to_outcome(false),
@@ -135,7 +185,13 @@ impl Connector for UnassignUser {
             _ => {}
         }
         match self.okta.unassign(&params.app.0, &user, params.send_email).await {
-            Ok(()) => Outcome::Done(self.receipt(&params, "is no longer assigned")),
+            Ok(()) => {
+                let receipt = self.receipt(&params, "is no longer assigned").with_before([(DIRECT, TAKEN)]);
+                Outcome::Done(match &name {
+                    Some(name) => receipt.with_before([(USER_NAME, name)]),
+                    None => receipt,
+                })
+            }
             Err(error) if error.kind == OktaErrorKind::NotFound => {
                 Outcome::AlreadyDone(self.receipt(&params, "was not assigned any more"))
             }
@@ -176,7 +232,10 @@ impl UnassignUser {
     async fn assigned(&self, params: &Params) -> Result<Option<Assigned>, OktaError> {
         let Some(user) = self.okta.user_id(&params.user.0).await? else { return Ok(None) };
         let assigned = self.okta.app_user(&params.app.0, &user).await?;
-        Ok(assigned.map(|assigned| Assigned { by_group: assigned.scope == "GROUP", user }))
+        Ok(assigned.map(|assigned| {
+            let (by_group, name) = (assigned.scope == "GROUP", assigned.user_name().map(str::to_owned));
+            Assigned { user, by_group, name }
+        }))
     }
 
     /// A group grants the app, which Okta has said or shown; nothing was changed. What comes next is remembered before it is
@@ -500,7 +559,7 @@ mod tests {
         let all = json!({"via_groups": "remove", "rule_managed": "remove"});
         assert!(matches!(attempt(&by_rule, all, &[]).await, Outcome::Progress(_)));
         let server = granting("GROUP", "OKTA_GROUP", false, FINANCE).await;
-        let finance = GroupNote { id: FINANCE.to_owned(), name: "Finance".to_owned(), refused: false };
+        let finance = GroupNote { id: FINANCE.to_owned(), name: "Finance".to_owned(), refused: false, added: false };
         for earlier in [&[][..], &[finance]] {
             let call = Cleared::under(Guard::new(&config, []), via(remove(), earlier));
             let outcome = connector(&server).perform(&call).await;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::okta_params::{Name, listing, named, no_such_user, parse, parsed, protected};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, FromEvent, Inverse, Remedy, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -30,12 +30,14 @@ pub static SUSPEND: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
+    inverse: |deed| change_back(deed, UNSUSPEND.name),
 };
 
 /// The way back from [`SUSPEND`].
 pub static UNSUSPEND: ActionKind = ActionKind {
     name: "okta.device.unsuspend",
     summary: "Ends the suspension of the event's device, or of all devices of a user",
+    inverse: |deed| change_back(deed, SUSPEND.name),
     ..SUSPEND
 };
 
@@ -43,6 +45,7 @@ pub static UNSUSPEND: ActionKind = ActionKind {
 pub static DEACTIVATE: ActionKind = ActionKind {
     name: "okta.device.deactivate",
     summary: "Deactivates the event's device, or all devices of a user, for good",
+    inverse: |_| Inverse::impossible("links and certificates of the devices are lost; their users enrol them anew"),
     ..SUSPEND
 };
 
@@ -111,6 +114,22 @@ fn lane(params: &Value) -> Option<String> {
         Params { device: Some(device), .. } => format!("okta.device/{}", device.0),
         Params { user, .. } => format!("okta.device/all/{}", user.0),
     })
+}
+
+/// Only the devices that were changed: others may have been so before, for another reason.
+fn change_back(deed: &Deed<'_>, action: &'static str) -> Inverse {
+    let of = |device: &str| deed.remedy(action, json!({"device": device}));
+    let mut devices: Vec<_> = deed.receipt.before.keys().map(|device| of(device)).collect();
+    if devices.is_empty() && !deed.text("device").is_empty() {
+        devices.push(of(deed.text("device")));
+    } else if deed.interrupted && deed.text("device").is_empty() {
+        let unsure = |remedy: Remedy| remedy.warned("there may be more devices that were changed");
+        devices = devices.into_iter().map(unsure).collect();
+    }
+    if devices.is_empty() {
+        return Inverse::impossible("which of his devices were changed is not on record; look at them at Okta");
+    }
+    Inverse::Actions(devices)
 }
 
 /// The devices that are asked for.
@@ -183,12 +202,16 @@ impl Connector for ChangeDevices {
             };
             return Outcome::AlreadyDone(Receipt::note(note));
         };
+        let before = [(device.id.as_str(), device.status.as_str())];
         match self.okta.change_device(&device.id, self.rule.change).await {
             Ok(()) if rest == 0 => {
                 let note = format!("{} is {done}{kept}", told(device));
-                Outcome::Done(Receipt { id: Some(device.id.clone()), ..Receipt::note(note) })
+                Outcome::Done(Receipt { id: Some(device.id.clone()), ..Receipt::note(note).with_before(before) })
             }
-            Ok(()) => Outcome::Progress(Receipt::note(format!("{} is {done}; {rest} more", told(device)))),
+            Ok(()) => {
+                let note = format!("{} is {done}; {rest} more", told(device));
+                Outcome::Progress(Receipt::note(note).with_before(before))
+            }
             // It is gone since the list was read, or in no state for this: that must not save the others.
             Err(error) if !is_single && (error.kind == OktaErrorKind::NotFound || rest > 0 && is_about_it(&error)) => {
                 Outcome::Transient(error.to_failure())

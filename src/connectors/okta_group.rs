@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::okta_params::{Name, parse, protected};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, FromEvent, Inverse, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
@@ -31,6 +31,7 @@ pub static ADD_USER: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
+    inverse: |deed| change_back(deed, REMOVE_USER.name),
 };
 
 /// Takes a user out of a group. If a group rule put him there, Okta adds him to the rule's exclusions, which an
@@ -48,6 +49,7 @@ pub static REMOVE_USER: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
+    inverse: |deed| change_back(deed, ADD_USER.name),
 };
 
 /// Performs [`ADD_USER`].
@@ -111,6 +113,11 @@ fn check(params: &Value) -> Result<(), String> {
 fn lane(params: &Value) -> Option<String> {
     let Params { group, user } = parse(params).ok()?;
     Some(format!("okta.group/{}/{}", group.0, user.0))
+}
+
+/// The group is named as it was, so that both ways stand in one lane.
+fn change_back(deed: &Deed<'_>, action: &'static str) -> Inverse {
+    deed.remedy(action, json!({"group": deed.text("group")})).into()
 }
 
 /// Where a user stands towards a group.

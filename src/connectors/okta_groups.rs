@@ -9,9 +9,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::okta_params::{Name, RuleManaged, listing, named, no_such_user, parse, parsed, remembered, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, FromEvent, Inverse, Remedy, Service, okta_group, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, GroupNote, Outcome, Reason, Receipt, Verdict};
@@ -33,6 +34,7 @@ pub static REMOVE_FROM_ALL: ActionKind = ActionKind {
     schema: shape::<Removal>,
     escape: |_| Escape::Plain,
     lane: |params| lane(&parse::<Removal>(params).ok()?.user),
+    inverse: put_back,
 };
 
 /// Puts a user back into the groups that [`REMOVE_FROM_ALL`] took him out of since he was last put back, or into those that
@@ -43,12 +45,37 @@ pub static RESTORE: ActionKind = ActionKind {
     check: |params| parse::<Restoration>(params).map(drop),
     schema: shape::<Restoration>,
     lane: |params| lane(&parse::<Restoration>(params).ok()?.user),
+    inverse: take_out_again,
     ..REMOVE_FROM_ALL
 };
 
 /// One for both ways. What is remembered is looked up by it as well.
 fn lane(user: &Name) -> Option<String> {
     Some(format!("okta.group.all/{}", user.0))
+}
+
+/// Into those groups that were to be left, of which he is put into those that he is not in.
+fn put_back(deed: &Deed<'_>) -> Inverse {
+    let groups: Vec<_> = deed.receipt.groups.iter().filter(|note| !note.refused).cloned().collect();
+    if groups.is_empty() {
+        return Inverse::impossible("the groups that he was taken out of are not on record; put him back by hand");
+    }
+    Remedy { groups, ..deed.remedy(RESTORE.name, json!({})) }.into()
+}
+
+/// Out of those groups that he was put back into, and of no other.
+fn take_out_again(deed: &Deed<'_>) -> Inverse {
+    let added = deed.receipt.groups.iter().filter(|note| note.added);
+    let out = |note: &GroupNote| {
+        let remedy = deed.remedy(okta_group::REMOVE_USER.name, json!({"group": note.id}));
+        if deed.interrupted { remedy.warned("there may be more groups that he was put back into") } else { remedy }
+    };
+    match added.map(out).collect::<Vec<_>>() {
+        none if none.is_empty() => {
+            Inverse::impossible("the groups that he was put back into are not on record; take him out by hand")
+        }
+        remedies => Inverse::Actions(remedies),
+    }
 }
 
 /// Performs [`REMOVE_FROM_ALL`].
@@ -269,6 +296,10 @@ impl Connector for Restore {
         // What is remembered becomes this action's own memory with the first group that is restored.
         let receipt =
             |note: String| Receipt { groups: call.earlier.groups.clone(), ..user_receipt(&self.okta, &user, note) };
+        let added = |group: &GroupRef, note: String| Receipt {
+            groups: with_added(&call.earlier.groups, group),
+            ..user_receipt(&self.okta, &user, note)
+        };
         let Some(next) = next else {
             let refused: Vec<_> = call.earlier.groups.iter().filter(|note| note.refused).collect();
             if refused.is_empty() {
@@ -285,9 +316,9 @@ impl Connector for Restore {
         let name = named(&next.name, &next.id);
         match self.okta.add_member(&next.id, &user).await {
             Ok(()) if rest == 0 && !call.earlier.groups.iter().any(|note| note.refused) => {
-                Outcome::Done(receipt(format!("is back in {name}, and so in every group to restore{lost}")))
+                Outcome::Done(added(&next, format!("is back in {name}, and so in every group to restore{lost}")))
             }
-            Ok(()) => Outcome::Progress(receipt(format!("is back in {name}; {rest} more to restore"))),
+            Ok(()) => Outcome::Progress(added(&next, format!("is back in {name}; {rest} more to restore"))),
             Err(error) => {
                 let mut plan = call.earlier.groups.clone();
                 if !plan.iter().any(|note| note.id == next.id) {
@@ -367,6 +398,16 @@ impl Restore {
         }
         Ok(Missing { user, next, rest, lost })
     }
+}
+
+/// The memory of a restoration that has put the user into one more group.
+fn with_added(groups: &[GroupNote], group: &GroupRef) -> Vec<GroupNote> {
+    let mut groups = groups.to_vec();
+    match groups.iter_mut().find(|note| note.id == group.id) {
+        Some(note) => note.added = true,
+        None => groups.push(GroupNote { added: true, ..remembered(group) }),
+    }
+    groups
 }
 
 /// A user's id and his groups; `None` when there is no such user.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::okta_params::{Name, named, no_such_user, parse, parsed, protected, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, FromEvent, Inverse, Service, okta_group, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Outcome, Verdict};
@@ -31,6 +31,7 @@ pub static MOVE_USER: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane,
+    inverse,
 };
 
 /// Performs [`MOVE_USER`].
@@ -61,6 +62,25 @@ fn lane(params: &Value) -> Option<String> {
     let (first, second) = if from.0 < to.0 { (from.0, to.0) } else { (to.0, from.0) };
     Some(format!("okta.group.move/{first}/{second}/{}", user.0))
 }
+
+/// Where he was before is on record, because he need not have been in the first group, or not only there.
+fn inverse(deed: &Deed<'_>) -> Inverse {
+    let (from, to) = (deed.text("from"), deed.text("to"));
+    let back = || deed.remedy(MOVE_USER.name, json!({"from": to, "to": from}));
+    match (deed.before("from"), deed.before("to")) {
+        _ if deed.interrupted => back().warned(UNSURE).into(),
+        (Some(IN), Some(OUT)) => back().into(),
+        (Some(OUT), Some(OUT)) => deed.remedy(okta_group::REMOVE_USER.name, json!({"group": to})).into(),
+        (Some(IN), Some(IN)) => deed.remedy(okta_group::ADD_USER.name, json!({"group": from})).into(),
+        _ => back().warned(UNSURE).into(),
+    }
+}
+
+const UNSURE: &str = "in which of the two groups he was before is not on record for certain";
+/// In a group, in what is remembered.
+const IN: &str = "in";
+/// Not in it.
+const OUT: &str = "out";
 
 /// The groups, and where the user stands between them.
 struct Standing {
@@ -97,7 +117,9 @@ impl Connector for MoveUser {
             }
         }
         let (from_name, to_name) = (named(&from.name, &from.id), named(&to.name, &to.id));
-        let receipt = |note: String| user_receipt(&self.okta, &user, note);
+        let word = |is_in: bool| if is_in { IN } else { OUT };
+        let before = [("from", word(in_from)), ("to", word(in_to))];
+        let receipt = |note: String| user_receipt(&self.okta, &user, note).with_before(before);
         let (result, done) = match (in_to, in_from) {
             (true, false) => return Outcome::AlreadyDone(receipt(format!("was in {to_name} and not in {from_name}"))),
             (false, true) => (

@@ -96,7 +96,7 @@ pub(super) fn listing(names: impl IntoIterator<Item = String>) -> String {
 
 /// What is remembered of a group.
 pub(super) fn remembered(group: &GroupRef) -> GroupNote {
-    GroupNote { id: group.id.clone(), name: group.name.chars().take(255).collect(), refused: false }
+    GroupNote { id: group.id.clone(), name: group.name.chars().take(255).collect(), refused: false, added: false }
 }
 
 #[cfg(test)]

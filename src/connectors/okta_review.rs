@@ -15,7 +15,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::okta_params::{Name, named, no_such_user, parse, parsed};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, cut, shape};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Inverse, Service, cut, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
@@ -39,6 +39,11 @@ pub static START_REVIEW: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |name| if name == "name" { Escape::Line } else { Escape::Plain },
     lane: |_| None,
+    inverse: |_| {
+        Inverse::impossible(
+            "the review goes on, and what reviewers decide is theirs; close it at Okta if it is not wanted",
+        )
+    },
 };
 
 /// The longest time that a review is open, in days: less than six months (Okta Governance API reference, "Create a

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::okta_params::{Name, no_such_user, parse, parsed, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, FromEvent, Inverse, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Outcome, Verdict};
@@ -29,6 +29,7 @@ pub static SET_RISK: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("okta.user.risk/{}", parse::<Params>(params).ok()?.user.0)),
+    inverse,
 };
 
 /// The levels that can be set; NONE is only read (Okta API reference, "Upsert the user's risk").
@@ -64,6 +65,19 @@ fn check(params: &Value) -> Result<(), String> {
     Err(format!("`level` is \"{}\", and has to be HIGH, MEDIUM or LOW", super::cut(&level, 40)))
 }
 
+/// Back to the level that was read before it was set.
+fn inverse(deed: &Deed<'_>) -> Inverse {
+    let back = |level: &str| {
+        let reason = format!("okta-responder run {} was reverted", deed.run);
+        deed.remedy(SET_RISK.name, json!({"level": level, "reason": reason}))
+    };
+    match deed.before("level") {
+        Some(level) if LEVELS.contains(&level) => back(level).into(),
+        Some("NONE") => back("LOW").warned("it was NONE, which cannot be set; LOW is the nearest").into(),
+        _ => Inverse::impossible("the level before is not on record; set it at Okta"),
+    }
+}
+
 #[async_trait]
 impl Connector for SetRisk {
     async fn perform(&self, call: &Cleared<Call>) -> Outcome {
@@ -76,16 +90,19 @@ impl Connector for SetRisk {
             Ok(None) => return no_such_user(&name),
             Err(error) => return error.to_outcome(false),
         };
-        match self.okta.user_risk(&user).await {
+        let was = match self.okta.user_risk(&user).await {
             Ok(is) if is == level => {
                 return Outcome::AlreadyDone(user_receipt(&self.okta, &user, format!("was {level} already")));
             }
-            Ok(_) => {}
+            Ok(was) => was,
             Err(error) => return error.to_outcome(false),
-        }
+        };
         let reason = sanitised(&reason);
         match self.okta.set_user_risk(&user, &level, (!reason.is_empty()).then_some(&reason)).await {
-            Ok(()) => Outcome::Done(user_receipt(&self.okta, &user, format!("is {level} now"))),
+            Ok(()) => {
+                let receipt = user_receipt(&self.okta, &user, format!("is {level} now"));
+                Outcome::Done(receipt.with_before([("level", super::cut(&was, 20).as_str())]))
+            }
             Err(error) => error.to_outcome(true),
         }
     }

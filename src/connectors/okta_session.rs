@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::okta_params::{Name, no_such_user, parse, parsed, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Inverse, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Outcome, Verdict};
@@ -29,6 +29,7 @@ pub static CLEAR_SESSIONS: ActionKind = ActionKind {
     schema: shape::<Params>,
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("okta.session/{}", parse::<Params>(params).ok()?.user.0)),
+    inverse: |_| Inverse::impossible("sessions that ended do not come back; he signs in again"),
 };
 
 /// Revokes every session and token of a user, and logs him out of the apps that take part in Universal Logout: stronger than

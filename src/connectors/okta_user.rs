@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::okta_params::{Name, no_such_user, parse, parsed, user_receipt};
-use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, FromEvent, Inverse, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Verdict};
@@ -22,6 +22,7 @@ pub static SUSPEND: ActionKind = status_action(
     "okta.user.suspend",
     "Suspends a user: he cannot sign in, and keeps groups and apps",
     &[Right::ReadUsers, Right::ChangeStatus],
+    |deed| deed.remedy(UNSUSPEND.name, json!({})).into(),
 );
 
 /// Lets a suspended user sign in again.
@@ -29,6 +30,7 @@ pub static UNSUSPEND: ActionKind = status_action(
     "okta.user.unsuspend",
     "Lets a suspended user sign in again",
     &[Right::ReadUsers, Right::ChangeStatus],
+    |deed| deed.remedy(SUSPEND.name, json!({})).into(),
 );
 
 /// Deactivates a user. He loses every app assignment, and with provisioning his accounts; this cannot be undone.
@@ -36,6 +38,11 @@ pub static DEACTIVATE: ActionKind = status_action(
     "okta.user.deactivate",
     "Deactivates a user: his app assignments are lost for good",
     &[Right::ReadUsers, Right::ChangeStatus],
+    |_| {
+        Inverse::impossible(
+            "his app assignments are lost; an administrator activates him in Okta and gives him what he needs",
+        )
+    },
 );
 
 /// Makes a user choose a new password at his next sign-in. He cannot be suspended from then on until he has.
@@ -43,6 +50,7 @@ pub static EXPIRE_PASSWORD: ActionKind = status_action(
     "okta.user.expire_password",
     "Makes a user choose a new password at the next sign-in",
     &[Right::ReadUsers, Right::ChangeCredentials],
+    |_| Inverse::impossible("the old password does not come back; he chooses a new one at his next sign-in"),
 );
 
 /// Forgets all second factors of a user. Whoever knows his password enrols new ones, so his sessions should end with it, and
@@ -53,10 +61,16 @@ pub static RESET_FACTORS: ActionKind = ActionKind {
         "okta.user.reset_factors",
         "Forgets all second factors of a user",
         &[Right::ReadUsers, Right::ChangeCredentials],
+        |_| Inverse::impossible("forgotten factors do not come back; he enrols new ones"),
     )
 };
 
-const fn status_action(name: &'static str, summary: &'static str, rights: &'static [Right]) -> ActionKind {
+const fn status_action(
+    name: &'static str,
+    summary: &'static str,
+    rights: &'static [Right],
+    inverse: fn(&Deed<'_>) -> Inverse,
+) -> ActionKind {
     ActionKind {
         name,
         summary,
@@ -70,6 +84,7 @@ const fn status_action(name: &'static str, summary: &'static str, rights: &'stat
         schema: shape::<Params>,
         escape: |_| Escape::Plain,
         lane,
+        inverse,
     }
 }
 

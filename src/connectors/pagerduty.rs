@@ -20,7 +20,9 @@ use url::Url;
 use super::probe::Finding;
 use super::secret::Held;
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url, shape};
+use super::{
+    ActionKind, Call, Connector, Deed, Effect, Inverse, Remedy, Service, SetupError, cut, required, service_url, shape,
+};
 use crate::config::PagerDutyConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -43,6 +45,7 @@ pub static TRIGGER_EVENT: ActionKind = ActionKind {
     schema: shape::<TriggerParams>,
     escape: |_| Escape::Line,
     lane,
+    inverse,
 };
 
 /// `pagerduty.event.resolve`
@@ -59,6 +62,7 @@ pub static RESOLVE_EVENT: ActionKind = ActionKind {
     schema: shape::<ResolveParams>,
     escape: |_| Escape::Line,
     lane,
+    inverse: |_| Inverse::impossible("the alert is resolved; whoever is needed has to be called anew"),
 };
 
 /// The longest `dedup_key`.
@@ -74,6 +78,15 @@ const MAX_LINKS: usize = 10;
 /// An alert is resolved after it was triggered.
 fn lane(params: &Value) -> Option<String> {
     Some(format!("pagerduty.event/{}", params.get("correlation")?.as_str()?.trim()))
+}
+
+/// The alert is known by its correlation, or by our key where it has none of its own.
+fn inverse(deed: &Deed<'_>) -> Inverse {
+    let resolve = |correlation: &str| Remedy::new(RESOLVE_EVENT.name, json!({"correlation": correlation}));
+    match deed.text("correlation") {
+        "" => resolve(deed.key.as_str()).into(),
+        shared => resolve(shared).warned("other events of the same correlation may stand in this alert").into(),
+    }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

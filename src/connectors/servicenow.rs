@@ -18,6 +18,7 @@ use reqwest::header::ACCEPT;
 use reqwest::{Client, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
@@ -30,7 +31,7 @@ pub(super) use change::{Resolve, Update};
 
 use super::secret::{Held, secret_text};
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url, shape};
+use super::{ActionKind, Call, Connector, Deed, Effect, Inverse, Remedy, Service, SetupError, cut, service_url, shape};
 use crate::config::ServiceNowConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -59,7 +60,24 @@ pub static CREATE_INCIDENT: ActionKind = ActionKind {
         let correlation = IncidentParams::parse(params).ok()?.correlation?;
         Some(format!("servicenow.incident/{}", correlation.0.trim()))
     },
+    inverse,
 };
+
+/// The very record that was opened is resolved, and not another one that stands under the same correlation by now.
+fn inverse(deed: &Deed<'_>) -> Inverse {
+    let shared = IncidentParams::parse(deed.params).ok().and_then(|params| params.correlation);
+    let correlation = shared.as_ref().map_or(deed.key.as_str(), |shared| shared.0.trim());
+    let notes = format!("What okta-responder did in run {} was reverted by a person.", deed.run);
+    let mut params = json!({"correlation": correlation, "close_code": deed.close_code, "close_notes": notes});
+    if let (Some(id), Value::Object(params)) = (&deed.receipt.id, &mut params) {
+        params.insert("sys_id".to_owned(), json!(id));
+    }
+    let resolve = Remedy::new(RESOLVE_INCIDENT.name, params);
+    match shared {
+        None => resolve.into(),
+        Some(_) => resolve.warned("other events of the same correlation may stand in this incident").into(),
+    }
+}
 
 /// A token is renewed this long before it ends.
 const RENEW_EARLY: Duration = Duration::from_secs(60);

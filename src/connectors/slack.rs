@@ -17,7 +17,7 @@ use url::Url;
 use super::secret::Held;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, service_url, shape};
+use super::{ActionKind, Call, Connector, Effect, Inverse, Service, SetupError, cut, required, service_url, shape};
 use crate::config::SlackConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -43,6 +43,7 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
         _ => Escape::Line,
     },
     lane: |_| None,
+    inverse: |_| Inverse::impossible("it was sent; tell people what does not hold any more"),
 };
 
 /// The longest `text`, in characters (Slack, `chat.postMessage` and `chat.update`).

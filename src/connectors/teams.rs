@@ -17,7 +17,7 @@ use url::Url;
 use super::probe::Finding;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, required, shape};
+use super::{ActionKind, Call, Connector, Effect, Inverse, Service, SetupError, cut, required, shape};
 use crate::config::TeamsConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
@@ -40,6 +40,7 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
     // A text run shows its text as it is, so one line is all that a value has to be.
     escape: |_| Escape::Line,
     lane: |_| None,
+    inverse: |_| Inverse::impossible("it was sent; tell people what does not hold any more"),
 };
 
 /// The most bytes of a message. Teams refuses cards above some 28 KB (Teams connector, known issues and limitations) and

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Lines of the daemon's log that are kept.
@@ -20,6 +20,16 @@ const FOREIGN: &[&str] = &[
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
+
+/// Runs a command of the program to its end, as a person does beside the daemon.
+pub(super) fn command(program: &Path, config: &Path, arguments: &[&str]) -> io::Result<Output> {
+    let mut command = Command::new(program);
+    command.arg("--config").arg(config).args(arguments).stdin(Stdio::null());
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    command.output()
+}
 
 /// A running daemon; killed when dropped, which it is made for.
 #[derive(Debug)]

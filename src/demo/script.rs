@@ -183,6 +183,14 @@ impl Cast {
         vec![self.risk_rises(&self.gia, events::risk_detected(&self.gia, "LOW", "HIGH"))]
     }
 
+    /// What undoes the answer to the rise of Gia.
+    pub(super) fn all_clear_for_gia(&self) -> Vec<Expected> {
+        vec![
+            change("group.remove", &self.high_group, &self.gia.id),
+            Expected { kind: "incident.update", target: None, words: words(&["was reverted by a person"]) },
+        ]
+    }
+
     /// What happens while no daemon runs.
     pub(super) fn meanwhile(&self, org: &Org) -> Vec<Scripted> {
         org.assign(&self.vault.id, &self.ben.id);

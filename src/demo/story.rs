@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::daemon::{Daemon, LogTail};
+use super::daemon::{Daemon, LogTail, command};
 use super::ledger::{self, LedgerSnapshot};
 use super::org::{Effect, Fault, Hold, Misbehaviour, Org, OrgOptions, Request, Service, events};
 use super::script::{Cast, Scripted};
@@ -45,6 +45,9 @@ pub enum DemoError {
     /// The daemon ended though nobody told it to.
     #[error("the daemon ended by itself ({0}); its last lines say why")]
     Ended(ExitStatus),
+    /// A command beside the daemon failed.
+    #[error("`okta-responder {0}` failed: {1}")]
+    Command(String, String),
     /// The daemon's process cannot be watched or killed.
     #[error("the process of the daemon cannot be controlled")]
     Process(#[source] io::Error),
@@ -181,6 +184,7 @@ impl Demo {
         self.busy_minute().await?;
         self.outage().await?;
         self.kill().await?;
+        self.revert().await?;
         self.rest().await
     }
 
@@ -303,6 +307,32 @@ impl Demo {
         self.start_daemon("starts again: the cursor and the open request are in the state file")?;
         self.until("the incident of Gia is settled by looking it up", move |demo, seen| demo.is_complete(seen, first))
             .await
+    }
+
+    /// A person finds that the alarm about Gia was a false one, and has what was done undone.
+    async fn revert(&mut self) -> Result<(), DemoError> {
+        self.show.heading("5. The alarm about Gia was a false one")?;
+        // Only what has ended can be undone.
+        self.until("the answer to the alarm has ended", |_, seen| seen.ledger.is_at_rest()).await?;
+        let gia = Some(self.cast.gia.id.clone());
+        let seen = self.look().await?;
+        let Some(run) = seen.ledger.runs.iter().find(|run| run.user == gia) else { return Ok(()) };
+        let Some(place) = self.played.iter().position(|played| played.uuid == run.event_uuid) else { return Ok(()) };
+        let words = format!("runs revert {} --yes", run.id);
+        self.show.remark(&format!("            (a person types: okta-responder {words})"))?;
+        let expected = self.cast.all_clear_for_gia();
+        if let Some(played) = self.played.get_mut(place) {
+            played.scripted.expected.extend(expected);
+        }
+        let (program, config) = (self.program.clone(), self.stage.config());
+        let arguments = words.clone();
+        let ended =
+            tokio::task::spawn_blocking(move || command(&program, &config, &arguments.split(' ').collect::<Vec<_>>()));
+        let output = ended.await.map_err(io::Error::other).flatten().map_err(DemoError::Process)?;
+        if !output.status.success() {
+            return Err(DemoError::Command(words, String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        self.until("what was done about Gia is undone", move |demo, seen| demo.is_complete(seen, place)).await
     }
 
     /// Waits until nothing is left to do, and for one more look into the log after that: what is done twice would be

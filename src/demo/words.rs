@@ -38,9 +38,14 @@ impl Words<'_> {
                 let app = self.org.app(of).map_or_else(|| of.to_owned(), |app| app.label);
                 format!("{app} is taken away from {user}")
             }
+            "app.assign" => {
+                let app = self.org.app(of).map_or_else(|| of.to_owned(), |app| app.label);
+                format!("{app} is given to {user}")
+            }
             "sessions.clear" => format!("every session of {user} ends"),
             "review.start" => format!("an access review of {user} begins: {}", text("name")),
             "incident.create" => format!("{} is opened: {}", self.number(&effect.target), text("short_description")),
+            "incident.update" => format!("{} is resolved: {}", self.number(&effect.target), text("close_notes")),
             "slack.post" => format!("{}: {}", effect.target, first_line(text("text")).replace('*', "")),
             "mail" => {
                 let subject = text("data").lines().find_map(|line| line.strip_prefix("Subject: "));

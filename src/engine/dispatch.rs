@@ -456,6 +456,11 @@ fn no_connector(kind: &str) -> Failure {
 /// Prepares a waiting action: fetches the facts it names, asks its condition, renders its parameters.
 async fn prepare_action(engine: &Engine, action: OpenAction) -> Result<(), StoreError> {
     let context = engine.store.run_context(action.run).await?;
+    if context.reverts.is_some() {
+        let result = Ok(prepare::of_revert(&action, &context.siblings));
+        let preparation = Preparation { action: action.id, run: action.run, facts: None, result };
+        return prepared(engine, preparation).await;
+    }
     let mut facts_before = None;
     let looked = survive_async(async {
         match open(engine, &context) {
@@ -469,9 +474,12 @@ async fn prepare_action(engine: &Engine, action: OpenAction) -> Result<(), Store
     });
     let (result, facts) = looked.await.unwrap_or_else(|| (Ok(prepare::cannot(survive::WORDS.to_owned())), None));
     let facts = facts.filter(|facts| Some(facts) != facts_before.as_ref()).map(|facts| facts.to_string());
-    let now = engine.clock.now();
-    let preparation = Preparation { action: action.id, run: action.run, facts, result };
-    engine.store.commit_preparations(vec![preparation], now).await?;
+    prepared(engine, Preparation { action: action.id, run: action.run, facts, result }).await
+}
+
+/// Writes what preparing an action came to.
+async fn prepared(engine: &Engine, preparation: Preparation) -> Result<(), StoreError> {
+    engine.store.commit_preparations(vec![preparation], engine.clock.now()).await?;
     halt::point(Point::Prepared);
     engine.planned.notify_one();
     Ok(())

@@ -17,6 +17,7 @@ pub mod pulse;
 mod rates;
 mod reach;
 pub mod retry;
+pub mod revert;
 mod standing;
 mod survive;
 #[cfg(test)]

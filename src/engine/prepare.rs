@@ -4,11 +4,12 @@
 use jiff::Timestamp;
 
 use crate::config::Mode;
+use crate::connectors::{self, Service};
 use crate::guard::{Admission, Guard, Subject};
 use crate::model::action::Happening;
 use crate::model::event::Event;
 use crate::playbook::{Step, plan};
-use crate::store::Prepared;
+use crate::store::{OpenAction, Prepared, SiblingState};
 
 /// The end of preparing a step. `NeedsFacts` is no end: in observe mode it means that the step would have been prepared
 /// later, elsewhere the caller fetches the facts first.
@@ -37,6 +38,29 @@ pub(crate) fn end(
             };
             Prepared { happening, params: Some(params.to_string()), lane, reason, error }
         }
+    }
+}
+
+/// The end of preparing an action that undoes another one. A person has seen its parameters, and the guard is asked at its
+/// claim. A ticket is closed only when all that it waits for is undone; changes at Okta only wait for their turn.
+pub(super) fn of_revert(action: &OpenAction, siblings: &[SiblingState]) -> Prepared {
+    let stands = |step: &str| siblings.iter().find(|sibling| sibling.step == step);
+    let is_ticket = connectors::kind(&action.kind).is_none_or(|kind| kind.service != Service::Okta);
+    let mut awaited = action.after.iter().filter_map(|step| stands(step));
+    if let Some(SiblingState { step, state, .. }) = awaited.find(|sibling| is_ticket && !sibling.state.is_success()) {
+        // By its parameters it is known when the run is reverted once more.
+        let why = format!("it waits for `{step}`, which is {state}");
+        return Prepared { params: action.params.clone(), ..not_called_for("needs", why) };
+    }
+    match &action.params {
+        Some(params) => Prepared {
+            happening: Happening::Prepared,
+            params: Some(params.clone()),
+            lane: None,
+            reason: None,
+            error: None,
+        },
+        None => cannot("it has no parameters".to_owned()),
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) static POISON: ActionKind = ActionKind {
     schema: |_| true.into(),
     escape: |_| Escape::Plain,
     lane: |_| None,
+    inverse: |_| panic!("poison"),
 };
 
 /// A connector that panics.

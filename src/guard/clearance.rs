@@ -357,7 +357,7 @@ mod tests {
             config.protected_groups = vec!["Break Glass".to_owned()];
             config.protected_users = vec!["boss@example.com".to_owned()];
         });
-        let group = GroupNote { id: "00g1".to_owned(), name: "Staff".to_owned(), refused: false };
+        let group = GroupNote { id: "00g1".to_owned(), name: "Staff".to_owned(), refused: false, added: false };
         let earlier = Receipt { groups: vec![group], ..Receipt::default() };
         let candidate = Candidate { earlier: earlier.clone(), ..candidate() };
         let Ruling::Pass { call, .. } = judge.rule(&candidate, &Spent::default()) else { panic!() };

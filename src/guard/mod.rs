@@ -207,7 +207,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::connectors::{Effect, FromEvent, Service};
+    use crate::connectors::{Effect, FromEvent, Inverse, Service};
     use crate::model::escape::Escape;
     use crate::model::event::SOURCE_OKTA;
 
@@ -227,6 +227,7 @@ mod tests {
         schema: |_| true.into(),
         escape: |_| Escape::Plain,
         lane: |_| None,
+        inverse: |_| Inverse::impossible(""),
     };
 
     static POST: ActionKind =

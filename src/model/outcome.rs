@@ -1,5 +1,6 @@
 //! What a connector reports about one request, and about reading a target back.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -75,6 +76,10 @@ pub struct Receipt {
     /// Groups that the user is taken out of, or put back into. They are on record before the first of them is touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupNote>,
+    /// How the target stood before it was changed, as far as putting it back needs it; the names are the action's own. What
+    /// was read first stays on record, whatever later attempts read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<String, String>,
 }
 
 /// An answer that later steps may read.
@@ -88,7 +93,7 @@ pub struct Answer {
 }
 
 /// A group that an action remembers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupNote {
     /// Okta's id.
     pub id: String,
@@ -98,12 +103,32 @@ pub struct GroupNote {
     /// Whether Okta did not let it be changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
+    /// Whether this action put the user into it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub added: bool,
 }
 
 impl Receipt {
     /// A receipt that only carries a sentence.
     pub fn note(text: impl Into<String>) -> Self {
         Self { note: Some(text.into()), ..Self::default() }
+    }
+
+    /// The same receipt, which also tells how the target stood before.
+    #[must_use]
+    pub fn with_before<const N: usize>(mut self, before: [(&str, &str); N]) -> Self {
+        self.before.extend(before.map(|(name, was)| (name.to_owned(), was.to_owned())));
+        self
+    }
+
+    /// The same receipt, with all that an earlier one of the same action remembers.
+    #[must_use]
+    pub fn remembering(mut self, earlier: Self) -> Self {
+        if self.groups.is_empty() {
+            self.groups = earlier.groups;
+        }
+        self.before.extend(earlier.before);
+        self
     }
 }
 

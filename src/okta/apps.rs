@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::client::{OktaClient, found};
 use super::error::OktaError;
@@ -9,6 +10,9 @@ use super::path::ApiPath;
 
 /// The most groups of one app that are read.
 const MAX_APP_GROUPS: usize = 2000;
+
+/// The longest name of a user in an app.
+const MAX_USER_NAME: usize = 100;
 
 /// An app of the org.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +34,26 @@ pub struct AppUser {
     /// `ACTIVE`, `PROVISIONED`, `DEPROVISIONED`, …
     #[serde(default)]
     pub status: String,
+    /// What he signs in to the app with, where the app keeps such.
+    #[serde(default)]
+    pub credentials: Option<AppCredentials>,
+}
+
+/// What a user signs in to an app with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AppCredentials {
+    /// His name in the app.
+    #[serde(default, rename = "userName")]
+    pub user_name: Option<String>,
+}
+
+impl AppUser {
+    /// His name in the app, where it has one that can be given again: one to a hundred characters (Okta API reference,
+    /// "Assign an application user").
+    pub fn user_name(&self) -> Option<&str> {
+        let name = self.credentials.as_ref()?.user_name.as_deref()?;
+        (1..=MAX_USER_NAME).contains(&name.chars().count()).then_some(name)
+    }
 }
 
 impl OktaClient {
@@ -51,6 +75,17 @@ impl OktaClient {
         let path = ApiPath::new(["api", "v1", "apps", app, "users", user])?;
         let query = [("sendEmail", if send_email { "true" } else { "false" })];
         self.send(Method::DELETE, &path, &query, None).await.map(drop)
+    }
+
+    /// Assigns an app to a user in person. Without a name in the app Okta makes one from the app's own template; so it does
+    /// with the profile (Okta API reference, "Assign an application user").
+    pub async fn assign(&self, app: &str, user: &str, user_name: Option<&str>) -> Result<(), OktaError> {
+        let path = ApiPath::new(["api", "v1", "apps", app, "users"])?;
+        let mut body = json!({"id": user, "scope": "USER"});
+        if let (Some(name), Some(body)) = (user_name, body.as_object_mut()) {
+            body.insert("credentials".to_owned(), json!({"userName": name}));
+        }
+        self.send(Method::POST, &path, &[], Some(&body)).await.map(drop)
     }
 
     /// The ids of the groups that an app is assigned to.

@@ -152,7 +152,7 @@ impl fmt::Display for Right {
             Self::ReadGroups => "read groups",
             Self::ChangeMembers => "change the members of groups",
             Self::ReadApps => "read apps",
-            Self::ChangeAssignments => "take apps away from users",
+            Self::ChangeAssignments => "assign apps to users and take them away",
             Self::EndSessions => "end the sessions of users",
             Self::ChangeStatus => "suspend and deactivate users",
             Self::ChangeCredentials => "expire passwords and reset factors",

@@ -29,6 +29,16 @@ pub(super) enum Told<'a> {
     Observed { runs: u64, first_run: i64, last_run: i64 },
     /// An action changed its state.
     Action(Changed<'a>),
+    /// A person has a run undone, by a run of its own. What was still open of it is told as a change of each action.
+    Reverted {
+        event: i64,
+        uuid: &'a str,
+        r#type: &'a str,
+        user: Option<&'a str>,
+        reverts: i64,
+        run: RunTold<'a>,
+        by: &'a Who,
+    },
     /// Dispatching was paused.
     Paused { by: &'a Who },
     /// Dispatching goes on.

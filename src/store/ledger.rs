@@ -46,6 +46,12 @@ pub struct OpenAction {
     pub wait_until: Option<Timestamp>,
     /// What was planned of it, if it had a delay.
     pub delayed: Option<Due>,
+    /// `connector.noun.verb`
+    pub kind: String,
+    /// Final parameters, as JSON, where they are known from the beginning.
+    pub params: Option<String>,
+    /// Steps that end first.
+    pub after: Vec<String>,
 }
 
 /// What preparing an action of a run needs to know.
@@ -55,6 +61,8 @@ pub struct RunContext {
     pub playbook: String,
     /// Whether it only observes.
     pub observe: bool,
+    /// The run that it undoes; no playbook stands behind such a run.
+    pub reverts: Option<RunId>,
     /// The facts fetched so far, as JSON.
     pub facts: String,
     /// Such as `okta`.
@@ -115,7 +123,8 @@ pub struct Claimed {
     /// Since when it is in the state in which it was found.
     pub since: Timestamp,
     /// What attempts before recorded. For `okta.group.restore_user`, as long as it has recorded nothing itself: the groups
-    /// that `okta.group.remove_user_from_all` remembers of the same user since he was last put back.
+    /// that `okta.group.remove_user_from_all` remembers of the same user since he was last put back. What was reverted since,
+    /// and what reverts, does not count.
     pub earlier: Receipt,
     /// Why it did not succeed so far, as a word from a closed list and in a sentence.
     pub trouble: Option<(String, String)>,
@@ -150,7 +159,7 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT id, run, step, attempts, max(retry_from, coalesce(not_before, 0)), wait_until,
-                            kind, params, not_before, delayed_plan FROM action
+                            kind, params, not_before, delayed_plan, after FROM action
                      WHERE state = 'waiting' AND due <= ?1 AND (open_after = 0 OR wait_until <= ?1)
                      ORDER BY due, id LIMIT ?2",
                 )?
@@ -166,7 +175,7 @@ impl Store {
         self.read(move |connection| {
             let mut context = connection
                 .prepare_cached(
-                    "SELECT r.playbook, r.mode = 'observe', r.facts, e.source, b.body
+                    "SELECT r.playbook, r.mode = 'observe', r.facts, e.source, b.body, r.reverts
                      FROM run r JOIN event e ON e.id = r.event LEFT JOIN event_body b ON b.event = e.id WHERE r.id = ?1",
                 )?
                 .query_row([run.0], |row| {
@@ -176,6 +185,7 @@ impl Store {
                         facts: row.get(2)?,
                         source: row.get(3)?,
                         body: row.get(4)?,
+                        reverts: row.get::<_, Option<i64>>(5)?.map(RunId),
                         siblings: Vec::new(),
                     })
                 })?;
@@ -413,12 +423,7 @@ fn record_outcome(
     }
     let receipt = match end.receipt.clone() {
         // What was remembered stays on record, whatever a later receipt leaves out.
-        Some(mut receipt) => {
-            if receipt.groups.is_empty() {
-                receipt.groups = receipt_of(connection, end.action)?.groups;
-            }
-            serde_json::to_string(&receipt).ok()
-        }
+        Some(receipt) => serde_json::to_string(&receipt.remembering(receipt_of(connection, end.action)?)).ok(),
         None => None,
     };
     connection
@@ -542,6 +547,10 @@ fn open_action(row: &Row<'_>) -> Result<OpenAction, StoreError> {
         since: from_ms(row.get(4)?)?,
         wait_until: from_optional_ms(row.get(5)?)?,
         delayed: delayed::due(row, 6)?,
+        kind: row.get(6)?,
+        params: row.get(7)?,
+        after: serde_json::from_str(&row.get::<_, String>(10)?)
+            .map_err(|_| StoreError::Unreadable("the steps that an action waits for".to_owned()))?,
     })
 }
 
@@ -562,10 +571,13 @@ pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, 
      coalesce(a.receipt, iif(a.kind = 'okta.group.restore_user', ( \
          SELECT json_object('groups', json_group_array(json(g.value))) FROM action b, json_each(b.receipt, '$.groups') g \
          WHERE b.subject = a.subject AND b.kind = 'okta.group.remove_user_from_all' AND b.lane = a.lane AND b.id < a.id \
+           AND NOT EXISTS (SELECT 1 FROM action v WHERE v.reverts = b.id AND v.state IN ('succeeded', 'settled')) \
            AND NOT coalesce(g.value ->> '$.refused', 0) \
            AND b.id > coalesce((SELECT max(c.id) FROM action c \
                                 WHERE c.subject = a.subject AND c.kind = a.kind AND c.lane = a.lane AND c.id < a.id \
-                                  AND c.state IN ('succeeded', 'settled')), 0)), NULL))";
+                                  AND c.state IN ('succeeded', 'settled') AND c.reverts IS NULL \
+                                  AND NOT EXISTS (SELECT 1 FROM action v WHERE v.reverts = c.id \
+                                                                     AND v.state IN ('succeeded', 'settled'))), 0)), NULL))";
 
 /// Reads the first thirteen columns of a row as [`CLAIMED`].
 pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {

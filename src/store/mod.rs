@@ -22,6 +22,7 @@ mod people;
 mod prune;
 mod rates;
 mod reserve;
+mod revert;
 mod search;
 mod status;
 mod trips;
@@ -57,6 +58,7 @@ pub use past::{Past, PastAction, PastRun};
 pub use people::{PersonChange, PersonError};
 pub use prune::{Keep, OKTA_KEEPS, Pruned};
 pub use rates::{RateRow, RateSnapshot};
+pub use revert::{DoneAction, NewRevert, NewUndo, Newer, Revert, RevertError, RevertedBy, Revertible};
 pub use status::{
     ActionFilter, ActionRow, AttemptRow, BackfillResults, EventFilter, EventRow, QuarantineRow, RunFilter, RunRow,
     Standstill, StatusSnapshot, StreamRow,

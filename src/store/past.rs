@@ -26,7 +26,7 @@ pub struct Past {
     pub only_observed: bool,
     /// The record, if it is still kept.
     pub body: Option<String>,
-    /// The runs, in the order in which they were planned.
+    /// The runs of playbooks, in the order in which they were planned.
     pub runs: Vec<PastRun>,
 }
 
@@ -106,7 +106,7 @@ impl Store {
             let Some((source, uuid, received_at, state, reason, only_observed, body)) = found else { return Ok(None) };
             let mut runs = Vec::new();
             let mut statement = connection.prepare_cached(
-                "SELECT id, playbook, mode = 'observe', facts, created_at FROM run WHERE event = ?1 ORDER BY id",
+                "SELECT id, playbook, mode = 'observe', facts, created_at FROM run WHERE event = ?1 AND reverts IS NULL ORDER BY id",
             )?;
             let mut rows = statement.query(params![event])?;
             while let Some(row) = rows.next()? {

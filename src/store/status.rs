@@ -192,6 +192,12 @@ pub struct RunRow {
     pub created_at: Timestamp,
     /// Its actions by state, such as `2 succeeded, 1 failed`.
     pub actions: String,
+    /// The run that it undoes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reverts: Option<i64>,
+    /// The runs that undo it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reverted_by: Vec<i64>,
 }
 
 /// Which actions to list.
@@ -260,6 +266,9 @@ pub struct ActionRow {
     pub approved_at: Option<Timestamp>,
     /// Who, as far as the command line knows.
     pub approved_by: Option<String>,
+    /// The action that it undoes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reverts: Option<i64>,
 }
 
 /// An attempt, for people.
@@ -622,7 +631,8 @@ fn event_row(row: &Row<'_>) -> Result<EventRow, StoreError> {
 
 const RUN: &str = "SELECT r.id, r.playbook, r.mode, e.id, e.uuid, e.type, e.subject, r.created_at,
     (SELECT group_concat(n || ' ' || state, ', ') FROM
-        (SELECT state, count(*) AS n FROM action WHERE run = r.id GROUP BY state ORDER BY n DESC))
+        (SELECT state, count(*) AS n FROM action WHERE run = r.id GROUP BY state ORDER BY n DESC)),
+    r.reverts, (SELECT json_group_array(id) FROM (SELECT id FROM run WHERE reverts = r.id ORDER BY id))
     FROM run r JOIN event e ON e.id = r.event";
 
 fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
@@ -636,14 +646,17 @@ fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
         user: row.get(6)?,
         created_at: from_ms(row.get(7)?)?,
         actions: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
+        reverts: row.get(9)?,
+        reverted_by: serde_json::from_str(&row.get::<_, String>(10)?)
+            .map_err(|_| StoreError::Unreadable("the runs that undo one".to_owned()))?,
     })
 }
 
 const ACTION: &str =
     "SELECT a.id, a.run, r.playbook, a.step, a.kind, a.subject, a.state, a.reason, a.error, a.attempts,
     iif(a.finished_at IS NULL, a.due, NULL), a.receipt, a.key, a.lane, a.params, a.created_at, a.finished_at,
-    a.approved_at, a.approved_by, iif(a.state = 'waiting' AND a.answered_at IS NULL AND a.due <= a.not_before, a.not_before, NULL),
-    a.delayed_plan ->> '$.cancel_if'
+     a.approved_at, a.approved_by, iif(a.state = 'waiting' AND a.answered_at IS NULL AND a.due <= a.not_before, a.not_before, NULL),
+     a.delayed_plan ->> '$.cancel_if', a.reverts
     FROM action a JOIN run r ON r.id = a.run";
 
 fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
@@ -669,6 +682,7 @@ fn action_row(row: &Row<'_>) -> Result<ActionRow, StoreError> {
         approved_by: row.get(18)?,
         delayed_until: from_optional_ms(row.get(19)?)?,
         cancel_if: row.get(20)?,
+        reverts: row.get(21)?,
     })
 }
 

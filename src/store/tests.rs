@@ -2,6 +2,7 @@
 
 mod delayed;
 mod guard;
+mod revert;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -921,6 +922,7 @@ fn remembering(action: ActionId, groups: &[&str]) -> AttemptEnd {
         id: id.trim_start_matches('!').to_owned(),
         name: "x".to_owned(),
         refused: id.starts_with('!'),
+        added: false,
     };
     let receipt = Receipt { groups: groups.iter().map(note).collect(), ..Receipt::note("a part is done") };
     AttemptEnd { receipt: Some(receipt), due: Some(at(3)), ..end(action, Some("done"), Happening::MayPass) }

@@ -55,10 +55,12 @@ pub(super) fn groups(loaded: &Loaded) -> BTreeMap<String, Named> {
 /// Apps by id, and whether some step takes them away.
 pub(super) fn apps(loaded: &Loaded) -> BTreeMap<String, Named> {
     let mut apps: BTreeMap<String, Named> = BTreeMap::new();
-    for (place, id) in parameters(loaded, "okta.app.", "app") {
-        let app = apps.entry(id).or_default();
-        app.places.push(place);
-        app.changed = true;
+    for (action, takes) in [("okta.app.unassign_user", true), ("okta.app.assign_user", false)] {
+        for (place, id) in parameters(loaded, action, "app") {
+            let app = apps.entry(id).or_default();
+            app.places.push(place);
+            app.changed |= takes;
+        }
     }
     for id in &loaded.config.guard.protected_apps {
         apps.entry(id.clone()).or_default().places.push("[guard] protected_apps".to_owned());

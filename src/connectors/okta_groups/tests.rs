@@ -16,7 +16,7 @@ fn call(params: Value, earlier: &[GroupNote]) -> Call {
 }
 
 fn note(id: &str, refused: bool) -> GroupNote {
-    GroupNote { id: id.to_owned(), name: "x".to_owned(), refused }
+    GroupNote { id: id.to_owned(), name: "x".to_owned(), refused, added: false }
 }
 
 fn everybody() -> Value {
@@ -85,7 +85,7 @@ async fn what_he_is_to_leave_is_remembered_before_anything_is_touched() {
     let mut server = org(&[a(), b(), group("00gimported", "Imported", "APP_GROUP")], &[B]).await;
     let touched = server.mock("DELETE", Matcher::Any).expect(0).create_async().await;
     let receipt = progress(remove(&server, he(), &[]).await);
-    assert_eq!(receipt.groups, [GroupNote { id: A.to_owned(), name: "A".to_owned(), refused: false }]);
+    assert_eq!(receipt.groups, [GroupNote { id: A.to_owned(), name: "A".to_owned(), refused: false, added: false }]);
     let kept = receipt.note.unwrap();
     assert!(kept.contains("a group rule manages them: `B`") && kept.contains("imported: `Imported`"), "{kept}");
     let both = json!({"user": USER, "rule_managed": "remove"});
@@ -168,7 +168,9 @@ async fn what_is_remembered_is_restored_one_in_each_attempt() {
     let first = change(&mut server, "PUT", A, 204).await;
     let begun = restore(&server, he(), &plan).await;
     told(&begun, &["Progress", "is back in `A`", "2 more"]);
-    assert_eq!(progress(begun).groups, plan, "from now on it is this action's own memory");
+    let mut remembered = plan.clone();
+    remembered[0].added = true;
+    assert_eq!(progress(begun).groups, remembered, "from now on it is this action's own memory");
     assert!(first.matched_async().await);
     let mut server = org(&[a()], &[]).await;
     answers(&mut server, "GET", "/api/v1/groups/00ggone", 404, &json!({})).await;

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::incident::{Incident, MAX_TEXT, NAMED_FIELDS, Word, check_fields, correlation_id, without_code_tags};
 use super::{Found, Row, ServiceNow};
 use crate::connectors::wire::Sends;
-use crate::connectors::{ActionKind, Call, Connector, Effect, Service, cut, required, shape};
+use crate::connectors::{ActionKind, Call, Connector, Effect, Inverse, Service, cut, required, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
 use crate::model::ids::IdempotencyKey;
@@ -39,6 +39,7 @@ pub static UPDATE_INCIDENT: ActionKind = ActionKind {
     schema: shape::<UpdateParams>,
     escape,
     lane,
+    inverse: |_| Inverse::impossible("what was written into the incident stays there"),
 };
 
 /// `servicenow.incident.resolve`
@@ -55,7 +56,11 @@ pub static RESOLVE_INCIDENT: ActionKind = ActionKind {
     schema: shape::<ResolveParams>,
     escape,
     lane,
+    inverse: |_| Inverse::impossible("an incident is opened again by hand, by whoever works on it"),
 };
+
+/// What is said where the newest record of a correlation is another one than that which is meant.
+const ANOTHER: &str = "the newest record of this correlation is another one; it is left alone";
 
 /// The characters of a work note that are kept for our key.
 const FOR_KEY: usize = 80;
@@ -124,6 +129,8 @@ struct ResolveParams {
     close_code: Word,
     close_notes: Word,
     work_notes: Option<Word>,
+    /// Only this very record; another one of the correlation is left alone.
+    sys_id: Option<Word>,
     /// The number of the state. Default: 6 (resolved), in `sn_si_incident` 3 (closed).
     state: Option<Word>,
     #[serde(default)]
@@ -180,7 +187,7 @@ impl Change {
         Ok((change, params.if_none))
     }
 
-    fn resolve(params: &Value, key: &IdempotencyKey, table: &str) -> Result<(Self, String), String> {
+    fn resolve(params: &Value, key: &IdempotencyKey, table: &str) -> Result<(Self, Goal), String> {
         let params = ResolveParams::parse(params)?;
         let usual = if table == "sn_si_incident" { SECURITY_CLOSED } else { RESOLVED };
         let state = params.state.map_or_else(|| usual.to_owned(), |state| state.0.trim().to_owned());
@@ -189,7 +196,24 @@ impl Change {
             ("close_code", Some(params.close_code)),
             ("close_notes", Some(params.close_notes)),
         ];
-        Ok((Self::new(&params.correlation, params.fields, named, params.work_notes, key)?, state))
+        let only = params.sys_id.map(|id| id.0.trim().to_owned()).filter(|id| !id.is_empty());
+        let change = Self::new(&params.correlation, params.fields, named, params.work_notes, key)?;
+        Ok((change, Goal { state, only }))
+    }
+}
+
+/// What resolving is after.
+struct Goal {
+    /// The number of the state.
+    state: String,
+    /// The one record that is meant, where it is named.
+    only: Option<String>,
+}
+
+impl Goal {
+    /// Whether this is another record than the one that is meant.
+    fn is_not(&self, row: &Incident) -> bool {
+        self.only.as_ref().is_some_and(|only| *only != row.sys_id)
     }
 }
 
@@ -256,11 +280,12 @@ impl Connector for Resolve {
     }
 
     async fn verify(&self, call: &Call) -> Verdict {
-        let Ok((change, state)) = Change::resolve(&call.params, &call.key, &self.0.table) else {
+        let Ok((change, goal)) = Change::resolve(&call.params, &call.key, &self.0.table) else {
             return Verdict::NotDone;
         };
         match self.0.find("correlation_id", &change.correlation).await {
-            Ok(Found::Incident(row)) if row.has_ended(&state) => Verdict::Done(self.0.receipt(&row, None)),
+            Ok(Found::Incident(row)) if goal.is_not(&row) => Verdict::Done(self.0.receipt(&row, Some(ANOTHER))),
+            Ok(Found::Incident(row)) if row.has_ended(&goal.state) => Verdict::Done(self.0.receipt(&row, None)),
             Ok(Found::Incident(_) | Found::Nothing) => Verdict::NotDone,
             Ok(Found::Foreign) => Verdict::CannotTell,
             Err(outcome) => unanswered(outcome),
@@ -317,20 +342,24 @@ impl ServiceNow {
     }
 
     async fn resolve(&self, call: &Call) -> Result<Outcome, Outcome> {
-        let (change, state) = Change::resolve(&call.params, &call.key, &self.table).map_err(wrong_parameters)?;
+        let (change, goal) = Change::resolve(&call.params, &call.key, &self.table).map_err(wrong_parameters)?;
+        let state = &goal.state;
         let row = match self.newest(&change).await? {
             None => {
                 let note = format!("no record of `{}` at {} has this correlation", self.table, self.host);
                 return Ok(Outcome::AlreadyDone(Receipt::note(note)));
             }
-            Some(row) if row.has_ended(&state) => {
+            Some(row) if goal.is_not(&row) => {
+                return Ok(Outcome::AlreadyDone(self.receipt(&row, Some(ANOTHER))));
+            }
+            Some(row) if row.has_ended(state) => {
                 return Ok(Outcome::AlreadyDone(self.receipt(&row, Some("was resolved or closed already"))));
             }
             Some(row) => row,
         };
         let what = format!("resolving {} at {}", row.name(), self.host);
         let row = self.patch(&row, &change, &what).await?;
-        if row.has_ended(&state) {
+        if row.has_ended(state) {
             return Ok(Outcome::Done(self.receipt(&row, None)));
         }
         Ok(Outcome::Permanent(Failure::new(

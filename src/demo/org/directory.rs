@@ -113,6 +113,8 @@ pub(super) enum Refusal {
     NotAnOktaGroup,
     /// A group grants the app.
     GrantedByGroup,
+    /// A deactivated user is assigned nothing.
+    Deactivated,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +126,8 @@ pub(super) struct Directory {
     members: BTreeSet<(String, String)>,
     /// (app, user)
     direct: BTreeSet<(String, String)>,
+    /// (app, user) to the user's name in the app, where it is another one than his login.
+    pub(super) app_names: BTreeMap<(String, String), String>,
     /// (app, group)
     granted: BTreeSet<(String, String)>,
     /// (user or group, admin role)
@@ -166,6 +170,21 @@ impl Directory {
 
     pub(super) fn assign(&mut self, app: &str, user: &str) {
         self.direct.insert((app.to_owned(), user.to_owned()));
+    }
+
+    /// Assigns an app in person, as the API does. True when that changed something.
+    pub(super) fn assign_in_person(&mut self, app: &str, user: &str, name: Option<&str>) -> Result<bool, Refusal> {
+        if !self.apps.contains_key(app) {
+            return Err(Refusal::Missing(Missing::App));
+        }
+        if self.user(user).ok_or(Refusal::Missing(Missing::User))?.status == "DEPROVISIONED" {
+            return Err(Refusal::Deactivated);
+        }
+        let pair = (app.to_owned(), user.to_owned());
+        if let Some(name) = name {
+            self.app_names.insert(pair.clone(), name.to_owned());
+        }
+        Ok(self.direct.insert(pair))
     }
 
     /// Gives an admin role to a user or to a group.
@@ -267,6 +286,8 @@ impl Directory {
         if !self.direct.remove(&(app.to_owned(), user.to_owned())) {
             return Err(Refusal::Missing(Missing::Assignment));
         }
+        // What he was called in the app is lost.
+        self.app_names.remove(&(app.to_owned(), user.to_owned()));
         Ok(())
     }
 

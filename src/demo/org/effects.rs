@@ -32,7 +32,7 @@ pub struct Effect {
     pub at_ms: u64,
     /// Where.
     pub service: Service,
-    /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`,
+    /// `group.add`, `group.remove`, `app.assign`, `app.unassign`, `sessions.clear`, `risk.set`,
     /// `user.logout`, `user.suspend` and the other words of a user's lifecycle, `device.suspend` and so on, `incident.create`, `incident.update`,
     /// `review.start`, `campaign.create`, `campaign.launch`, `jira.create`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`,
     /// `teams.post`, `block.create`, `block.remove` or `mail`.

@@ -363,6 +363,19 @@ impl Org {
         self.world.change(|inside| inside.directory.assign(app, user));
     }
 
+    /// Assigns an app to a user in person, under another name than his login.
+    pub fn assign_as(&self, app: &str, user: &str, name: &str) {
+        self.assign(app, user);
+        let pair = (app.to_owned(), user.to_owned());
+        self.world.change(|inside| inside.directory.app_names.insert(pair, name.to_owned()));
+    }
+
+    /// What a user is called in an app, where it is not his login.
+    pub fn app_name(&self, app: &str, user: &str) -> Option<String> {
+        let pair = (app.to_owned(), user.to_owned());
+        self.world.read(|inside| inside.directory.app_names.get(&pair).cloned())
+    }
+
     /// Lets the group grant the app: its members are assigned with `scope` GROUP.
     pub fn assign_group(&self, app: &str, group: &str) {
         self.world.change(|inside| inside.directory.grant(app, group));

@@ -51,6 +51,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .route("/api/v1/apps", get(find_apps))
         .route("/api/v1/apps/{app}", get(read_app))
         .route("/api/v1/apps/{app}/groups", get(read_app_groups))
+        .route("/api/v1/apps/{app}/users", post(assign))
         .route("/api/v1/apps/{app}/users/{user}", get(read_assignment).delete(unassign))
         .merge(remedies::routes())
         .merge(governance::routes())
@@ -128,6 +129,7 @@ impl OktaError {
             Refusal::Missing(Missing::App) => Self::not_found(resource, "AppInstance"),
             Refusal::Missing(Missing::Assignment) => Self::not_found(user, "AppUser"),
             Refusal::NotAnOktaGroup => Self::no_permission(),
+            Refusal::Deactivated => Self::validation_of("appUser", "The user is deactivated."),
             Refusal::GrantedByGroup => {
                 let error = Self::new(StatusCode::FORBIDDEN, "E0000046", "Deactivate application for user forbidden.");
                 let cause = "The application cannot be unassigned from the user while their group memberships grant \
@@ -397,11 +399,12 @@ async fn read_assignment(State(world): Shared, Path((app, user)): Path<(String, 
         if !directory.is_assigned(&known.id, &found.id) {
             return Err(OktaError::not_found(&user, "AppUser"));
         }
+        let name = directory.app_names.get(&(app.clone(), found.id.clone())).unwrap_or(&found.login);
         let scope = if directory.is_assigned_directly(&known.id, &found.id) { "USER" } else { "GROUP" };
         Ok(json!({
             "id": found.id, "externalId": null, "created": CREATED, "lastUpdated": CREATED, "scope": scope,
             "status": "ACTIVE", "statusChanged": CREATED, "passwordChanged": null, "syncState": "DISABLED",
-            "credentials": {"userName": found.login}, "profile": {},
+            "credentials": {"userName": name}, "profile": {},
             "_links": {
                 "app": {"href": format!("{base}/api/v1/apps/{app}")},
                 "user": {"href": format!("{base}/api/v1/users/{}", found.id)},
@@ -409,6 +412,34 @@ async fn read_assignment(State(world): Shared, Path((app, user)): Path<(String, 
         }))
     })?;
     Ok(answer(StatusCode::OK, &assignment))
+}
+
+async fn assign(State(world): Shared, Extension(by): By, Path(app): Path<String>, body: Bytes) -> Answer {
+    let body: Value = serde_json::from_slice(&body)
+        .map_err(|_| OktaError::new(StatusCode::BAD_REQUEST, "E0000003", "The request body was not well-formed."))?;
+    let Some(id) = body.get("id").and_then(Value::as_str) else {
+        return Err(OktaError::validation("id", "The field cannot be left blank"));
+    };
+    let name = body.pointer("/credentials/userName").and_then(Value::as_str);
+    let mut effect = world.effect(Service::Okta, "app.assign", format!("{app}/{id}"), body.clone());
+    let now_ms = world.clock.now_ms();
+    world
+        .change(|inside| {
+            effect.changed = inside.directory.assign_in_person(&app, id, name)?;
+            let told = inside.directory.apps.get(&app).zip(inside.directory.user(id));
+            if let Some((app, user)) = told.filter(|_| effect.changed) {
+                inside.log.push(events::app_membership(app, &user, by.actor(&world), true), now_ms);
+            }
+            inside.journal.effects.push(effect);
+            Ok(())
+        })
+        .map_err(|refusal| OktaError::refused(refusal, &app, id))?;
+    let found = find_user(&world, id)?;
+    let name = name.unwrap_or(&found.login);
+    Ok(answer(
+        StatusCode::OK,
+        &json!({"id": found.id, "scope": "USER", "status": "ACTIVE", "credentials": {"userName": name}, "profile": {}}),
+    ))
 }
 
 async fn unassign(State(world): Shared, Extension(by): By, Path((app, user)): Path<(String, String)>) -> Answer {

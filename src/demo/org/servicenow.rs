@@ -466,9 +466,11 @@ impl EncodedQuery {
         let mut found: Vec<&Record> =
             records.into_iter().filter(|record| self.terms.iter().all(|term| term.matches(record))).collect();
         if let Some((field, descending)) = &self.order {
-            found.sort_by(
-                |a, b| if *descending { b.get(field).cmp(&a.get(field)) } else { a.get(field).cmp(&b.get(field)) },
-            );
+            found.sort_by_key(|record| record.get(field));
+            // So of two records of one second the later one comes first, too.
+            if *descending {
+                found.reverse();
+            }
         }
         found
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::connectors::{Effect, FromEvent, Service};
+use crate::connectors::{Effect, FromEvent, Inverse, Service};
 use crate::model::action::InDoubt;
 use crate::model::escape::Escape;
 
@@ -17,6 +17,7 @@ pub(in crate::playbook) static ADD_USER: ActionKind = ActionKind {
     schema: |_| true.into(),
     escape: |_| Escape::Plain,
     lane: |params| Some(format!("{}/{}", params["user"].as_str()?, params["group"].as_str()?)),
+    inverse: |_| Inverse::impossible(""),
 };
 
 /// Posts a message.
@@ -33,6 +34,7 @@ pub(in crate::playbook) static POST: ActionKind = ActionKind {
     schema: |_| true.into(),
     escape: |name| if name == "text" { Escape::SlackMrkdwn } else { Escape::Plain },
     lane: |_| None,
+    inverse: |_| Inverse::impossible(""),
 };
 
 fn known_keys(params: &Value, keys: &[&str]) -> Result<(), String> {
