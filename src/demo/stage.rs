@@ -195,6 +195,7 @@ mod tests {
                 "device-added-at-high-risk",
                 "policy-no-longer-met",
                 "break-glass-used",
+                "cool-off",
                 "demo-end-sessions"
             ]
         );
