@@ -2,6 +2,7 @@
 //! round them. Pure.
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::config::Mode;
 use crate::guard::{Admission, Guard, Subject};
@@ -37,6 +38,20 @@ pub(crate) fn end(
             };
             Prepared { happening, params: Some(params.to_string()), lane, reason, error }
         }
+    }
+}
+
+/// What comes of a step that would edit a message, once it is known what the message says: an edit that changes nothing
+/// is not called for, and people are not shown one.
+pub(crate) fn edit(posted: Option<&Value>, prepared: plan::Prepared) -> plan::Prepared {
+    let said = |params: &Value, name: &str| params.get(name).filter(|value| !value.is_null()).cloned();
+    match (posted, prepared) {
+        (Some(posted), plan::Prepared::Ready { params, .. })
+            if ["text", "blocks"].iter().all(|name| said(posted, name) == said(&params, name)) =>
+        {
+            plan::Prepared::NotCalledFor { why: "the message says so already".to_owned() }
+        }
+        (_, prepared) => prepared,
     }
 }
 

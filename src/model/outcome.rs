@@ -68,6 +68,12 @@ pub struct Receipt {
     /// One sentence for people, such as "was not a member".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The channel that a message stands in, as its service calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// The first message of the thread that a message stands in; its own id when it opened the thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// Groups that the user is taken out of, or put back into. They are on record before the first of them is touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupNote>,

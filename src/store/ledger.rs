@@ -73,6 +73,8 @@ pub struct SiblingState {
     pub receipt: Receipt,
     /// Why it did not succeed.
     pub error: Option<String>,
+    /// Final parameters, as JSON, of a message that another step may edit.
+    pub message: Option<String>,
 }
 
 /// The result of looking at a waiting action.
@@ -111,8 +113,9 @@ pub struct Claimed {
     pub retry_from: Timestamp,
     /// Since when it is in the state in which it was found.
     pub since: Timestamp,
-    /// What attempts before recorded. For `okta.group.restore_user`, as long as it has recorded nothing itself: the groups
-    /// that `okta.group.remove_user_from_all` remembers of the same user since he was last put back.
+    /// What attempts before recorded. As long as there is nothing, for `okta.group.restore_user` the groups that
+    /// `okta.group.remove_user_from_all` remembers of the same user since he was last put back; for `slack.message.post` what
+    /// the newest message of its lane, which is its thread, recorded; for `slack.message.update` what the message to edit did.
     pub earlier: Receipt,
     /// Why it did not succeed so far, as a word from a closed list and in a sentence.
     pub trouble: Option<(String, String)>,
@@ -176,7 +179,9 @@ impl Store {
                     })
                 })?;
             context.siblings = connection
-                .prepare_cached("SELECT step, state, receipt, error FROM action WHERE run = ?1 ORDER BY id")?
+                .prepare_cached("SELECT step, state, receipt, error, iif(kind = 'slack.message.post', params, NULL) FROM action
+                     WHERE run = ?1 ORDER BY id",
+                )?
                 .query_map([run.0], |row| Ok(sibling(row)))?
                 .map(|row| row?)
                 .collect::<Result<_, _>>()?;
@@ -536,6 +541,7 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
         state: parse_state(&state)?,
         receipt: parse_receipt(row.get(2)?)?,
         error: row.get(3)?,
+        message: row.get(4)?,
     })
 }
 
@@ -543,12 +549,20 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
 /// only read back it is not used.
 pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, a.retry_from, \
                                   a.updated_at, a.reason, a.error, \
-     coalesce(a.receipt, iif(a.kind = 'okta.group.restore_user', ( \
+     coalesce(a.receipt, CASE a.kind \
+       WHEN 'okta.group.restore_user' THEN ( \
          SELECT json_object('groups', json_group_array(json(g.value))) FROM action b, json_each(b.receipt, '$.groups') g \
          WHERE b.subject = a.subject AND b.kind = 'okta.group.remove_user_from_all' AND b.lane = a.lane AND b.id < a.id \
            AND b.id > coalesce((SELECT max(c.id) FROM action c \
                                 WHERE c.subject = a.subject AND c.kind = a.kind AND c.lane = a.lane AND c.id < a.id \
-                                  AND c.state IN ('succeeded', 'settled')), 0)), NULL))";
+                                  AND c.state IN ('succeeded', 'settled')), 0)) \
+       WHEN 'slack.message.post' THEN ( \
+         SELECT b.receipt FROM action b \
+         WHERE b.lane = a.lane AND b.kind = 'slack.message.post' AND b.state = 'succeeded' AND b.id <> a.id \
+         ORDER BY b.id DESC LIMIT 1) \
+       WHEN 'slack.message.update' THEN ( \
+         SELECT b.receipt FROM action b WHERE b.run = a.run AND b.step = json_extract(a.params, '$.message') LIMIT 1) \
+     END)";
 
 /// Reads the first thirteen columns of a row as [`CLAIMED`].
 pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {

@@ -30,7 +30,7 @@ pub struct Effect {
     pub service: Service,
     /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`,
     /// `user.logout`, `user.suspend` and the other words of a user's lifecycle, `device.suspend` and so on, `incident.create`, `incident.update`,
-    /// `review.start`, `campaign.create`, `campaign.launch`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`,
+    /// `review.start`, `campaign.create`, `campaign.launch`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`, `slack.update`,
     /// `teams.post` or `mail`.
     pub kind: &'static str,
     /// What was changed, such as `00g…/00u…`, a sys_id, a channel, or the recipients.
