@@ -44,7 +44,7 @@ on = ["user.session.start"]
 
 async fn scene(playbooks: &str) -> (Scene, User) {
     let scene = Scene::new("").await;
-    let ann = scene.org.add_user(User::new("Ann", "<Miller>"));
+    let ann = scene.org.add_user(User { first: "<Ann>".to_owned(), ..User::new("Ann", "Miller") });
     scene.configure(QUICK, playbooks);
     (scene, ann)
 }
@@ -85,7 +85,7 @@ async fn a_message_goes_out_before_the_incident_is_there_and_is_edited_when_it_i
     let first = one(scene.org.slack_messages());
     assert_eq!(first.text, format!("{} has no incident yet", ann.login));
     let name = &first.body["blocks"][1]["text"];
-    assert_eq!(name, &json!({"type": "mrkdwn", "text": "*Ann &lt;Miller&gt;*", "verbatim": true}));
+    assert_eq!(name, &json!({"type": "mrkdwn", "text": "*&lt;Ann&gt; Miller*", "verbatim": true}));
     assert!(first.body["blocks"].as_array().unwrap().len() >= 3, "{first:?}");
     ledger.wait_until(|actions| actions.iter().any(|one| one.step == "tell#update" && one.state == "waiting")).await;
     scene.org.clear_faults();

@@ -153,8 +153,10 @@ mod tests {
 
     #[test]
     fn texts_at_any_depth_are_filled_and_checked() {
-        let filled = message("slack.message.post", "blocks = [{ a = ['{{ playbook }}', 1] }]\ntext = 't'");
-        assert_eq!(filled["blocks"], json!([{"a": ["&lt;p&gt;", 1]}]));
+        let section = "{ type = 'section', fields = [{ type = 'mrkdwn', text = '{{ playbook }}' }], expand = true }";
+        let filled = message("slack.message.post", &format!("blocks = [{section}]\ntext = 't'"));
+        let fields = json!([{"type": "mrkdwn", "text": "&lt;p&gt;"}]);
+        assert_eq!(filled["blocks"], json!([{"type": "section", "fields": fields, "expand": true}]));
         for blocks in ["[['{{ user }}']]", "[{ a = '{{ user }}' }]"] {
             let config = config("slack.message.post", &format!("blocks = {blocks}"));
             assert!(check(&config).unwrap_err().ends_with("not `user`"));
