@@ -1,51 +1,42 @@
 //! Puts the daemon together, starts its tasks by name, and stops them in order.
 
+mod identity;
 mod keeper;
 pub mod rights;
+mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use secrecy::{ExposeSecret, SecretString};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
-use zeroize::Zeroizing;
+use tracing::{error, info, warn};
 
+use self::identity::{Identity, credential, own_id, own_id_soon};
+pub use self::identity::{okta_client, okta_client_with};
+use self::tasks::{start, through};
 use crate::config::load::Loaded;
 use crate::config::network::NetworkError;
 use crate::config::secret::{LiveSecret, SecretEnv, SecretError, SecretSource};
 use crate::config::values::ValueError;
-use crate::config::{self, Config, SignIn};
+use crate::config::{self, Config};
 use crate::connectors::{Registry, ServiceSecrets, Services, SetupError};
 use crate::engine::clock::Clock;
-use crate::engine::pulse::Beat;
-use crate::engine::retry::Schedule;
-use crate::engine::{Decider, Dispatcher, Engine, Housekeeper, Parts, Poller, Settings, TaskError};
+use crate::engine::{Engine, Parts, Settings, TaskError};
 use crate::guard::Guard;
 use crate::http::Network;
 use crate::model::ids::StreamId;
-use crate::model::outcome::{Outcome, Reason};
-use crate::okta::auth::{AuthError, OAuth, OAuthSettings};
+use crate::okta::auth::AuthError;
 use crate::okta::client::OktaSetupError;
-use crate::okta::rate::WINDOW;
-use crate::okta::{Auth, Gate, OktaClient, OktaSettings};
+use crate::okta::{Gate, OktaClient};
 use crate::playbook::facts::LinkBase;
-use crate::store::{InstanceLock, LockError, Standstill, Store, StoreError};
+use crate::store::{InstanceLock, LockError, Store, StoreError};
 use crate::telemetry::systemd;
-
-/// Backfills that are read at once.
-const BACKFILLS: usize = 2;
-/// How long after a reload that changed who we are events can still be what we did as who we were: what was under way ends
-/// within the drain, and two clocks are compared. It is no longer, because a person may go on using the account.
-const STILL_OURS: SignedDuration = SignedDuration::from_mins(5);
-/// How often new backfills are looked for, and how often a command that waits for the end looks whether it has come.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// What the outside tells a running daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,28 +132,6 @@ struct Ground {
     store: Store,
     /// Rung when the check of the file has found damage.
     damaged: CancellationToken,
-}
-
-/// Who we are at an org, and by what.
-#[derive(Clone)]
-struct Identity {
-    org_url: String,
-    credential: SecretString,
-    own_id: String,
-    /// Who we were before reloads, and until when events may still be that one's.
-    former_ids: BTreeMap<String, Timestamp>,
-    gate: Gate,
-}
-
-impl Identity {
-    /// Who we were before, for whoever is `own_id` from `now` on.
-    fn former_ids_of(self, own_id: &str, now: Timestamp) -> BTreeMap<String, Timestamp> {
-        let mut former_ids = self.former_ids;
-        if own_id != self.own_id {
-            former_ids.insert(self.own_id, now.saturating_add(STILL_OURS).unwrap_or(Timestamp::MAX));
-        }
-        former_ids
-    }
 }
 
 /// An engine that is ready to begin, and what it was made from.
@@ -320,62 +289,9 @@ impl Ground {
     }
 }
 
-/// The key of Okta's token.
-const TOKEN: &str = "okta.token";
-/// The key of the service app's private key.
-const PRIVATE_KEY: &str = "okta.private_key";
-
 /// The way out of this host that a configuration names.
 pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, AppError> {
     Ok(config::network::network(config, env)?)
-}
-
-/// The client of the org that a configuration names.
-pub fn okta_client(loaded: &Loaded, env: &SecretEnv) -> Result<OktaClient, AppError> {
-    okta_client_with(loaded, env, rights::scopes(loaded))
-}
-
-/// The same with other scopes than those that the configuration needs; an API token has none.
-pub fn okta_client_with(loaded: &Loaded, env: &SecretEnv, scopes: BTreeSet<String>) -> Result<OktaClient, AppError> {
-    let config = &loaded.config;
-    let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
-    let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
-    let secret =
-        |place, read: Result<LiveSecret, SecretError>| read.map_err(|source| AppError::Secret { place, source });
-    let auth = match config.okta.sign_in().ok_or(AppError::NoSignIn)? {
-        SignIn::Token(source) => Auth::api_token(secret(TOKEN, LiveSecret::read(source, env))?),
-        SignIn::Service { client_id, private_key } => {
-            let app = OAuthSettings {
-                client_id: client_id.to_owned(),
-                private_key: secret(PRIVATE_KEY, LiveSecret::read_key(private_key, env))?,
-                key_id: config.okta.key_id.clone(),
-                algorithm: config.okta.algorithm,
-                dpop: config.okta.dpop,
-                scopes,
-            };
-            OAuth::new(&settings, app, Arc::new(Clock::start())).map(|oauth| Auth::new(Arc::new(oauth)))
-        }
-    };
-    Ok(OktaClient::new(&settings, auth.map_err(AppError::Auth)?)?)
-}
-
-/// All that decides who we are at which org and what we are given there, in one text that is only compared.
-fn credential(loaded: &Loaded, env: &SecretEnv) -> Result<SecretString, AppError> {
-    let okta = &loaded.config.okta;
-    let org_url = loaded.config.org_url()?;
-    let mut text = Zeroizing::new(format!("{org_url}\n"));
-    match okta.sign_in().ok_or(AppError::NoSignIn)? {
-        SignIn::Token(source) => text.push_str(secret(TOKEN, source, env)?.expose_secret()),
-        SignIn::Service { client_id, private_key } => {
-            let key = private_key.resolve_key(env);
-            let key = key.map_err(|source| AppError::Secret { place: PRIVATE_KEY, source })?;
-            let how = format!("{:?} {:?} {:?} {:?}", okta.key_id, okta.algorithm, okta.dpop, rights::scopes(loaded));
-            for part in [client_id, "\n", &how, "\n", key.expose_secret()] {
-                text.push_str(part);
-            }
-        }
-    }
-    Ok(SecretString::from(text.as_str()))
 }
 
 /// Where the links in messages lead.
@@ -408,73 +324,6 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
         teams_webhook_url: optional("teams.webhook_url", config.teams.as_ref().map(|s| &s.webhook_url))?,
         email_password: optional("email.password", config.email.as_ref().and_then(|s| s.password.as_ref()))?,
     })
-}
-
-fn secret(place: &'static str, source: &SecretSource, env: &SecretEnv) -> Result<SecretString, AppError> {
-    source.resolve(env).map_err(|source| AppError::Secret { place, source })
-}
-
-/// Who we are: the owner of the token, or the service app. Events that he or it causes are our own. Nothing is decided before
-/// it is known, or the daemon could answer itself.
-async fn own_id(okta: &OktaClient, store: &Store, clock: Clock) -> String {
-    // Shorter than any sensible watchdog, which has to be kept quiet when this happens after a reload.
-    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(15) };
-    let mut attempt = 0;
-    let mut told = String::new();
-    loop {
-        match okta.own_id().await {
-            Ok(id) => {
-                if attempt > 0 {
-                    note_standstill(store, None, clock).await;
-                }
-                return id;
-            }
-            Err(error) => {
-                attempt += 1;
-                let gist = error.gist();
-                let words = error.to_failure().detail;
-                if gist != told {
-                    warn!("Okta does not say who we are, so nothing is decided yet: {words}");
-                    let standstill = Standstill { words: words.clone(), for_a_person: error.is_for_a_person() };
-                    note_standstill(store, Some(standstill), clock).await;
-                    told = gist;
-                }
-                systemd::waiting(&format!("waiting for Okta: {words}"));
-                tokio::time::sleep(schedule.pause(attempt, "own id")).await;
-            }
-        }
-    }
-}
-
-/// Keeps it where `status` finds it. What cannot be written is no harm.
-async fn note_standstill(store: &Store, standstill: Option<Standstill>, clock: Clock) {
-    if let Err(error) = store.set_standstill(standstill, clock.now()).await {
-        info!("`status` is not told: {error}");
-    }
-}
-
-/// The same, if Okta says it within a few tries.
-async fn own_id_soon(okta: &OktaClient) -> Result<String, AppError> {
-    let schedule = Schedule { initial: Duration::from_secs(1), max: Duration::from_secs(5) };
-    // The old engine works on meanwhile, so that nothing is held up while our own share has no room.
-    let okta = okta.patiently();
-    let mut attempt = 0;
-    loop {
-        let error = match okta.own_id().await {
-            Ok(id) => return Ok(id),
-            Err(error) => error,
-        };
-        attempt += 1;
-        let pause = match error.to_outcome(false) {
-            Outcome::RetryAfter(wait, _) => Some(wait.min(WINDOW)),
-            Outcome::Transient(_) if error.reason() != Reason::Unauthorized => Some(schedule.pause(attempt, "own id")),
-            _ => None,
-        };
-        match pause {
-            Some(pause) if attempt < 3 => tokio::time::sleep(pause).await,
-            _ => return Err(AppError::Stranger(error.to_failure().detail)),
-        }
-    }
 }
 
 /// Waits until the daemon is told to stop, or to go on with a configuration that is right.
@@ -514,15 +363,7 @@ enum Ended {
     Damaged,
 }
 
-/// The names of the tasks, for errors and the log.
-const POLLER: &str = "poller";
-const BACKFILLER: &str = "backfiller";
-const DECIDER: &str = "decider";
-const DISPATCHER: &str = "dispatcher";
-const HOUSEKEEPER: &str = "housekeeper";
-
-type Tasks = JoinSet<(&'static str, Result<(), TaskError>)>;
-
+/// Lets an engine work until something else is to come.
 async fn serve(
     engine: Arc<Engine>,
     work: Work,
@@ -611,147 +452,4 @@ async fn serve(
         error!("stopping: {error}");
     }
     ended
-}
-
-fn start(engine: &Arc<Engine>, work: Work, stop: &CancellationToken) -> Tasks {
-    let mut tasks = Tasks::new();
-    let (decider, dispatcher) =
-        (Decider::new(Arc::clone(engine), stop.clone()), Dispatcher::new(Arc::clone(engine), stop.clone()));
-    tasks.spawn(async move { (DECIDER, decider.run().await) });
-    tasks.spawn(async move { (DISPATCHER, dispatcher.run().await) });
-    let (e, s) = (Arc::clone(engine), stop.clone());
-    match work {
-        Work::Daemon => {
-            tasks.spawn(async move { (POLLER, live(e, s.child_token()).await) });
-            let (e, s) = (Arc::clone(engine), stop.clone());
-            tasks.spawn(async move { (BACKFILLER, backfills(e, s, None).await) });
-            let housekeeper = Housekeeper::new(Arc::clone(engine), stop.clone());
-            tasks.spawn(async move { (HOUSEKEEPER, housekeeper.run().await) });
-        }
-        Work::Backfill(id) => {
-            tasks.spawn(async move { (BACKFILLER, backfills(e, s, Some(id)).await) });
-        }
-    }
-    tasks
-}
-
-async fn live(engine: Arc<Engine>, stop: CancellationToken) -> Result<(), TaskError> {
-    while !stop.is_cancelled() {
-        if !engine.may_take_work().await {
-            engine.pulse.tick(Beat::Poller);
-            continue;
-        }
-        match Poller::live(Arc::clone(&engine), stop.clone()).await {
-            Ok(Some(poller)) => return poller.run().await,
-            Ok(None) => break,
-            Err(TaskError::Store(error)) if error.may_pass() => {
-                debug!("the live stream cannot begin yet: {error}");
-                tokio::time::sleep(LOOK).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Reads the backfills that the state file asks for, as they are asked for.
-async fn backfills(engine: Arc<Engine>, stop: CancellationToken, only: Option<StreamId>) -> Result<(), TaskError> {
-    let mut reading: JoinSet<(StreamId, Result<(), TaskError>)> = JoinSet::new();
-    let mut under_way: Vec<StreamId> = Vec::new();
-    while !stop.is_cancelled() {
-        let active = match engine.store.active_backfills().await {
-            Err(error) if error.may_pass() => Vec::new(),
-            active => active?,
-        };
-        for stream in active {
-            let ours = only.is_none_or(|only| only == stream.id);
-            if ours && !under_way.contains(&stream.id) && under_way.len() < BACKFILLS {
-                under_way.push(stream.id);
-                let id = stream.id;
-                let poller = Poller::backfill(Arc::clone(&engine), stop.child_token(), stream);
-                reading.spawn(async move { (id, poller.run().await) });
-            }
-        }
-        tokio::select! {
-            Some(done) = reading.join_next() => match done {
-                Ok((id, result)) => {
-                    under_way.retain(|other| *other != id);
-                    result?;
-                    engine.stored.notify_one();
-                }
-                Err(error) => {
-                    error!("a backfill failed in itself and begins again where it was: {error}");
-                    under_way.clear();
-                }
-            },
-            () = tokio::time::sleep(LOOK) => {}
-            () = stop.cancelled() => {}
-        }
-    }
-    while reading.join_next().await.is_some() {}
-    Ok(())
-}
-
-/// Ends when the work of a command is through; for the daemon never.
-async fn through(engine: &Engine, work: Work) {
-    let Work::Backfill(id) = work else { return std::future::pending().await };
-    loop {
-        let ended = matches!(engine.store.stream(id).await, Ok(Some(stream)) if stream.state != crate::store::StreamState::Active);
-        if ended && matches!(engine.store.unfinished_of(id).await, Ok(0)) {
-            return;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::okta::gate::Patience;
-    use crate::okta::rate::RateHeaders;
-    use crate::okta::testing::{answers, client};
-    use crate::okta::{Bucket, Priority};
-
-    #[test]
-    fn who_we_were_is_remembered_over_reloads() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let identity = |own_id: &str, former_ids| Identity {
-            org_url: String::new(),
-            credential: SecretString::from(""),
-            own_id: own_id.to_owned(),
-            former_ids,
-            gate: Gate::new(1.0),
-        };
-        let same = identity("00u1", BTreeMap::new()).former_ids_of("00u1", at(0));
-        assert_eq!(same, BTreeMap::new());
-        let second = identity("00u1", same).former_ids_of("0oa2", at(0));
-        assert_eq!(second, BTreeMap::from([("00u1".to_owned(), at(300))]));
-        let third = identity("0oa2", second).former_ids_of("0oa3", at(60));
-        assert_eq!(third, BTreeMap::from([("00u1".to_owned(), at(300)), ("0oa2".to_owned(), at(360))]));
-    }
-
-    #[tokio::test]
-    async fn a_reload_waits_for_its_turn_to_ask_who_we_are() {
-        let mut server = mockito::Server::new_async().await;
-        answers(&mut server, "GET", "/api/v1/users/me", 200, &json!({"id": "00u1", "status": "ACTIVE"})).await;
-        let gate = Gate::new(0.5);
-        let okta = client(&server.url()).through(gate.clone());
-        let mut turn = gate.pass(Bucket::User, Priority::Live, Patience::Endless).await.unwrap();
-        turn.leaves();
-        let date = Timestamp::from_second(1_790_000_000).unwrap();
-        let headers = RateHeaders { limit: 4, remaining: 2, reset_epoch_s: date.as_second() + 60 };
-        turn.answered(crate::okta::budget::Reply { status: 200, headers: Some(headers), date: Some(date) });
-        let waits = async {
-            while gate.snapshot().buckets.iter().all(|bucket| bucket.waiting == 0) {
-                tokio::task::yield_now().await;
-            }
-            gate.set_share(1.0);
-        };
-        let limit = Duration::from_secs(20);
-        let (id, waited) = tokio::join!(own_id_soon(&okta), tokio::time::timeout(limit, waits));
-        waited.unwrap();
-        assert_eq!(id.unwrap(), "00u1");
-    }
 }

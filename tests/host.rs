@@ -10,7 +10,9 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use okta_responder::demo::org::{Fault, Hold, Misbehaviour, OrgOptions, Service, User, events};
-use okta_responder::store::{Decision, EventVerdict, NewEvent, NewStream, PageCommit, Store, StreamKind};
+use okta_responder::store::{
+    Decision, EventVerdict, Keep, NewEvent, NewStream, PageCommit, Store, StoreError, StreamKind, Trouble,
+};
 use rusqlite::Connection;
 use serde_json::json;
 use support::every::{Every, FAST};
@@ -95,16 +97,9 @@ async fn a_full_disk_stops_the_work_without_burdening_okta_and_room_starts_it_ag
 async fn leave_old_records(path: &Path, events: usize, now: Timestamp) {
     let then = now.checked_sub(SignedDuration::from_hours(40 * 24)).unwrap();
     let store = Store::open(path).unwrap();
-    let old = |number| NewEvent {
-        uuid: format!("old-{number}"),
-        event_type: "user.session.start".to_owned(),
-        published: then,
-        subject: None,
-        risk: None,
-        traits: Default::default(),
-        body: json!({ "padding": "x".repeat(2000) }).to_string(),
-    };
-    hear_of_okta(&store, (0..events).map(old).collect(), then).await;
+    for page in (0..events).collect::<Vec<_>>().chunks(250) {
+        hear_of_okta(&store, page.iter().map(|number| padded(&format!("old-{number}"), then)).collect(), then).await;
+    }
     loop {
         let pending = store.undecided(then, 1000, &[], Vec::new()).await.unwrap();
         if pending.is_empty() {
@@ -115,20 +110,44 @@ async fn leave_old_records(path: &Path, events: usize, now: Timestamp) {
     }
 }
 
+/// An event of some 2 kB.
+fn padded(uuid: &str, published: Timestamp) -> NewEvent {
+    NewEvent {
+        uuid: uuid.to_owned(),
+        event_type: "user.session.start".to_owned(),
+        published,
+        subject: None,
+        risk: None,
+        traits: Default::default(),
+        body: json!({ "padding": "x".repeat(2000) }).to_string(),
+    }
+}
+
+/// Writes a file until there is not one byte left for it.
+fn fill(filler: &Path) {
+    let mut filler = std::fs::OpenOptions::new().append(true).create(true).open(filler).unwrap();
+    let full = std::iter::repeat_with(|| filler.write_all(&[0; 4096])).find_map(Result::err).unwrap();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+}
+
 /// A backfill of one page.
 async fn hear_of_okta(store: &Store, events: Vec<NewEvent>, at: Timestamp) {
+    try_to_hear_of_okta(store, events, at).await.unwrap();
+}
+
+async fn try_to_hear_of_okta(store: &Store, events: Vec<NewEvent>, at: Timestamp) -> Result<(), StoreError> {
     let (source, query) = ("okta".to_owned(), String::new());
     let new = NewStream { source, kind: StreamKind::Backfill, query, since: at, until: Some(at), execute: false };
-    let stream = store.create_stream(new, at).await.unwrap();
+    let stream = store.create_stream(new, at).await?;
     let (asked, next_url, unwanted, quarantined) = (None, "next".to_owned(), 0, Vec::new());
     let page = PageCommit { stream, asked, next_url, events, unwanted, quarantined, source_now: at, last: true };
-    store.commit_page(page, at).await.unwrap();
+    store.commit_page(page, at).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_old_records_make_room_and_the_work_goes_on() {
     const OLD: usize = 3000;
-    const NEW: usize = 4;
+    const NEW: usize = 8;
     let every = Every::with(FAST, &["incident"], "").await;
     let scene = &every.scene;
     let disk = scene.dir.path().join("disk");
@@ -138,11 +157,11 @@ async fn on_a_full_disk_old_records_make_room_and_the_work_goes_on() {
     };
     let path = disk.join("state.db");
     let beside = scene.state().display().to_string();
-    scene.edit("[state]\n", "[state]\nprune_every = \"1s\"\n");
     scene.edit(&beside, &path.display().to_string());
     leave_old_records(&path, OLD, scene.org.now()).await;
+    hear_of_okta(&Store::open(&path).unwrap(), Vec::new(), scene.org.now()).await;
 
-    // A page of most of a megabyte comes when next to nothing is left for it. Nothing is old yet, by Okta's last date.
+    // A page of more than a megabyte comes when not one byte is left for it, and long before the first look for old rows.
     let hold = Hold::new();
     scene.org.fault(Fault::new(Service::Okta, Misbehaviour::Hold(hold.clone())).path("/api/v1/logs"));
     let daemon = scene.daemon();
@@ -150,21 +169,17 @@ async fn on_a_full_disk_old_records_make_room_and_the_work_goes_on() {
     let mut large = events::sign_in(&every.user, "LOW");
     large["debugContext"]["debugData"]["padding"] = json!("x".repeat(200 << 10));
     scene.org.push_events(vec![large; NEW]);
-    let filler = std::fs::File::create(disk.join("filler")).unwrap();
-    let mut filled = 0;
-    while (&filler).write_all(&[0; 4096]).is_ok() {
-        filled += 4096;
-    }
-    filler.set_len(filled - (64 << 10)).unwrap();
+    fill(&disk.join("filler"));
     hold.release();
     daemon.wait_for_log("no new work is taken on: the disk that holds the state file is full");
     let ledger = Ledger { store: Store::open_existing(&path).unwrap() };
     let bodies = async || ledger.store.status(scene.org.now()).await.unwrap().oldest_body;
     assert!(bodies().await.is_some() && ledger.events().await.len() == OLD, "{}", daemon.log());
 
-    // By this date it is, and the filler stays.
-    hear_of_okta(&ledger.store, Vec::new(), scene.org.now()).await;
-    daemon.wait_for_log(GOES_ON);
+    // The next start comes to that look soon, and the filler stays.
+    daemon.kill();
+    scene.edit("[state]\n", "[state]\nprune_every = \"1s\"\n");
+    let daemon = scene.daemon();
     let actions = ledger.at_rest(OLD + NEW).await;
     let log = daemon.log();
     assert!(actions.len() == NEW && actions.iter().all(|action| action.state == "succeeded"), "{log}");
@@ -172,6 +187,56 @@ async fn on_a_full_disk_old_records_make_room_and_the_work_goes_on() {
     assert_eq!(ledger.store.find_event("old-0").await.unwrap().unwrap().1, None);
     assert!(log.contains("old rows are pruned"), "{log}");
     assert!(daemon.stop().success());
+}
+
+/// What SQLite's log holds past the end of the file cannot be taken into it when the disk is full, so the log cannot be written
+/// from its beginning again either. Whatever is in it, and with not one byte left, old records go and the work goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_byte_left_and_a_log_that_does_not_fit_into_the_file_old_records_are_pruned() {
+    for grows_by in [0, 10, 100, 600] {
+        check_no_byte_left(grows_by).await;
+    }
+}
+
+/// `grows_by`: events that are in the log alone when the disk fills up.
+async fn check_no_byte_left(grows_by: usize) {
+    const OLD: usize = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let Some(_mounted) = Mounted::new(&disk, "size=16m") else {
+        eprintln!("NOT TESTED: this user may not mount a small file system");
+        return;
+    };
+    let (path, now) = (disk.join("state.db"), "2026-07-01T00:00:00Z".parse().unwrap());
+    leave_old_records(&path, OLD, now).await;
+    let length = |suffix: &str| std::fs::metadata(disk.join(format!("state.db{suffix}"))).unwrap().len();
+    let store = Store::open(&path).unwrap();
+    hear_of_okta(&store, (0..grows_by).map(|number| padded(&format!("new-{number}"), now)).collect(), now).await;
+    let reserved = length(".reserve");
+    assert!(reserved >= 1 << 20);
+    fill(&disk.join("filler"));
+    // The log can have some room in itself.
+    let mut more = 0..;
+    let full = loop {
+        let events = more.by_ref().take(20).map(|number| padded(&format!("more-{number}"), now)).collect();
+        if let Err(error) = try_to_hear_of_okta(&store, events, now).await {
+            break error;
+        }
+    };
+    assert!(matches!(full, StoreError::Full), "{grows_by}: {full}");
+    assert_eq!(*store.trouble().borrow(), Some(Trouble::Full));
+    assert!(length(".reserve") >= reserved, "{grows_by}: the work that went on has eaten the reserve");
+
+    let pruned = store.prune(Keep::default(), now).await;
+    assert_eq!(pruned.as_ref().map(|pruned| pruned.bodies).ok(), Some(OLD as u64), "{grows_by}: {pruned:?}");
+    assert!(length(".reserve") >= 1 << 20, "{grows_by}: the reserve is not whole again");
+    store.trouble().wait_for(Option::is_none).await.unwrap();
+    let after = (0..100).map(|number| padded(&format!("after-{number}"), now)).collect();
+    hear_of_okta(&store, after, now).await;
+    for kept in (0..grows_by).map(|number| format!("new-{number}")) {
+        assert!(store.find_event(&kept).await.unwrap().is_some(), "{grows_by}: {kept}");
+    }
+    assert_eq!(store.check_integrity().await.unwrap(), Vec::<String>::new());
 }
 
 /// One step of every kind, the message with a fact that is fetched when it is prepared.

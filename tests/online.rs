@@ -9,6 +9,8 @@ use okta_responder::demo::org::{
 };
 use rcgen::PublicKeyData;
 use serde_json::Value;
+use support::every::FAST;
+use support::ledger::Ledger;
 use support::{Scene, eventually};
 
 const GROUP: &str = r##"
@@ -176,6 +178,28 @@ async fn admin_roles_that_are_not_enough_are_told_with_those_that_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_end_sessions_may_not_suspend_or_log_out() {
+    let scene = Scene::with(OrgOptions::default(), "", "").await;
+    for group in ["High Risk Users", "Medium Risk Users"] {
+        scene.org.add_group(group);
+    }
+    scene.org.give_role(scene.org.token_owner(), "HELP_DESK_ADMIN");
+    let row = "Okta admin role";
+    for (action, with, lacking) in [
+        ("okta.user.suspend", "{}", "Group Administrator"),
+        ("okta.user.universal_logout", "{}", "Organization Administrator"),
+        ("okta.user.set_risk", r#"{ level = "HIGH" }"#, "Organization Administrator"),
+        ("okta.device.suspend", r#"{ devices = "all" }"#, "Organization Administrator"),
+        ("okta.review.start", "{}", "Access Certifications Administrator"),
+    ] {
+        scene.configure("", &step(action, with));
+        check(&scene, row, "failed", 1, &[lacking]);
+    }
+    scene.configure("", &step("okta.user.reset_factors", "{}"));
+    check(&scene, row, "ok", 0, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_has_to_be_one_and_ours_where_it_is_changed() {
     let scene = scene("", GROUP).await;
     let named = |name: &str| scene.configure("", &GROUP.replace("High Risk Users", name));
@@ -193,6 +217,17 @@ async fn a_group_has_to_be_one_and_ours_where_it_is_changed() {
     // Where it is only read, an imported one will do.
     scene.configure("[guard]\nprotected_members_of = [\"Imported\"]\n", GROUP);
     check(&scene, "group Imported", "ok", 0, &["APP_GROUP"]);
+    // In whatever parameter it is named.
+    let missing = ["here", "there", "elsewhere", "kept", "denied"];
+    let moves = step("okta.group.move_user", r#"{ from = "here", to = "there" }"#);
+    let leaves = step("okta.group.remove_user_from_all", r#"{ except = ["kept"] }"#).replace("\"p\"", "\"q\"");
+    let returns = step("okta.group.restore_user", r#"{ groups = ["elsewhere"] }"#).replace("\"p\"", "\"r\"");
+    let denies = r#"{ app = "0oa1", via_groups = "restrict", restrict_group = "denied" }"#;
+    let denies = step("okta.app.unassign_user", denies).replace("\"p\"", "\"t\"");
+    scene.configure("", &[moves, leaves, returns, denies].concat());
+    for name in missing {
+        check(&scene, &format!("group {name}"), "failed", 1, &["there is no group"]);
+    }
     // One group under two names is two lanes.
     let id = scene.org.add_group("Both");
     scene.configure(&format!("[guard]\nprotected_groups = [\"{id}\"]\n"), &GROUP.replace("High Risk Users", "Both"));
@@ -380,6 +415,43 @@ async fn what_check_tells_to_grant_is_enough_for_everything() {
         .await;
     }
     assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_check_tells_to_grant_for_one_action_is_enough_for_it() {
+    for (action, with) in [
+        ("okta.group.move_user", r#"from = "Medium Risk Users", to = "High Risk Users""#),
+        ("okta.group.remove_user_from_all", ""),
+        ("okta.app.unassign_user", r#"app = "APP", via_groups = "remove""#),
+        ("okta.user.suspend", ""),
+        ("okta.user.deactivate", ""),
+        ("okta.user.expire_password", ""),
+        ("okta.user.reset_factors", ""),
+        ("okta.user.universal_logout", ""),
+        ("okta.user.set_risk", r#"level = "HIGH""#),
+        ("okta.device.suspend", r#"devices = "all""#),
+        ("okta.review.start", r#"fallback_reviewer = "security.lead@example.com""#),
+    ] {
+        let scene = Scene::with(OrgOptions::default(), "", "").await;
+        let user = scene.org.add_user(User::new("Ann", "Miller"));
+        scene.org.add_user(User::new("Security", "Lead"));
+        scene.org.add_device(&[&user.id]);
+        let (app, group) = (scene.org.add_app("Payroll"), scene.org.add_group("Medium Risk Users"));
+        scene.org.add_group("High Risk Users");
+        scene.org.add_member(&group, &user.id);
+        scene.org.assign_group(&app, &group);
+        scene.configure(FAST, &step(action, &format!("{{ {with} }}").replace("APP", &app)));
+        let wanted = scopes_to_grant(&scene);
+        as_app(&scene, &wanted.iter().map(String::as_str).collect::<Vec<_>>());
+        scene.org.push_event(events::sign_in(&user, "LOW"));
+        let daemon = scene.daemon();
+        let ledger = Ledger::of(&scene).await;
+        let actions = ledger.at_rest(1).await;
+        let ended: Vec<_> = actions.iter().map(|done| (done.state.as_str(), done.reason.as_deref())).collect();
+        assert_eq!(ended, [("succeeded", None)], "{action} with {wanted:?}: {}", daemon.log());
+        assert!(!scene.org.effects().is_empty(), "{action}");
+        assert!(daemon.stop().success());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,8 +129,9 @@ async fn a_move_whose_second_request_is_lost_leaves_him_in_both_groups_until_it_
     let leaving = Fault::new(Service::Okta, Misbehaviour::status(503, "{}")).method("DELETE").path(&staff);
     stage.org().fault(leaving.times(2));
     stage.sign_in("HIGH");
-    // Dead between the two requests, after the first.
-    let daemon = stage.scene.daemon_with(&[("OKTA_RESPONDER_HALT_AT", "outcome_stored")]);
+    // Dead between the two requests: the first is on record, and the claim for the second is about to be. The thread that
+    // halts there is the one that writes, so nothing can go on beside it.
+    let daemon = stage.scene.daemon_with(&[("OKTA_RESPONDER_HALT_AT", "inside_t3:2")]);
     daemon.wait_for_log("halted at");
     assert!(stage.is_in(&quarantine) && stage.is_in(&staff));
     daemon.kill();

@@ -67,7 +67,15 @@ fn nothing_is_wrong_with_the_example() {
             "access-review-ended",
             "high-risk-sign-in",
             "mfa-fatigue",
-            "account-takeover"
+            "account-takeover",
+            "threat-insight",
+            "suspicious-activity-reported",
+            "breached-credential",
+            "partner-reported-risk",
+            "unsuspended-at-high-risk",
+            "device-added-at-high-risk",
+            "policy-no-longer-met",
+            "break-glass-used",
         ]
     );
 }

@@ -187,6 +187,14 @@ mod tests {
                 "high-risk-sign-in",
                 "mfa-fatigue",
                 "account-takeover",
+                "threat-insight",
+                "suspicious-activity-reported",
+                "breached-credential",
+                "partner-reported-risk",
+                "unsuspended-at-high-risk",
+                "device-added-at-high-risk",
+                "policy-no-longer-met",
+                "break-glass-used",
                 "demo-end-sessions"
             ]
         );

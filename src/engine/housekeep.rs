@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::retry::Schedule;
 use super::{Engine, TaskError};
-use crate::store::{Pruned, StoreError, hex};
+use crate::store::{Pruned, StoreError, Trouble, hex};
 
 /// The first look comes this long after the start, so that a start has the disk for itself.
 const FIRST: Duration = Duration::from_secs(300);
+/// How long a full disk waits for the next look.
+const FULL: Duration = Duration::from_secs(60);
 /// How often the journal's head is told.
 const TELL: Duration = Duration::from_secs(24 * 3600);
 /// How far ahead of Okta's last page our clock may be before that is worth a word.
@@ -32,9 +35,10 @@ impl Housekeeper {
         Self { engine, stop, told: None }
     }
 
-    /// Prunes now and then. A full disk is no reason to wait: taking rows away makes room in the file.
+    /// Prunes now and then, and soon when the disk is full: taking rows away makes room.
     pub async fn run(mut self) -> Result<(), TaskError> {
         let every = self.engine.settings.prune_every;
+        let mut trouble = self.engine.store.trouble();
         let mut pause = every.min(FIRST);
         for round in 1_u32.. {
             // Several daemons on one host do not come at the same time.
@@ -42,6 +46,7 @@ impl Housekeeper {
             let jittered = Schedule { initial: pause, max: pause }.pause(round, &seed);
             tokio::select! {
                 () = tokio::time::sleep(jittered) => {}
+                () = full(&mut trouble) => {}
                 () = self.stop.cancelled() => return Ok(()),
             }
             pause = every;
@@ -74,6 +79,15 @@ impl Housekeeper {
         }
         Ok(())
     }
+}
+
+/// Ends when the disk has been full for a while.
+async fn full(trouble: &mut watch::Receiver<Option<Trouble>>) {
+    // Without a store there is nothing to wait for; whoever has it ends with it.
+    if trouble.wait_for(|trouble| *trouble == Some(Trouble::Full)).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(FULL).await;
 }
 
 fn tell(pruned: &Pruned, now: Timestamp) {

@@ -209,6 +209,8 @@ const ACTOR_IS_AFFECTED: &[&str] = &[
     "policy.evaluate_sign_on",
     "security.breached_credential.",
     "user.account.report_suspicious_activity_by_enduser",
+    // He adds a device of his own; its lifecycle is an administrator's.
+    "device.user.add",
 ];
 
 fn entity(value: &Value) -> Option<Entity<'_>> {
@@ -251,6 +253,19 @@ mod tests {
                 "actor":{"id":"00u1","type":"User"},"target":null}"#,
         );
         assert_eq!(sign_in.affected_user().unwrap().id, "00u1");
+    }
+
+    #[test]
+    fn who_adds_a_device_is_affected_and_who_suspends_one_is_not() {
+        let of = |event_type: &str| {
+            event(&format!(
+                r#"{{"uuid":"u","eventType":"{event_type}","published":"2026-08-24T10:15:02.102Z",
+                    "actor":{{"id":"00u1","type":"User"}},"target":[{{"id":"guo1","type":"UDDevice"}}]}}"#
+            ))
+        };
+        let added = of("device.user.add");
+        assert_eq!((added.affected_user().unwrap().id, added.device()), ("00u1", Some("guo1")));
+        assert_eq!(of("device.lifecycle.suspend").affected_user(), None);
     }
 
     #[test]

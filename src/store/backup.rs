@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use thiserror::Error;
 
 use super::file::{beside, give_name, remove_if_there};
-use super::{StoreError, integrity, migrate, open_connection, open_reader};
+use super::{StoreError, integrity, migrate, open_connection, open_reader, reserve};
 
 /// How often it is told how far the copying is.
 const TELL: Duration = Duration::from_millis(200);
@@ -115,7 +115,7 @@ pub fn back_up(
 
 fn refuse_target(state: &Path, target: &Path, replace: bool) -> Result<(), BackupError> {
     let Ok(there) = std::fs::metadata(target) else { return Ok(()) };
-    for part in ["", "-wal", "-shm", ".lock"] {
+    for part in ["", "-wal", "-shm", ".lock", reserve::SUFFIX] {
         if std::fs::metadata(beside(state, part))
             .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
         {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tracing::warn;
 
-use super::{StoreError, integrity, migrate, open_connection};
+use super::{StoreError, integrity, migrate, open_connection, reserve};
 
 /// What stands at the place of the state file.
 pub(super) enum Found {
@@ -35,7 +35,7 @@ pub(super) fn look(path: &Path) -> Result<Found, StoreError> {
     if length == 0 {
         return Err(StoreError::Empty(path.to_owned()));
     }
-    for file in [path.to_owned(), log.clone(), beside(path, "-shm")] {
+    for file in [path.to_owned(), log.clone(), beside(path, "-shm"), beside(path, reserve::SUFFIX)] {
         make_private(&file)?;
     }
     let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);

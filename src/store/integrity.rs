@@ -37,22 +37,11 @@ impl Store {
     /// The first word of a process that works on the file: how the last one left it, and whether it is a copy that was put
     /// in place since. From here on the file counts as not stopped in order.
     pub async fn begin_work(&self, now: Timestamp) -> Result<(LastStop, Option<Restored>), StoreError> {
-        self.write(move |connection| {
-            let in_order = take_mark(connection, "stopped")?.is_some();
-            let damaged = mark(connection, "damaged")?.is_some();
-            let restored = take_mark(connection, "copied")?;
-            if let Some(copied_at) = restored {
-                set_mark(connection, "restored", now)?;
-                return Ok((LastStop::Otherwise, Some(Restored { copied_at })));
-            }
-            let last = match (damaged, in_order) {
-                (true, _) => LastStop::Damaged,
-                (false, true) => LastStop::InOrder,
-                (false, false) => LastStop::Otherwise,
-            };
-            Ok((last, None))
-        })
-        .await
+        // A start on a full disk must get as far as pruning.
+        match self.write(move |connection| begin(connection, now)).await {
+            Err(StoreError::Full) => self.write_on_reserve(move |connection| begin(connection, now)).await,
+            begun => begun,
+        }
     }
 
     /// The last word of a process that stops in order.
@@ -155,6 +144,22 @@ pub(super) fn findings(connection: &Connection) -> Result<Vec<String>, StoreErro
         Err(StoreError::NotOurs) => Ok(vec!["its header is damaged".to_owned()]),
         found => found,
     }
+}
+
+fn begin(connection: &Connection, now: Timestamp) -> Result<(LastStop, Option<Restored>), StoreError> {
+    let in_order = take_mark(connection, "stopped")?.is_some();
+    let damaged = mark(connection, "damaged")?.is_some();
+    let restored = take_mark(connection, "copied")?;
+    if let Some(copied_at) = restored {
+        set_mark(connection, "restored", now)?;
+        return Ok((LastStop::Otherwise, Some(Restored { copied_at })));
+    }
+    let last = match (damaged, in_order) {
+        (true, _) => LastStop::Damaged,
+        (false, true) => LastStop::InOrder,
+        (false, false) => LastStop::Otherwise,
+    };
+    Ok((last, None))
 }
 
 struct EndWhenDropped(InterruptHandle);

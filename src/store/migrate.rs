@@ -4,7 +4,7 @@ use include_dir::{Dir, include_dir};
 use rusqlite::{Connection, Transaction};
 use rusqlite_migration::{Migrations, MigrationsBuilder, SchemaVersion};
 
-use super::StoreError;
+use super::{BUSY_TIMEOUT, StoreError};
 use crate::halt::{self, Point};
 
 static DIRECTORY: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
@@ -12,7 +12,7 @@ static DIRECTORY: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 /// Settings that hold for every connection. `synchronous=FULL` makes each commit durable in WAL mode: an attempt row
 /// must be on the disk before its request leaves.
 pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())

@@ -20,6 +20,7 @@ mod past;
 mod people;
 mod prune;
 mod rates;
+mod reserve;
 mod search;
 mod status;
 mod trips;
@@ -31,6 +32,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, ffi};
@@ -38,6 +40,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use health::Health;
+use reserve::Reserve;
 
 pub use backup::{BackupError, Copied, Copying, back_up};
 pub use claim::{Claims, Stopped, Taken};
@@ -57,6 +60,9 @@ pub use status::{
     Standstill, StatusSnapshot, StreamRow,
 };
 pub use trips::{LetGo, TripRow, Tripped};
+
+/// How long another process may hold the write lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A handle to the state file; clones share the writer thread and the read connection.
 #[derive(Clone)]
@@ -238,7 +244,8 @@ impl From<rusqlite::Error> for StoreError {
 
 impl Store {
     /// Opens the file for the daemon: makes it (readable by its owner only) if it is missing, closes it to others if it was
-    /// open to them, and brings its schema up to date. The caller holds the [`InstanceLock`].
+    /// open to them, brings its schema up to date, and keeps some room beside it for a full disk. The caller holds the
+    /// [`InstanceLock`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = match file::look(path)? {
             file::Found::Nothing => file::create(path)?,
@@ -246,7 +253,8 @@ impl Store {
         };
         migrate::prepare(&connection)?;
         migrate::to_latest(&mut connection)?;
-        Self::with_writer(path, connection, false)
+        let reserve = Reserve::open(path, &connection);
+        Self::with_writer(path, connection, reserve, false)
     }
 
     /// Opens an existing file for a command that runs beside the daemon. The schema is not changed.
@@ -257,14 +265,19 @@ impl Store {
         let connection = open_connection(path)?;
         migrate::prepare(&connection)?;
         migrate::check_current(&connection)?;
-        Self::with_writer(path, connection, true)
+        Self::with_writer(path, connection, None, true)
     }
 
-    fn with_writer(path: &Path, connection: Connection, beside: bool) -> Result<Self, StoreError> {
+    fn with_writer(
+        path: &Path,
+        connection: Connection,
+        reserve: Option<Reserve>,
+        beside: bool,
+    ) -> Result<Self, StoreError> {
         let reader = open_reader(path)?;
         let health = Health::new();
         Ok(Self {
-            writer: writer::Writer::start(connection, health.clone())?,
+            writer: writer::Writer::start(connection, reserve, health.clone())?,
             reader: Arc::new(Mutex::new(reader)),
             health,
             path: path.to_owned(),
@@ -284,7 +297,16 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        self.writer.run(job).await
+        self.writer.run(job, writer::Room::Free).await
+    }
+
+    /// The same for a job that has to be done also when the disk is full, and that leads to there being room.
+    async fn write_on_reserve<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.writer.run(job, writer::Room::Reserve).await
     }
 
     /// Runs a query on the read connection.

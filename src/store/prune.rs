@@ -4,6 +4,7 @@
 //! whether the rows may go. The age of a row is told by the later of our clock and Okta's, and *now* is the earlier of
 //! the two: a clock of ours that has jumped, either way, takes nothing away too early.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::health::Trouble;
 use super::journal::{self, Told};
 use super::{Store, StoreError, from_optional_ms, migrate, open_connection, to_ms};
 
@@ -132,8 +134,8 @@ impl Store {
     /// pages back to the file system. Nothing that is open, and nothing that another row still needs, is touched.
     ///
     /// # Errors
-    /// When the file cannot be used. What was taken away before stays away. A full disk is met with smaller steps first,
-    /// because taking rows away is what helps there.
+    /// When the file cannot be used. What was taken away before stays away. A full disk is met with the reserve and with
+    /// smaller steps first, because taking rows away is what helps there.
     pub async fn prune(&self, keep: Keep, now: Timestamp) -> Result<Pruned, StoreError> {
         let mut pruned = Pruned { by: self.prunes_by(now).await?, ..Pruned::default() };
         let Some(by) = pruned.by else { return Ok(pruned) };
@@ -147,7 +149,7 @@ impl Store {
         pruned.keys = self.sweep(&side, Swept::Keys, limits, now).await?;
         pruned.journal = self.sweep(&side, Swept::Journal, limits, now).await?;
         pruned.pages = self.vacuum(&side).await?;
-        self.write(move |connection| {
+        side.write(self, move |connection| {
             connection.execute("UPDATE retention SET pruned_at = ?1", [to_ms(now)])?;
             Ok(())
         })
@@ -174,7 +176,7 @@ impl Store {
             while !left.is_empty() {
                 let (batch, rest) = left.split_at(pace.step.min(left.len()));
                 let ids = Value::from(batch).to_string();
-                match self.write(move |connection| take_away(connection, kind, &ids, limits, now)).await {
+                match side.write(self, move |connection| take_away(connection, kind, &ids, limits, now)).await {
                     Ok(rows) => {
                         taken += rows;
                         left = rest;
@@ -192,7 +194,7 @@ impl Store {
         let (mut taken, mut pace) = (0, Pace::new(STEP));
         loop {
             let step = pace.step;
-            match self.write(move |connection| sweep(connection, kind, limits, step, now)).await {
+            match side.write(self, move |connection| sweep(connection, kind, limits, step, now)).await {
                 Ok(0) => return Ok(taken),
                 Ok(rows) => {
                     taken += rows;
@@ -206,12 +208,18 @@ impl Store {
     /// Gives free pages back until as many are left as will soon be written again.
     async fn vacuum(&self, side: &Side) -> Result<u64, StoreError> {
         let (mut given, mut pace) = (0, Pace::new(VACUUM_STEP));
+        // On a full disk half of them go, however few there are: with free pages alone nothing can be written, since
+        // everything goes through the log first.
+        let kept = match side.is_tight() {
+            true => side.read(|connection| Ok(number(connection, "PRAGMA freelist_count")?)).await? / 2,
+            false => u64::MAX,
+        };
         for _ in 0..VACUUM_STEPS {
             let most = pace.step as u64;
-            let step = self.write(move |connection| {
-                let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, u64>(0));
-                let (free, all) = (number("PRAGMA freelist_count")?, number("PRAGMA page_count")?);
-                let spare = free.saturating_sub(FREE_PAGES.max(all / FREE_SHARE)).min(most);
+            let step = side.write(self, move |connection| {
+                let free = number(connection, "PRAGMA freelist_count")?;
+                let all = number(connection, "PRAGMA page_count")?;
+                let spare = free.saturating_sub(FREE_PAGES.max(all / FREE_SHARE).min(kept)).min(most);
                 if spare > 0 {
                     // Each page is a row of its own.
                     let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({spare})"))?;
@@ -231,6 +239,10 @@ impl Store {
         }
         Ok(given)
     }
+}
+
+fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<u64> {
+    connection.query_row(pragma, [], |row| row.get(0))
 }
 
 /// How much is done in one transaction.
@@ -260,7 +272,11 @@ impl Pace {
 }
 
 /// A connection that looks for old rows, so that nobody who reads has to wait for that.
-struct Side(Arc<Mutex<Connection>>);
+struct Side {
+    connection: Arc<Mutex<Connection>>,
+    /// Whether the disk was found full: from then on this round of pruning works on the reserve.
+    tight: AtomicBool,
+}
 
 impl Side {
     fn open(store: &Store) -> Result<Self, StoreError> {
@@ -269,23 +285,41 @@ impl Side {
         connection.execute_batch("PRAGMA query_only = ON;")?;
         // Cutting the log waits for readers; the next time will do as well.
         connection.busy_timeout(Duration::from_millis(250))?;
-        Ok(Self(Arc::new(Mutex::new(connection))))
+        let tight = AtomicBool::new(*store.trouble().borrow() == Some(Trouble::Full));
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), tight })
+    }
+
+    fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Relaxed)
+    }
+
+    /// Has the writer do a job, on the reserve where nothing else is left.
+    async fn write<T, F>(&self, store: &Store, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        if self.is_tight() { store.write_on_reserve(job).await } else { store.write(job).await }
     }
 
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let connection = Arc::clone(&self.0);
+        let connection = Arc::clone(&self.connection);
         tokio::task::spawn_blocking(move || query(&connection.lock().unwrap_or_else(PoisonError::into_inner)))
             .await
             .map_err(|_| StoreError::Stopped)?
     }
 
-    /// Makes going on possible after an error, or gives it back: a full disk is met with less at once and with the room that
-    /// the log has taken, again and again as long as that leads any further.
+    /// Makes going on possible after an error, or gives it back: a full disk is met with the reserve, then with less at once,
+    /// again and again as long as that leads any further.
     async fn make_room(&self, pace: &mut Pace, error: StoreError) -> Result<(), StoreError> {
-        if !matches!(error, StoreError::Full) || !pace.slows_down() {
+        if !matches!(error, StoreError::Full) {
+            return Err(error);
+        }
+        let first = !self.tight.swap(true, Ordering::Relaxed);
+        if !pace.slows_down() && !first {
             return Err(error);
         }
         self.truncate_log().await

@@ -18,13 +18,25 @@ pub(super) struct Named {
     pub changed: bool,
 }
 
+/// The parameters that name groups: the beginning of the action's name, the parameter, and whether members change.
+const NAMING_GROUPS: [(&str, &str, bool); 6] = [
+    ("okta.group.", "group", true),
+    ("okta.group.", "from", true),
+    ("okta.group.", "to", true),
+    ("okta.group.", "groups", true),
+    ("okta.group.", "except", false),
+    ("okta.app.", "restrict_group", true),
+];
+
 /// Groups by name or id. Names that a template makes are known only when an event comes.
 pub(super) fn groups(loaded: &Loaded) -> BTreeMap<String, Named> {
     let mut groups: BTreeMap<String, Named> = BTreeMap::new();
-    for (place, name) in parameters(loaded, "okta.group.", "group") {
-        let group = groups.entry(name).or_default();
-        group.places.push(place);
-        group.changed = true;
+    for (prefix, parameter, changed) in NAMING_GROUPS {
+        for (place, name) in parameters(loaded, prefix, parameter) {
+            let group = groups.entry(name).or_default();
+            group.places.push(place);
+            group.changed |= changed;
+        }
     }
     let (risk, guard) = (&loaded.config.risk, &loaded.config.guard);
     let of_risk = [("[risk] high_group", &risk.high_group), ("[risk] medium_group", &risk.medium_group)];
@@ -74,8 +86,13 @@ fn parameters(loaded: &Loaded, prefix: &str, parameter: &str) -> BTreeSet<(Strin
     for playbook in &loaded.playbooks {
         for step in playbook.steps.iter().filter(|step| step.action.name.starts_with(prefix)) {
             let params = step.with.unrendered();
-            if let Some(value) = params.get(parameter).and_then(Value::as_str).filter(|text| is_fixed(text)) {
-                found.insert((format!("playbook \"{}\", step \"{}\"", playbook.name, step.name), value.to_owned()));
+            let texts = match params.get(parameter) {
+                Some(Value::Array(list)) => list.as_slice(),
+                Some(one) => std::slice::from_ref(one),
+                None => &[],
+            };
+            for text in texts.iter().filter_map(Value::as_str).filter(|text| is_fixed(text)) {
+                found.insert((format!("playbook \"{}\", step \"{}\"", playbook.name, step.name), text.to_owned()));
             }
         }
     }

@@ -499,8 +499,20 @@ fn enough_for(right: Right) -> &'static [&'static str] {
     match right {
         Right::ChangeMembers => &["SUPER_ADMIN", "ORG_ADMIN", "USER_ADMIN", "GROUP_MEMBERSHIP_ADMIN"],
         Right::ChangeAssignments => &["SUPER_ADMIN", "ORG_ADMIN", "APP_ADMIN"],
-        Right::EndSessions => &["SUPER_ADMIN", "ORG_ADMIN", "USER_ADMIN", "HELP_DESK_ADMIN"],
-        _ => &[],
+        Right::EndSessions | Right::ChangeCredentials => &["SUPER_ADMIN", "ORG_ADMIN", "USER_ADMIN", "HELP_DESK_ADMIN"],
+        Right::ChangeStatus => &["SUPER_ADMIN", "ORG_ADMIN", "USER_ADMIN"],
+        Right::LogOut | Right::ChangeRisk | Right::ChangeDevices => &["SUPER_ADMIN", "ORG_ADMIN"],
+        Right::StartReviews => &["SUPER_ADMIN"],
+        Right::RunCampaigns => &["SUPER_ADMIN", "ACCESS_CERTIFICATIONS_ADMIN"],
+        Right::ReadLog
+        | Right::ReadUsers
+        | Right::ReadRoles
+        | Right::ReadRisk
+        | Right::ReadGroups
+        | Right::ReadApps
+        | Right::ReadDevices
+        | Right::ReadReviews
+        | Right::ReadCampaigns => &[],
     }
 }
 

@@ -173,11 +173,13 @@ async fn a_token_ends_with_its_time_or_when_the_org_says_so() {
 
 #[tokio::test]
 async fn scopes_are_enforced_at_every_endpoint_and_the_answer_names_the_one_that_is_missing() {
-    let desk = Desk::of(OrgOptions::default(), |app| app.without_dpop().granted(["okta.users.manage"])).await;
-    let token = desk.token("okta.users.manage").await.token();
+    let granted = |app: ServiceApp| app.without_dpop().granted(["okta.users.read", "okta.groups.manage"]);
+    let desk = Desk::of(OrgOptions::default(), granted).await;
+    let token = desk.token("okta.users.read okta.groups.manage").await.token();
     let ada = desk.fixture.ada();
-    assert_eq!(desk.read(&format!("/api/v1/users/{}", ada.id), &token).await.status, 200, "managing includes reading");
+    assert_eq!(desk.read(&format!("/api/v1/users/{}", ada.id), &token).await.status, 200);
     for (path, scope) in [
+        ("/api/v1/groups".to_owned(), "okta.groups.read"),
         ("/api/v1/logs".to_owned(), "okta.logs.read"),
         (format!("/api/v1/users/{}/risk", ada.id), "okta.userRisk.read"),
         ("/api/v1/groups".to_owned(), "okta.groups.read"),
