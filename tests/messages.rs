@@ -94,6 +94,10 @@ async fn a_message_goes_out_before_the_incident_is_there_and_is_edited_when_it_i
     let edit = ledger.step("tell#update").await;
     assert_eq!((edit.action.as_str(), edit.state.as_str()), ("slack.message.update", "succeeded"));
     assert!(daemon.stop().success());
+    // Seen again, the message would have said it all; that is no difference in what is decided.
+    let again = scene.command(&["simulate", "--from-inbox", "10"]);
+    let again = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(!again.contains("GONE") && !again.contains("NEW") && again.contains("risky"), "{again}");
 }
 
 /// Runs the daemon until it halts at a point, and kills it there.

@@ -63,6 +63,9 @@ pub fn check(config: &AlarmConfig) -> Result<(), String> {
     if kind.changes_access {
         return Err(format!("`{}` changes access, and an alarm only tells", kind.name));
     }
+    if kind.name == "slack.message.update" {
+        return Err(format!("`{}` edits a message, and an alarm is one of its own", kind.name));
+    }
     let with = with_defaults(config);
     names_only(&with)?;
     (kind.check)(&with).map_err(|why| format!("`{}` refuses its parameters: {why}", kind.name))
@@ -182,6 +185,7 @@ mod tests {
         for (action, with, part) in [
             ("slack.message.send", "", "there is no action"),
             ("okta.user.clear_sessions", "", "changes access"),
+            ("slack.message.update", "message = 'tell'", "edits a message"),
             ("slack.message.post", "channel = '#a'\ntext = '{{ user.login }}'", "not `user.login`"),
             ("slack.message.post", "channel = '#a'\ntext = '{{ why'", "without"),
             ("slack.message.post", "channel = '#a'\ntext = '{% if why %}'", "no conditions"),

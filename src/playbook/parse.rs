@@ -113,6 +113,10 @@ fn try_step(
     check_params(&with, kind, found);
     if config.update {
         check_update(&with, kind, found);
+        if config.wait.is_none() && !(needs.is_empty() && when.as_ref().is_none_or(|when| !when.names_steps())) {
+            let message = "the message would not wait for the steps that it needs or asks for";
+            found.add("update", message, "add `wait`, or take `update` out");
+        }
     }
     Some(Step {
         name: config.name.clone(),

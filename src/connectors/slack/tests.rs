@@ -60,12 +60,14 @@ async fn a_webhook_needs_no_channel_and_sends_none() {
     let url = format!("{}/services/T/B/X", stage.base);
     let slack = Slack::new(&config(&stage.base), None, Some(url.into()), &Network::default()).unwrap();
     assert!(!slack.needs_channel());
-    let outcome = slack.perform(&call(json!({"channel": "#elsewhere", "text": "hello"}))).await;
+    let divider = json!([{"type": "divider"}]);
+    let outcome = slack.perform(&call(json!({"channel": "#elsewhere", "text": "hello", "blocks": divider}))).await;
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     assert_eq!(
         stage.seen()[0].json(),
         json!({
             "text": "hello", "unfurl_links": false, "unfurl_media": false, "parse": "none", "link_names": false,
+            "blocks": divider,
         })
     );
 }

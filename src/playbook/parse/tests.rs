@@ -420,6 +420,10 @@ fn an_update_without_anything_to_add_is_told() {
     let mail = telling("update = true", NUMBER).replace("slack.message.post", "email.send").replace("channel", "to");
     let mail = mail.replace("text =", "subject = \"s\", text =");
     check_all(&mail, "tell", "update", "`email.send` cannot be edited");
+    check_all(&telling("update = true\nneeds = [\"incident\"]", NUMBER), "tell", "update", "would not wait");
+    let asks = "update = true\nwhen = 'steps.incident.state == \"failed\"'";
+    check_all(&telling(asks, NUMBER), "tell", "update", "would not wait");
+    compile_all(&telling(&format!("{asks}\nneeds = [\"incident\"]\nwait = \"5s\""), NUMBER)).unwrap();
     let taken = format!(
         "{}[[step]]\nname = \"tell-update\"\naction = \"okta.user.suspend\"\n",
         telling("update = true", NUMBER)
