@@ -19,8 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-use message::{EditParams, PostParams};
-
+use self::message::{EditParams, PostParams};
 use super::secret::Held;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
@@ -31,6 +30,8 @@ use crate::guard::Cleared;
 use crate::http::{self, Network};
 use crate::model::escape::Escape;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+
+pub(super) use self::message::check_written;
 
 /// `slack.message.post`
 pub static POST_MESSAGE: ActionKind = ActionKind {
@@ -73,14 +74,6 @@ fn escape_of(parameter: &str) -> Escape {
         "text" | "blocks" => Escape::SlackMrkdwn,
         _ => Escape::Line,
     }
-}
-
-/// Finds what Slack would refuse in the parameters of a step as they are written.
-///
-/// # Errors
-/// In a sentence.
-pub(super) fn check_written(params: &Value) -> Result<(), String> {
-    message::check_written(params)
 }
 
 /// One Slack workspace, or the one channel behind a webhook.
@@ -348,7 +341,7 @@ impl Posted {
     fn receipt(self, is_threaded: bool, answered: Option<String>) -> Receipt {
         let (channel, ts) = (self.channel.map(short), self.ts.map(short));
         let where_to = match (&answered, is_threaded) {
-            (Some(_), _) => ", in the thread of the day",
+            (Some(_), _) => ", in its thread",
             (None, true) => ", where it opens a thread",
             (None, false) => "",
         };

@@ -179,7 +179,8 @@ impl Store {
                     })
                 })?;
             context.siblings = connection
-                .prepare_cached("SELECT step, state, receipt, error, iif(kind = 'slack.message.post', params, NULL) FROM action
+                .prepare_cached(
+                    "SELECT step, state, receipt, error, iif(kind = 'slack.message.post', params, NULL) FROM action
                      WHERE run = ?1 ORDER BY id",
                 )?
                 .query_map([run.0], |row| Ok(sibling(row)))?

@@ -149,8 +149,8 @@ impl EditParams {
     }
 }
 
-/// Finds what Slack would refuse in parameters as they are written; see [`blocks::check_written`].
-pub(super) fn check_written(params: &Value) -> Result<(), String> {
+/// Finds what Slack would refuse in parameters as they are written; see [`blocks::check_written`]. The error is a sentence.
+pub(in crate::connectors) fn check_written(params: &Value) -> Result<(), String> {
     let blocks = params.get("blocks").and_then(|blocks| Vec::<Block>::deserialize(blocks).ok());
     blocks.as_deref().map_or(Ok(()), blocks::check_written)
 }
