@@ -164,6 +164,21 @@ async fn an_edit_that_slack_refuses_fails_and_says_why() {
     assert!(daemon.stop().success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_does_not_wait_for_an_edit_as_long_as_an_outage_lasts() {
+    let scene = Scene::new("").await;
+    let ann = scene.org.add_user(User::new("Ann", "Miller"));
+    scene.configure("[dispatch]\nretry_initial = \"100ms\"\nretry_max = \"1s\"\ngive_up_after = \"20s\"\n", UPDATED);
+    without_servicenow(&scene);
+    scene.org.push_event(events::sign_in(&ann, "HIGH"));
+    let done = scene.json(&["backfill", "--since", "1h", "--execute", "--format", "json"]);
+    assert_eq!(done["state"], "done");
+    let ledger = Ledger::of(&scene).await;
+    let states = [ledger.step("incident").await.state, ledger.step("tell#update").await.state];
+    assert_eq!(states, ["retry", "waiting"]);
+    assert_eq!(one(scene.org.slack_messages()).text, format!("{} has no incident yet", ann.login));
+}
+
 const THREADS: &str = r##"
 [[playbook]]
 name = "signs-in"

@@ -318,7 +318,7 @@ impl Store {
     }
 
     /// How many events of a stream wait for a decision, plus how many actions that came of it wait for their first attempt
-    /// to end. Retries and what only a person can move are left out.
+    /// to end. Retries, edits that wait for other steps, and what only a person can move are left out.
     pub async fn unfinished_of(&self, stream: StreamId) -> Result<u64, StoreError> {
         self.read(move |connection| {
             Ok(connection
@@ -326,7 +326,8 @@ impl Store {
                     "SELECT (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'new')
                           + (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'held')
                           + (SELECT count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
-                             WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown'))",
+                             WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown')
+                               AND NOT (a.state = 'waiting' AND a.kind = 'slack.message.update'))",
                 )?
                 .query_row([stream.0], |row| row.get(0))?)
         })
