@@ -318,6 +318,7 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
             "servicenow.client_secret",
             servicenow.and_then(|s| s.client_secret.as_ref()),
         )?,
+        jira_token: optional("jira.token", config.jira.as_ref().map(|s| &s.token))?,
         pagerduty_routing_key: optional("pagerduty.routing_key", config.pagerduty.as_ref().map(|s| &s.routing_key))?,
         slack_token: optional("slack.token", slack.and_then(|s| s.token.as_ref()))?,
         slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,

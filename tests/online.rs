@@ -5,7 +5,8 @@
 mod support;
 
 use okta_responder::demo::org::{
-    AppKey, Fault, GroupKind, Misbehaviour, OrgOptions, Service, ServiceApp, Ungranted, User, events, slack_channel_id,
+    AppKey, Fault, GroupKind, JIRA_TOKEN, JIRA_USER, Misbehaviour, OrgOptions, PAGERDUTY_ROUTING_KEY, Service,
+    ServiceApp, Ungranted, User, events, slack_channel_id,
 };
 use rcgen::PublicKeyData;
 use serde_json::Value;
@@ -333,6 +334,54 @@ async fn webhooks_are_not_posted_to_and_their_hosts_are_asked() {
     check(&scene, "Teams webhook", "failed", 69, &["Teams webhook"]);
     let (_, rows) = rows(&scene);
     assert!(!format!("{rows:?}").contains("secretsignature"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jira_tells_who_we_are_and_in_which_projects_issues_can_be_created() {
+    let scene = scene("", GROUP).await;
+    scene.secret("jira-token", JIRA_TOKEN);
+    let (url, dir) = (scene.org.jira_url(), scene.dir.path().display().to_string());
+    let section =
+        format!("[jira]\nurl = \"{url}\"\nusername = \"{JIRA_USER}\"\ntoken = {{ file = \"{dir}/jira-token\" }}\n");
+    let create = |project: &str, kind: &str| {
+        let with = format!("{{ project = \"{project}\", issue_type = \"{kind}\", summary = \"x\" }}");
+        scene.configure(&section, &step("jira.issue.create", &with));
+    };
+    create("SEC", "task");
+    check(&scene, "Jira account", "ok", 0, &["`Okta Responder`"]);
+    check(&scene, "Jira project SEC", "ok", 0, &["`Security`", "issues can be created, for playbook"]);
+    create("SEC", "Epic");
+    check(&scene, "Jira project SEC", "failed", 1, &["no type of issue `Epic`", "`Task`, `Bug`, `Incident`"]);
+    create("HR", "Task");
+    check(&scene, "Jira project HR", "failed", 1, &["no such project", "browse"]);
+    create("{{ target.id }}", "Task");
+    assert!(rows(&scene).1.iter().all(|row| !row["check"].as_str().unwrap().starts_with("Jira project")));
+    create("SEC", "Task");
+    scene.org.jira_lets_create(false);
+    check(&scene, "Jira project SEC", "failed", 1, &["may not create", "Create issues"]);
+    scene.edit("[jira]\n", "[jira]\nflavor = \"server\"\n");
+    check(&scene, "Jira account", "failed", 1, &["404", "check `url` and `flavor`"]);
+    create("SEC", "Task");
+    scene.org.replace_secrets(|secrets| secrets.jira_token = "another".to_owned());
+    check(&scene, "Jira account", "failed", 1, &["401", "credentials"]);
+    let (_, rows) = rows(&scene);
+    assert!(!format!("{rows:?}").contains(JIRA_TOKEN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pagerduty_is_asked_without_an_event() {
+    let scene = scene("", GROUP).await;
+    scene.secret("routing-key", PAGERDUTY_ROUTING_KEY);
+    let (url, dir) = (scene.org.pagerduty_url(), scene.dir.path().display().to_string());
+    let section =
+        |url: &str| format!("[pagerduty]\nurl = \"{url}\"\nrouting_key = {{ file = \"{dir}/routing-key\" }}\n");
+    scene.configure(&section(&url), GROUP);
+    check(&scene, "PagerDuty", "note", 0, &["answers", "without an event"]);
+    assert!(scene.org.alerts().is_empty());
+    scene.configure(&section("http://127.0.0.1:1"), GROUP);
+    check(&scene, "PagerDuty", "failed", 69, &["reaching PagerDuty"]);
+    let (_, rows) = rows(&scene);
+    assert!(!format!("{rows:?}").contains(PAGERDUTY_ROUTING_KEY));
 }
 
 const CLIENT: &str = "0oa1responder0000001";

@@ -7,17 +7,21 @@ mod support;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use okta_responder::demo::org::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_USER, User, events};
+use okta_responder::demo::org::{
+    JIRA_USER, SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_USER, User, events,
+};
 use support::ledger::Ledger;
 use support::{Daemon, Scene, eventually};
 
-/// An incident, a message in Slack and in Teams, and a mail for every sign-in.
+/// An incident, an issue, an alert, a message in Slack and in Teams, and a mail for every sign-in.
 const TELL_EVERYBODY: &str = r#"
 [[playbook]]
 name = "tell-everybody"
 on = ["user.session.start"]
 step = [
   { name = "incident", action = "servicenow.incident.create", with = { short_description = "{{ user.login }}" } },
+  { name = "jira", action = "jira.issue.create", with = { project = "SEC", issue_type = "Task", summary = "{{ user.login }}" } },
+  { name = "pagerduty", action = "pagerduty.event.trigger", with = { summary = "{{ user.login }}" } },
   { name = "slack", action = "slack.message.post", with = { channel = "C1", text = "{{ user.login }}" } },
   { name = "teams", action = "teams.message.post", with = { text = "{{ user.login }}" } },
   { name = "mail", action = "email.send", with = { to = "soc@example.com", subject = "s", text = "{{ user.login }}" } },
@@ -25,17 +29,22 @@ step = [
 "#;
 
 /// The effects of one event.
-const KINDS: [&str; 4] = ["incident.create", "slack.post", "teams.post", "mail"];
+const KINDS: [&str; 6] = ["incident.create", "jira.create", "slack.post", "teams.post", "mail", ALERT];
+
+const ALERT: &str = "pagerduty.trigger";
 
 /// Parts of every secret that there ever is in these tests.
 const SECRET: &str = "replaced-secret-no";
 
-/// A scene in which each of the four services has a secret in a file; in half of them of the other kind if `other_ways`.
+/// A scene in which each of these services has a secret in a file; where there are two kinds, the other one if `other_ways`.
 async fn scene(other_ways: bool) -> (Scene, User) {
     let scene = Scene::new("").await;
     let dir = scene.dir.path().display().to_string();
+    let (jira, pagerduty) = (scene.org.jira_url(), scene.org.pagerduty_url());
     let extra = format!(
         "username = \"daemon\"\npassword = {{ file = \"{dir}/smtp-password\" }}\n\
+         [jira]\nurl = \"{jira}\"\nusername = \"{JIRA_USER}\"\ntoken = {{ file = \"{dir}/jira-token\" }}\ntimeout = \"2s\"\n\
+         [pagerduty]\nurl = \"{pagerduty}\"\nrouting_key = {{ file = \"{dir}/routing-key\" }}\ntimeout = \"2s\"\n\
          [teams]\nwebhook_url = {{ file = \"{dir}/teams-webhook\" }}\ntimeout = \"2s\"\n\
          [poll]\nstart_from = \"1h\"\n[dispatch]\nretry_initial = \"100ms\"\nretry_max = \"200ms\"\n"
     );
@@ -60,11 +69,13 @@ async fn scene(other_ways: bool) -> (Scene, User) {
 }
 
 /// The secrets of this generation, by the names of their files.
-fn secrets(scene: &Scene, generation: usize) -> [(&'static str, String); 7] {
+fn secrets(scene: &Scene, generation: usize) -> [(&'static str, String); 9] {
     let word = |name: &str| format!("{SECRET}-{name}-{generation}");
     [
         ("servicenow-password", word("password")),
         ("servicenow-client", word("client")),
+        ("jira-token", word("jira")),
+        ("routing-key", word("routing")),
         ("slack-token", word("bot")),
         ("slack-webhook", scene.org.slack_webhook_url()),
         ("teams-webhook", scene.org.teams_webhook_url()),
@@ -79,6 +90,8 @@ fn replace_at_the_services(scene: &Scene, generation: usize) {
         secrets.okta_token = word("okta");
         secrets.servicenow_password = word("password");
         secrets.servicenow_client_secret = word("client");
+        secrets.jira_token = word("jira");
+        secrets.pagerduty_routing_key = word("routing");
         secrets.slack_token = word("bot");
         secrets.slack_webhook = word("hook");
         secrets.teams_signature = word("signature");
@@ -94,12 +107,12 @@ fn write_files(scene: &Scene, generation: usize) {
     }
 }
 
-/// Lets an event come and waits until all four services have heard of all `events` so far.
+/// Lets an event come and waits until all services have heard of all `events` so far.
 async fn tell(scene: &Scene, user: &User, events: usize) {
     scene.org.push_event(events::sign_in(user, "HIGH"));
     eventually(async || {
         let counts = KINDS.map(|kind| scene.org.effects_of(kind).len());
-        if counts == [events; 4] { Ok(()) } else { Err(format!("{counts:?}")) }
+        if counts == [events; KINDS.len()] { Ok(()) } else { Err(format!("{counts:?}")) }
     })
     .await;
 }
@@ -109,6 +122,8 @@ fn refusals(scene: &Scene) -> usize {
     let refused = |status: Option<u16>, path: &str| match status {
         Some(401) => true,
         Some(404) => path.starts_with("/services/"),
+        // PagerDuty calls an event with a wrong key invalid.
+        Some(400) => path == "/v2/enqueue",
         _ => false,
     };
     scene.org.requests().iter().filter(|request| refused(request.status, &request.path)).count()
@@ -140,9 +155,13 @@ async fn every_secret_may_be_replaced_while_the_daemon_runs_and_nothing_is_sent_
             actions.iter().all(|action| (action.state.as_str(), action.attempts) == ("succeeded", 1)),
             "{actions:?}"
         );
-        for words in
-            expected.iter().chain(&["[teams] was replaced (`webhook_url`)", "[email] was replaced (`password`)"])
-        {
+        let always = [
+            "[jira] was replaced (`token`)",
+            "[pagerduty] was replaced (`routing_key`)",
+            "[teams] was replaced (`webhook_url`)",
+            "[email] was replaced (`password`)",
+        ];
+        for words in expected.iter().chain(&always) {
             assert_eq!(daemon.log().matches(words).count(), 2, "{words}\n{}", daemon.log());
         }
         assert_eq!(daemon.log().matches("`okta.token` has a new one").count(), 2, "{}", daemon.log());
@@ -177,21 +196,28 @@ async fn a_secret_that_is_not_there_yet_is_waited_for_and_told_once() {
     tell(&scene, &user, 1).await;
     replace_at_the_services(&scene, 1);
     for (name, secret) in secrets(&scene, 1) {
-        // Truncated, and not written yet. Okta's has to be there, or there would be no event to tell of.
-        scene.secret(name, if name == "okta-token" { &secret } else { "" });
+        // Truncated, and not written yet. Okta's has to be there, or there would be no event to tell of; and PagerDuty does
+        // not say that it is the key that is wrong, so that its action would not wait.
+        scene.secret(name, if matches!(name, "okta-token" | "routing-key") { &secret } else { "" });
     }
     scene.org.push_event(events::sign_in(&user, "HIGH"));
     let ledger = Ledger::of(&scene).await;
     eventually(async || {
         let actions = ledger.store.list_actions(Default::default()).await.unwrap();
         let waiting = actions.iter().filter(|action| action.attempts >= 3 && action.state != "succeeded").count();
-        if waiting == 4 { Ok(()) } else { Err(format!("{actions:?}")) }
+        if waiting == 5 { Ok(()) } else { Err(format!("{actions:?}")) }
     })
     .await;
-    assert_eq!(KINDS.map(|kind| scene.org.effects_of(kind).len()), [1; 4]);
-    for words in
-        ["`password` of [servicenow]", "`token` of [slack]", "`webhook_url` of [teams]", "`password` of [email]"]
-    {
+    for kind in KINDS.into_iter().filter(|kind| *kind != ALERT) {
+        assert_eq!(scene.org.effects_of(kind).len(), 1, "{kind}");
+    }
+    for words in [
+        "`password` of [servicenow]",
+        "`token` of [jira]",
+        "`token` of [slack]",
+        "`webhook_url` of [teams]",
+        "`password` of [email]",
+    ] {
         let told = format!("{words} was refused, and what there is now cannot take its place: the secret in ");
         assert_eq!(daemon.log().matches(&told).count(), 1, "{told}\n{}", daemon.log());
     }

@@ -222,6 +222,7 @@ impl Found {
         let configured = [
             (Service::Okta, true),
             (Service::ServiceNow, config.servicenow.is_some()),
+            (Service::Jira, config.jira.is_some()),
             (Service::PagerDuty, config.pagerduty.is_some()),
             (Service::Slack, config.slack.is_some()),
             (Service::Teams, config.teams.is_some()),

@@ -15,8 +15,8 @@ use super::problem::{Problem, Sources};
 use super::secret::{SecretEnv, SecretError, SecretSource};
 use super::values::{self, ValueError};
 use super::{
-    Config, EmailConfig, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig, RiskSource, ServiceNowConfig,
-    SlackConfig, StepConfig,
+    Config, EmailConfig, JiraConfig, JiraFlavor, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig, RiskSource,
+    ServiceNowConfig, SlackConfig, StepConfig,
 };
 use crate::connectors::{self, Service};
 use crate::guard::alarm;
@@ -41,6 +41,9 @@ pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec
     check.log(config);
     if let Some(servicenow) = &config.servicenow {
         check.servicenow(servicenow);
+    }
+    if let Some(jira) = &config.jira {
+        check.jira(jira);
     }
     if let Some(pagerduty) = &config.pagerduty {
         check.pagerduty(pagerduty);
@@ -71,6 +74,7 @@ pub(super) fn secrets(
         ("okta", "token", config.okta.token.as_ref()),
         ("servicenow", "password", servicenow.and_then(|section| section.password.as_ref())),
         ("servicenow", "client_secret", servicenow.and_then(|section| section.client_secret.as_ref())),
+        ("jira", "token", config.jira.as_ref().map(|section| &section.token)),
         ("pagerduty", "routing_key", config.pagerduty.as_ref().map(|section| &section.routing_key)),
         ("slack", "token", slack.and_then(|section| section.token.as_ref())),
         ("slack", "webhook_url", slack.and_then(|section| section.webhook_url.as_ref())),
@@ -380,6 +384,29 @@ impl Check<'_> {
         }
     }
 
+    fn jira(&mut self, jira: &JiraConfig) {
+        let section = KeyPath::of("jira");
+        self.value(&section.key("url"), values::service_url(&jira.url));
+        if let Some(url) = &jira.browse_url {
+            self.value(&section.key("browse_url"), values::service_url(url));
+        }
+        self.positive(&section.key("timeout"), jira.timeout);
+        let is_cloud = values::service_url(&jira.url)
+            .is_ok_and(|url| url.host_str().is_some_and(|host| host.ends_with(".atlassian.net")));
+        if is_cloud && jira.flavor == JiraFlavor::Server {
+            let message = "a site at atlassian.net is Jira Cloud, which has another API";
+            self.say(&section.key("flavor"), message, "take it out, or write \"cloud\"");
+        }
+        if is_cloud && jira.username.is_none() {
+            let message = "Jira Cloud takes an API token only together with its user's mail address";
+            self.say(
+                &section,
+                message,
+                "set username, or write the address of api.atlassian.com for another kind of token",
+            );
+        }
+    }
+
     fn pagerduty(&mut self, pagerduty: &PagerDutyConfig) {
         let section = KeyPath::of("pagerduty");
         self.value(&section.key("url"), values::service_url(&pagerduty.url));
@@ -543,6 +570,7 @@ impl Check<'_> {
         let configured = match kind.service {
             Service::Okta => true,
             Service::ServiceNow => config.servicenow.is_some(),
+            Service::Jira => config.jira.is_some(),
             Service::PagerDuty => config.pagerduty.is_some(),
             Service::Slack => config.slack.is_some(),
             Service::Teams => config.teams.is_some(),

@@ -18,6 +18,9 @@ const MINIMAL: &str = r#"
     token = { env = "T" }
     [servicenow]
     url = "https://example.service-now.com"
+    [jira]
+    url = "https://example.atlassian.net"
+    token = { env = "J" }
     [pagerduty]
     routing_key = { env = "P" }
     [slack]
@@ -108,6 +111,9 @@ fn every_default_of_the_example_is_the_codes() {
     same(&shown.log, &real.log);
     let (shown_now, real_now) = (shown.servicenow.unwrap(), real.servicenow.unwrap());
     same(&(shown_now.table, shown_now.timeout), &(real_now.table, real_now.timeout));
+    let (shown_jira, real_jira) = (shown.jira.unwrap(), real.jira.unwrap());
+    same(&(shown_jira.flavor, shown_jira.search_lag), &(real_jira.flavor, real_jira.search_lag));
+    same(&shown_jira.timeout, &real_jira.timeout);
     let (shown_duty, real_duty) = (shown.pagerduty.unwrap(), real.pagerduty.unwrap());
     same(&(shown_duty.url, shown_duty.timeout), &(real_duty.url, real_duty.timeout));
     let (shown_slack, real_slack) = (shown.slack.unwrap(), real.slack.unwrap());
@@ -148,6 +154,7 @@ fn every_key_occurs_in_the_example() {
     assert_eq!(in_guard("alarm"), keys_of::<AlarmConfig>());
     assert_eq!(table("log"), keys_of::<LogConfig>());
     assert_eq!(table("servicenow"), keys_of::<ServiceNowConfig>());
+    assert_eq!(table("jira"), keys_of::<JiraConfig>());
     assert_eq!(table("pagerduty"), keys_of::<PagerDutyConfig>());
     assert_eq!(table("slack"), keys_of::<SlackConfig>());
     assert_eq!(table("teams"), keys_of::<TeamsConfig>());

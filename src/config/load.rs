@@ -695,6 +695,24 @@ mod tests {
     }
 
     #[test]
+    fn a_jira_that_cannot_work_is_told_and_one_that_can_is_not() {
+        let told = |section: &str| check(&format!("{MINIMAL}[jira]\ntoken = {{ env = \"T\" }}\n{section}"));
+        let cloud = told(
+            "url = \"https://example.atlassian.net\"\nflavor = \"server\"\nbrowse_url = \"example\"\ntimeout = \"0s\"",
+        );
+        for part in ["is Jira Cloud", "together with its user's", "[jira] browse_url", "the duration is zero"] {
+            assert!(cloud.contains(part), "`{part}` is not in {cloud}");
+        }
+        for fine in [
+            "url = \"https://example.atlassian.net\"\nusername = \"a@example.com\"",
+            "url = \"https://api.atlassian.com/ex/jira/1\"\nbrowse_url = \"https://example.atlassian.net\"",
+            "url = \"https://jira.example.com/jira\"\nflavor = \"server\"\nsearch_lag = \"0s\"",
+        ] {
+            assert_eq!(told(fine), "", "{fine}");
+        }
+    }
+
+    #[test]
     fn text_that_is_not_toml_shows_the_line_and_keeps_secrets_back() {
         insta::assert_snapshot!(check(
             "[okta]\norg_url = https://example.okta.com\ntoken = \"00aVerySecretTokenValue\n[poll]\npage_size = 1\npage_size = 2\n\

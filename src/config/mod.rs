@@ -66,6 +66,8 @@ pub struct Config {
     pub log: LogConfig,
     /// ServiceNow, if used.
     pub servicenow: Option<ServiceNowConfig>,
+    /// Jira, if used.
+    pub jira: Option<JiraConfig>,
     /// PagerDuty, if used.
     pub pagerduty: Option<PagerDutyConfig>,
     /// Slack, if used.
@@ -103,7 +105,7 @@ impl Config {
     }
 
     /// The certificates of our own that services may ask for, by section: each with its key, as far as they are set.
-    pub fn client_certificates(&self) -> [(&'static str, Option<&Path>, Option<&SecretSource>); 4] {
+    pub fn client_certificates(&self) -> [(&'static str, Option<&Path>, Option<&SecretSource>); 5] {
         fn of<'c>(
             section: &'static str,
             set: Option<(&'c Option<PathBuf>, &'c Option<SecretSource>)>,
@@ -112,9 +114,11 @@ impl Config {
             (section, certificate.and_then(Option::as_deref), key.and_then(Option::as_ref))
         }
         let (servicenow, slack, teams) = (self.servicenow.as_ref(), self.slack.as_ref(), self.teams.as_ref());
+        let jira = self.jira.as_ref();
         [
             of("okta", Some((&self.okta.client_certificate, &self.okta.client_key))),
             of("servicenow", servicenow.map(|section| (&section.client_certificate, &section.client_key))),
+            of("jira", jira.map(|section| (&section.client_certificate, &section.client_key))),
             of("slack", slack.map(|section| (&section.client_certificate, &section.client_key))),
             of("teams", teams.map(|section| (&section.client_certificate, &section.client_key))),
         ]
@@ -405,6 +409,44 @@ pub struct ServiceNowConfig {
     pub timeout: Duration,
 }
 
+/// `[jira]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JiraConfig {
+    /// `https://example.atlassian.net`, or for scoped tokens `https://api.atlassian.com/ex/jira/` and the site's cloud id.
+    pub url: String,
+    /// Which of the two REST APIs it speaks.
+    #[serde(default)]
+    pub flavor: JiraFlavor,
+    /// Where people open issues, when it is not `url`.
+    pub browse_url: Option<String>,
+    /// The user of basic authentication, in Jira Cloud his mail address. Without one, the token goes as a bearer's.
+    pub username: Option<String>,
+    /// An API token, a personal access token, or on a server the user's password.
+    pub token: SecretSource,
+    /// Our certificate and those that lead to its CA, in PEM, for a service or a gateway that asks for one.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate, in PEM.
+    pub client_key: Option<SecretSource>,
+    /// How long Jira's search may not show an issue that was created. After an answer was lost, it is waited for.
+    #[serde(default = "defaults::jira_search_lag", deserialize_with = "duration::required")]
+    pub search_lag: Duration,
+    /// The bound on one request.
+    #[serde(default = "defaults::service_timeout", deserialize_with = "duration::required")]
+    pub timeout: Duration,
+}
+
+/// `flavor = "cloud" | "server"`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JiraFlavor {
+    /// Jira Cloud.
+    #[default]
+    Cloud,
+    /// Jira Data Center, or a Jira Server.
+    Server,
+}
+
 /// `[pagerduty]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -563,6 +605,9 @@ mod defaults {
     }
     pub(super) fn servicenow_table() -> String {
         "incident".to_owned()
+    }
+    pub(super) fn jira_search_lag() -> Duration {
+        Duration::from_secs(60)
     }
     pub(super) fn pagerduty_url() -> String {
         "https://events.pagerduty.com".to_owned()

@@ -192,6 +192,7 @@ pub fn told_ways(config: &Config, env: &SecretEnv) -> Result<Vec<(&'static str, 
     let secret = |source: &SecretSource| way(source.resolve(env).unwrap_or_default().expose_secret());
     let mut told = vec![("okta", way(&config.okta.org_url))];
     told.extend(config.servicenow.as_ref().map(|section| ("servicenow", way(&section.url))));
+    told.extend(config.jira.as_ref().map(|section| ("jira", way(&section.url))));
     told.extend(config.pagerduty.as_ref().map(|section| ("pagerduty", way(&section.url))));
     told.extend(config.slack.as_ref().map(|section| {
         let way = section.webhook_url.as_ref().map_or_else(|| way(&section.api_url), secret);

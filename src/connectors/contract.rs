@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::stage::{Reply, Seen, Stage};
+use super::stage::{
+    PATIENT, Reply, Seen, Stage, incident_row, jira_answer, jira_config, pagerduty_config, servicenow_config,
+    slack_config, teams_config,
+};
 use super::*;
-use crate::config::secret::SecretSource;
-use crate::config::{PagerDutyConfig, ServiceNowConfig, SlackConfig, TeamsConfig};
+use crate::config::{JiraConfig, JiraFlavor, ServiceNowConfig};
 use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::Reason;
 use crate::okta::{Auth, OktaSettings};
 
-/// Long enough for an answer over loopback on a busy machine.
-const PATIENT: Duration = Duration::from_secs(20);
 /// Short enough to wait for its end.
 const HURRIED: Duration = Duration::from_millis(500);
 
@@ -128,6 +128,30 @@ fn plugs() -> Vec<Plug> {
         done: |_| Reply::json(200, &json!({"result": open_incident("6")})),
         ..incident.clone()
     };
+    let issue = Plug {
+        name: "jira, cloud",
+        build: |base, timeout| {
+            let service = jira_at(jira_config(base, JiraFlavor::Cloud, timeout));
+            let debug = format!("{service:?}");
+            (service, debug)
+        },
+        params: json!({"project": "SEC", "issue_type": "Task", "summary": "User risk HIGH", "description": "x"}),
+        read: |seen, changed| jira_answer(seen, changed, "new"),
+        done: |_| Reply::json(201, &json!({"id": "10001", "key": "SEC-1", "self": "https://example.atlassian.net"})),
+        error: |text| json!({"errorMessages": [text], "errors": {"summary": text}}).to_string(),
+        secrets: &["jira_token_1", "ZGFlbW9uOmppcmFfdG9rZW5fMQ=="],
+        ..incident.clone()
+    };
+    let issue_server = Plug {
+        name: "jira, server",
+        build: |base, timeout| {
+            let service = jira_at(JiraConfig { username: None, ..jira_config(base, JiraFlavor::Server, timeout) });
+            let debug = format!("{service:?}");
+            (service, debug)
+        },
+        secrets: &["jira_token_1"],
+        ..issue.clone()
+    };
     let trigger = Plug {
         name: "pagerduty, trigger",
         build: |base, timeout| {
@@ -213,12 +237,7 @@ fn plugs() -> Vec<Plug> {
     let teams = Plug {
         name: "teams, webhook",
         build: |base, timeout| {
-            let config = TeamsConfig {
-                webhook_url: SecretSource::Env("T".to_owned()),
-                client_certificate: None,
-                client_key: None,
-                timeout,
-            };
+            let config = teams_config(timeout);
             let url = format!("{base}/workflows/flow_1/invoke?api-version=1&sig=signature_1");
             let service = Teams::new(&config, url.into(), &Network::default()).unwrap();
             let debug = format!("{service:?}");
@@ -313,6 +332,8 @@ fn plugs() -> Vec<Plug> {
         incident_oauth,
         note,
         resolve,
+        issue,
+        issue_server,
         trigger,
         end,
         bot,
@@ -461,51 +482,17 @@ fn okta(base: &str, timeout: Duration) -> Arc<OktaClient> {
     Arc::new(OktaClient::new(&settings, Auth::ssws(&"okta_token_1".into()).unwrap()).unwrap())
 }
 
-fn servicenow_config(base: &str, timeout: Duration) -> ServiceNowConfig {
-    ServiceNowConfig {
-        url: base.to_owned(),
-        username: None,
-        password: None,
-        client_id: None,
-        client_secret: None,
-        client_certificate: None,
-        client_key: None,
-        table: "incident".to_owned(),
-        timeout,
-    }
+fn jira_at(config: JiraConfig) -> Arc<Jira> {
+    Arc::new(Jira::new(&config, "jira_token_1".into(), &Network::default()).unwrap())
 }
 
 fn pagerduty_at(base: &str, timeout: Duration) -> Arc<PagerDuty> {
-    let routing_key = SecretSource::Env("P".to_owned());
-    let config = PagerDutyConfig { routing_key, url: base.to_owned(), timeout };
+    let config = pagerduty_config(base, timeout);
     Arc::new(PagerDuty::new(&config, "routing_key_1".into(), &Network::default()).unwrap())
-}
-
-fn slack_config(base: &str, timeout: Duration) -> SlackConfig {
-    SlackConfig {
-        token: None,
-        webhook_url: None,
-        client_certificate: None,
-        client_key: None,
-        api_url: format!("{base}/api"),
-        timeout,
-    }
 }
 
 fn open_incident(state: &str) -> Value {
     json!({"sys_id": "9d38", "number": "INC1", "state": state, "active": "true", "correlation_id": "okta-user-00u1"})
-}
-
-fn incident_row(created: &Seen) -> Value {
-    let sent = created.json();
-    json!({
-        "sys_id": "9d385017c611228701d22104cc95c371",
-        "number": "INC0010002",
-        "state": "1",
-        "active": "true",
-        "correlation_id": sent["correlation_id"],
-        "correlation_display": sent["correlation_display"],
-    })
 }
 
 /// Where a fault strikes.

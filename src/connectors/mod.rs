@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod contract;
 mod email;
+mod jira;
 mod okta_app;
 mod okta_device;
 mod okta_group;
@@ -60,6 +61,7 @@ use crate::okta::rights::Right;
 
 pub use email::Mailer;
 pub(crate) use email::names_admins;
+pub use jira::{Jira, ProjectUse};
 pub use pagerduty::PagerDuty;
 pub use servicenow::ServiceNow;
 pub use slack::Slack;
@@ -127,6 +129,7 @@ pub static ACTIONS: &[Registration] = &[
         kind: &servicenow::RESOLVE_INCIDENT,
         build: |services| with(&services.servicenow, servicenow::Resolve),
     },
+    Registration { kind: &jira::CREATE_ISSUE, build: |services| connector(&services.jira) },
     Registration { kind: &pagerduty::TRIGGER_EVENT, build: |services| with(&services.pagerduty, pagerduty::Trigger) },
     Registration { kind: &pagerduty::RESOLVE_EVENT, build: |services| with(&services.pagerduty, pagerduty::Resolve) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
@@ -214,6 +217,8 @@ pub struct Services {
     pub manager_link: String,
     /// `[servicenow]`
     pub servicenow: Option<Arc<ServiceNow>>,
+    /// `[jira]`
+    pub jira: Option<Arc<Jira>>,
     /// `[pagerduty]`
     pub pagerduty: Option<Arc<PagerDuty>>,
     /// `[slack]`
@@ -232,6 +237,8 @@ pub struct ServiceSecrets {
     pub servicenow_password: Option<LiveSecret>,
     /// `servicenow.client_secret`
     pub servicenow_client_secret: Option<LiveSecret>,
+    /// `jira.token`
+    pub jira_token: Option<LiveSecret>,
     /// `pagerduty.routing_key`
     pub pagerduty_routing_key: Option<LiveSecret>,
     /// `slack.token`
@@ -258,6 +265,7 @@ impl Services {
         let ServiceSecrets {
             servicenow_password,
             servicenow_client_secret,
+            jira_token,
             pagerduty_routing_key,
             slack_token,
             slack_webhook_url,
@@ -265,6 +273,7 @@ impl Services {
             email_password,
         } = secrets;
         let servicenow = config.servicenow.as_ref();
+        let jira = config.jira.as_ref().zip(jira_token);
         let pagerduty = config.pagerduty.as_ref().zip(pagerduty_routing_key);
         let slack = config.slack.as_ref();
         let teams = config.teams.as_ref().zip(teams_webhook_url);
@@ -276,6 +285,7 @@ impl Services {
                 .map(|section| ServiceNow::new(section, servicenow_password, servicenow_client_secret, network))
                 .transpose()?
                 .map(Arc::new),
+            jira: jira.map(|(section, token)| Jira::new(section, token, network)).transpose()?.map(Arc::new),
             pagerduty: pagerduty
                 .map(|(section, routing_key)| PagerDuty::new(section, routing_key, network))
                 .transpose()?
@@ -381,6 +391,8 @@ pub enum Service {
     Okta,
     /// `[servicenow]`.
     ServiceNow,
+    /// `[jira]`.
+    Jira,
     /// `[pagerduty]`.
     PagerDuty,
     /// `[slack]`.
@@ -397,6 +409,7 @@ impl Service {
         match self {
             Self::Okta => "okta",
             Self::ServiceNow => "servicenow",
+            Self::Jira => "jira",
             Self::PagerDuty => "pagerduty",
             Self::Slack => "slack",
             Self::Teams => "teams",

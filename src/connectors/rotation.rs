@@ -5,19 +5,20 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::stage::{Reply, Seen, Stage};
+use super::stage::{
+    PATIENT, Reply, Seen, Stage, incident_row, jira_answer, jira_config, pagerduty_config, servicenow_config,
+    slack_config, teams_config,
+};
 use super::*;
 use crate::config::secret::{SecretEnv, SecretSource};
-use crate::config::{ServiceNowConfig, SlackConfig, TeamsConfig};
+use crate::config::{JiraConfig, JiraFlavor, ServiceNowConfig};
 use crate::model::outcome::Reason;
 
-const PATIENT: Duration = Duration::from_secs(20);
 const OLD: &str = "secret_old_1";
 const NEW: &str = "secret_new_2";
 
@@ -62,6 +63,8 @@ struct Plug {
     shows: fn(&Seen, &str) -> bool,
     refusal: fn(&Seen) -> Reply,
     done: fn(&Seen) -> Reply,
+    /// What its refusal means. One that is no word about credentials cannot wait for the operator.
+    refused: Reason,
     /// The requests of a successful attempt.
     requests: usize,
 }
@@ -70,7 +73,7 @@ fn plugs() -> Vec<Plug> {
     let basic = Plug {
         name: "servicenow, basic",
         build: |base, secret| {
-            let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base) };
+            let config = ServiceNowConfig { username: Some("daemon".to_owned()), ..servicenow_config(base, PATIENT) };
             Arc::new(ServiceNow::new(&config, Some(secret), None, &Network::default()).unwrap())
         },
         params: json!({"short_description": "User risk HIGH"}),
@@ -84,12 +87,13 @@ fn plugs() -> Vec<Plug> {
             "GET" => Reply::json(200, &json!({"result": []})),
             _ => Reply::json(201, &json!({"result": incident_row(seen)})),
         },
+        refused: Reason::Unauthorized,
         requests: 2,
     };
     let client_secret = Plug {
         name: "servicenow, client secret",
         build: |base, secret| {
-            let config = ServiceNowConfig { client_id: Some("client".to_owned()), ..servicenow_config(base) };
+            let config = ServiceNowConfig { client_id: Some("client".to_owned()), ..servicenow_config(base, PATIENT) };
             Arc::new(ServiceNow::new(&config, None, Some(secret), &Network::default()).unwrap())
         },
         shows: |seen, word| match seen.path() {
@@ -113,7 +117,7 @@ fn plugs() -> Vec<Plug> {
             let config = ServiceNowConfig {
                 client_id: Some("client".to_owned()),
                 username: Some("daemon".to_owned()),
-                ..servicenow_config(base)
+                ..servicenow_config(base, PATIENT)
             };
             Arc::new(ServiceNow::new(&config, Some(secret), Some("hush".into()), &Network::default()).unwrap())
         },
@@ -127,10 +131,50 @@ fn plugs() -> Vec<Plug> {
         },
         ..client_secret.clone()
     };
+    let jira = Plug {
+        name: "jira, basic",
+        build: |base, secret| {
+            let config = jira_config(base, JiraFlavor::Cloud, PATIENT);
+            Arc::new(Jira::new(&config, secret, &Network::default()).unwrap())
+        },
+        params: json!({"project": "SEC", "issue_type": "Task", "summary": "User risk HIGH"}),
+        refusal: |seen| match jira_answer(seen, &[], "new") {
+            // To nobody in particular, the search shows nothing.
+            Some(reply) if seen.path().contains("/search") => {
+                reply.with("X-Seraph-LoginReason", "AUTHENTICATED_FAILED")
+            }
+            _ => Reply::text(401, "text/plain", "Client must be authenticated to access this resource."),
+        },
+        done: |seen| jira_answer(seen, &[], "new").unwrap_or(Reply::json(201, &json!({"id": "10001", "key": "SEC-1"}))),
+        ..basic.clone()
+    };
+    let jira_bearer = Plug {
+        name: "jira, bearer",
+        build: |base, secret| {
+            let config = JiraConfig { username: None, ..jira_config(base, JiraFlavor::Server, PATIENT) };
+            Arc::new(Jira::new(&config, secret, &Network::default()).unwrap())
+        },
+        shows: |seen, word| seen.header("authorization") == Some(&format!("Bearer {word}")),
+        ..jira.clone()
+    };
+    let pagerduty = Plug {
+        name: "pagerduty",
+        build: |base, secret| {
+            let service = PagerDuty::new(&pagerduty_config(base, PATIENT), secret, &Network::default()).unwrap();
+            Arc::new(pagerduty::Trigger(Arc::new(service)))
+        },
+        params: json!({"summary": "User risk HIGH"}),
+        shows: |seen, word| seen.json()["routing_key"] == word,
+        refusal: |_| Reply::json(400, &json!({"status": "invalid event", "errors": ["'routing_key' is invalid"]})),
+        done: |seen| Reply::json(202, &json!({"status": "success", "dedup_key": seen.json()["dedup_key"]})),
+        refused: Reason::Rejected,
+        requests: 1,
+        ..basic.clone()
+    };
     let bot = Plug {
         name: "slack, bot",
         build: |base, secret| {
-            let config = slack_config(base);
+            let config = slack_config(base, PATIENT);
             Arc::new(Slack::new(&config, Some(secret), None, &Network::default()).unwrap())
         },
         params: json!({"channel": "#security", "text": "User risk HIGH"}),
@@ -143,7 +187,7 @@ fn plugs() -> Vec<Plug> {
     let webhook = Plug {
         name: "slack, webhook",
         build: |base, secret| {
-            let config = slack_config(base);
+            let config = slack_config(base, PATIENT);
             Arc::new(Slack::new(&config, None, Some(secret), &Network::default()).unwrap())
         },
         content: |base, word| format!("{base}/services/T/B/{word}\n"),
@@ -155,12 +199,7 @@ fn plugs() -> Vec<Plug> {
     let teams = Plug {
         name: "teams, webhook",
         build: |_, secret| {
-            let config = TeamsConfig {
-                webhook_url: SecretSource::Env("T".to_owned()),
-                client_certificate: None,
-                client_key: None,
-                timeout: PATIENT,
-            };
+            let config = teams_config(PATIENT);
             Arc::new(Teams::new(&config, secret, &Network::default()).unwrap())
         },
         params: json!({"text": "User risk HIGH"}),
@@ -170,40 +209,7 @@ fn plugs() -> Vec<Plug> {
         done: |_| Reply::text(202, "text/plain", ""),
         ..bot.clone()
     };
-    vec![basic, client_secret, oauth_password, bot, webhook, teams]
-}
-
-fn servicenow_config(base: &str) -> ServiceNowConfig {
-    ServiceNowConfig {
-        url: base.to_owned(),
-        username: None,
-        password: None,
-        client_id: None,
-        client_secret: None,
-        client_certificate: None,
-        client_key: None,
-        table: "incident".to_owned(),
-        timeout: PATIENT,
-    }
-}
-
-fn slack_config(base: &str) -> SlackConfig {
-    SlackConfig {
-        token: None,
-        webhook_url: None,
-        client_certificate: None,
-        client_key: None,
-        api_url: format!("{base}/api"),
-        timeout: PATIENT,
-    }
-}
-
-fn incident_row(created: &Seen) -> Value {
-    let sent = created.json();
-    json!({
-        "sys_id": "9d385017c611228701d22104cc95c371", "number": "INC0010002", "state": "1", "active": "true",
-        "correlation_id": sent["correlation_id"], "correlation_display": sent["correlation_display"],
-    })
+    vec![basic, client_secret, oauth_password, jira, jira_bearer, pagerduty, bot, webhook, teams]
 }
 
 /// A service that lets in who knows the right word, and the file in which the word stands.
@@ -250,12 +256,18 @@ fn check_done(scene: &Scene, (outcome, requests): (Outcome, usize), expected: us
     assert_eq!(requests, expected, "{name}");
 }
 
-/// It waits for the operator, and has sent the refused secret not once more than it had to.
+/// It waits for the operator where the service says what is wrong, and has sent the refused secret not once more than it had
+/// to.
 #[track_caller]
 fn check_refused(scene: &Scene, (outcome, requests): (Outcome, usize), expected: usize) {
     let name = scene.plug.name;
-    let Outcome::Transient(failure) = &outcome else { panic!("{name}: {outcome:?}") };
-    assert_eq!((failure.reason, requests), (Reason::Unauthorized, expected), "{name}: {failure}");
+    let failure = match (&outcome, scene.plug.refused) {
+        (Outcome::Transient(failure), Reason::Unauthorized) | (Outcome::Permanent(failure), Reason::Rejected) => {
+            failure
+        }
+        _ => panic!("{name}: {outcome:?}"),
+    };
+    assert_eq!((failure.reason, requests), (scene.plug.refused, expected), "{name}: {failure}");
 }
 
 #[tokio::test]

@@ -1,12 +1,113 @@
-//! A server on loopback that answers as a test tells it, and can do to a connection what a broken service does.
+//! A server on loopback that answers as a test tells it, and can do to a connection what a broken service does; and what
+//! the tests of several connectors have in common: their sections, their calls, and records as services answer them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+
+use super::Call;
+use crate::config::secret::SecretSource;
+use crate::config::{JiraConfig, JiraFlavor, PagerDutyConfig, ServiceNowConfig, SlackConfig, TeamsConfig};
+use crate::guard::Cleared;
+use crate::model::ids::IdempotencyKey;
+use crate::model::outcome::Receipt;
+
+/// Long enough for an answer over loopback on a busy machine.
+pub(super) const PATIENT: Duration = Duration::from_secs(20);
+
+/// The key of the calls that [`call`] makes.
+pub(super) const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// The first attempt of an action with these parameters.
+pub(super) fn call(params: Value) -> Cleared<Call> {
+    let key = IdempotencyKey::from_stored(KEY.to_owned());
+    Cleared::unguarded(Call { key, params, attempt: 1, earlier: Receipt::default() })
+}
+
+/// `[servicenow]` without a way to sign in.
+pub(super) fn servicenow_config(base: &str, timeout: Duration) -> ServiceNowConfig {
+    ServiceNowConfig {
+        url: base.to_owned(),
+        username: None,
+        password: None,
+        client_id: None,
+        client_secret: None,
+        client_certificate: None,
+        client_key: None,
+        table: "incident".to_owned(),
+        timeout,
+    }
+}
+
+/// An incident of ServiceNow as it stands after it was created by this request.
+pub(super) fn incident_row(created: &Seen) -> Value {
+    let sent = created.json();
+    json!({
+        "sys_id": "9d385017c611228701d22104cc95c371", "number": "INC0010002", "state": "1", "active": "true",
+        "correlation_id": sent["correlation_id"], "correlation_display": sent["correlation_display"],
+    })
+}
+
+/// `[jira]` with a user.
+pub(super) fn jira_config(base: &str, flavor: JiraFlavor, timeout: Duration) -> JiraConfig {
+    JiraConfig {
+        url: base.to_owned(),
+        flavor,
+        browse_url: None,
+        username: Some("daemon".to_owned()),
+        token: SecretSource::Env("J".to_owned()),
+        client_certificate: None,
+        client_key: None,
+        search_lag: Duration::from_secs(5),
+        timeout,
+    }
+}
+
+/// What Jira answers to a request that creates nothing, when these requests have created an issue before, which is now in
+/// a status of this category; `None` for the one that creates.
+pub(super) fn jira_answer(seen: &Seen, created: &[Seen], category: &str) -> Option<Reply> {
+    let issue = |created: &Seen| {
+        let status = json!({"statusCategory": {"key": category}});
+        let labels = &created.json()["fields"]["labels"];
+        json!({"id": "10001", "key": "SEC-1", "fields": {"labels": labels, "status": status}})
+    };
+    match seen.path() {
+        path if path.ends_with("/issue") => None,
+        path if path.contains("/search") => {
+            let issues: Vec<_> = created.iter().map(issue).collect();
+            Some(Reply::json(200, &json!({"issues": issues, "isLast": true})))
+        }
+        path if path.contains("/issue/") => created.first().map(|created| Reply::json(200, &issue(created))),
+        _ => Some(Reply::json(200, &json!({"displayName": "Okta Responder"}))),
+    }
+}
+
+/// `[pagerduty]`
+pub(super) fn pagerduty_config(base: &str, timeout: Duration) -> PagerDutyConfig {
+    PagerDutyConfig { routing_key: SecretSource::Env("P".to_owned()), url: base.to_owned(), timeout }
+}
+
+/// `[slack]` without a way in.
+pub(super) fn slack_config(base: &str, timeout: Duration) -> SlackConfig {
+    SlackConfig {
+        token: None,
+        webhook_url: None,
+        client_certificate: None,
+        client_key: None,
+        api_url: format!("{base}/api"),
+        timeout,
+    }
+}
+
+/// `[teams]`
+pub(super) fn teams_config(timeout: Duration) -> TeamsConfig {
+    TeamsConfig { webhook_url: SecretSource::Env("T".to_owned()), client_certificate: None, client_key: None, timeout }
+}
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]

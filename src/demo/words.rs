@@ -146,6 +146,7 @@ fn name_of(service: Service) -> &'static str {
     match service {
         Service::Okta => "Okta",
         Service::ServiceNow => "ServiceNow",
+        Service::Jira => "Jira",
         Service::PagerDuty => "PagerDuty",
         Service::Slack => "Slack",
         Service::Teams => "Teams",

@@ -115,6 +115,7 @@ fn shown(service: &str) -> &str {
     match service {
         OKTA => "Okta",
         "servicenow" => "ServiceNow",
+        "jira" => "Jira",
         "pagerduty" => "PagerDuty",
         "slack" => "Slack",
         "teams" => "Teams",

@@ -77,6 +77,8 @@ fn with_defaults(config: &AlarmConfig) -> Value {
     let wanted: &[(&str, &str)] = match config.action.as_str() {
         "email.send" => &[("subject", SUBJECT), ("text", TEXT)],
         "servicenow.incident.create" => &[("short_description", SUBJECT), ("description", TEXT)],
+        "jira.issue.create" => &[("summary", SUBJECT), ("description", TEXT)],
+        "pagerduty.event.trigger" => &[("summary", TEXT)],
         _ => &[("text", TEXT)],
     };
     if let Value::Object(params) = &mut with {
@@ -178,6 +180,11 @@ mod tests {
         let ticket = message("servicenow.incident.create", "");
         assert!(ticket["short_description"].as_str().unwrap().contains("is stopped"), "{ticket}");
         assert!(ticket["description"].as_str().unwrap().contains("too"), "{ticket}");
+        let issue = message("jira.issue.create", "project = 'SEC'\nissue_type = 'Task'");
+        assert!(issue["summary"].as_str().unwrap().contains("is stopped"), "{issue}");
+        assert!(issue["description"].as_str().unwrap().contains("too"), "{issue}");
+        let alert = message("pagerduty.event.trigger", "");
+        assert!(alert["summary"].as_str().unwrap().contains("resume --playbook"), "{alert}");
     }
 
     #[test]

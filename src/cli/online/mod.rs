@@ -82,6 +82,10 @@ pub(super) async fn check(
     if let Some(servicenow) = &services.servicenow {
         rows.ask("ServiceNow table", servicenow.probe()).await?;
     }
+    if let Some(jira) = &services.jira {
+        let projects = named::projects(loaded);
+        rows.ask("Jira account", jira.probe(&projects)).await?;
+    }
     if let Some(pagerduty) = &services.pagerduty {
         rows.ask("PagerDuty", pagerduty.probe()).await?;
     }

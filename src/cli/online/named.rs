@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::config::RiskSource;
 use crate::config::load::Loaded;
+use crate::connectors::ProjectUse;
 
 /// Where something is named, in words.
 pub(super) type Places = Vec<String>;
@@ -71,13 +72,27 @@ pub(super) fn channels(loaded: &Loaded) -> BTreeMap<String, Places> {
     for (place, channel) in parameters(loaded, "slack.", "channel") {
         channels.entry(channel).or_default().push(place);
     }
-    if let Some(alarm) = loaded.config.guard.alarm.as_ref().filter(|alarm| alarm.action.starts_with("slack."))
-        && let Some(channel) = alarm.with.get("channel").and_then(toml::Value::as_str)
-        && is_fixed(channel)
-    {
+    if let Some(channel) = of_alarm(loaded, "slack.", "channel") {
         channels.entry(channel.to_owned()).or_default().push("[guard.alarm]".to_owned());
     }
     channels
+}
+
+/// Jira's projects by their keys, with the types of issues that are created in each.
+pub(super) fn projects(loaded: &Loaded) -> BTreeMap<String, ProjectUse> {
+    let mut projects: BTreeMap<String, ProjectUse> = BTreeMap::new();
+    let types: BTreeMap<_, _> = parameters(loaded, "jira.", "issue_type").into_iter().collect();
+    for (place, key) in parameters(loaded, "jira.", "project") {
+        let project = projects.entry(key.trim().to_owned()).or_default();
+        project.issue_types.extend(types.get(&place).map(|name| name.trim().to_owned()));
+        project.places.push(place);
+    }
+    if let Some(key) = of_alarm(loaded, "jira.", "project") {
+        let project = projects.entry(key.trim().to_owned()).or_default();
+        project.issue_types.extend(of_alarm(loaded, "jira.", "issue_type").map(|name| name.trim().to_owned()));
+        project.places.push("[guard.alarm]".to_owned());
+    }
+    projects
 }
 
 /// The fixed values of a parameter in all steps whose action begins with `prefix`, each with its place.
@@ -97,6 +112,12 @@ fn parameters(loaded: &Loaded, prefix: &str, parameter: &str) -> BTreeSet<(Strin
         }
     }
     found
+}
+
+/// The fixed value of a parameter of the alarm, if its action begins with `prefix`.
+fn of_alarm<'l>(loaded: &'l Loaded, prefix: &str, parameter: &str) -> Option<&'l str> {
+    let alarm = loaded.config.guard.alarm.as_ref().filter(|alarm| alarm.action.starts_with(prefix))?;
+    alarm.with.get(parameter)?.as_str().filter(|text| is_fixed(text))
 }
 
 fn is_fixed(text: &str) -> bool {

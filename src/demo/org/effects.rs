@@ -11,6 +11,8 @@ pub enum Service {
     Okta,
     /// The ServiceNow instance.
     ServiceNow,
+    /// Jira's REST API.
+    Jira,
     /// PagerDuty's Events API.
     PagerDuty,
     /// Slack's Web API and its incoming webhooks.
@@ -30,13 +32,14 @@ pub struct Effect {
     pub service: Service,
     /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`,
     /// `user.logout`, `user.suspend` and the other words of a user's lifecycle, `device.suspend` and so on, `incident.create`, `incident.update`,
-    /// `review.start`, `campaign.create`, `campaign.launch`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`, `slack.update`,
+    /// `review.start`, `campaign.create`, `campaign.launch`, `jira.create`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`,
+    /// `slack.update`,
     /// `teams.post` or `mail`.
     pub kind: &'static str,
     /// What was changed, such as `00g…/00u…`, a sys_id, a channel, or the recipients.
     pub target: String,
-    /// The idempotency key that travelled with it: `correlation_id`, the `Message-ID`, the key in Slack's metadata, the
-    /// end of a review's name.
+    /// The idempotency key that travelled with it: `correlation_id`, the `Message-ID`, the key in Slack's metadata, a label of
+    /// an issue, the end of a review's name.
     pub key: Option<String>,
     /// False when it was already so.
     pub changed: bool,

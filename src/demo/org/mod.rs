@@ -1,4 +1,4 @@
-//! A simulated world on loopback: an Okta org, a ServiceNow instance, PagerDuty, Slack, Teams and a mail server, in this process.
+//! A simulated world on loopback: an Okta org, a ServiceNow instance, Jira, PagerDuty, Slack, Teams and a mail server, in this process.
 //!
 //! `demo` shows the daemon against it, the end-to-end tests and benches run against it. It keeps the semantics of the
 //! real services, also where they are inconvenient: the log's order of persistence, cursors that are forgotten, apps
@@ -15,6 +15,7 @@ pub mod events;
 mod faults;
 mod filter;
 mod governance;
+mod jira;
 mod log;
 mod oauth;
 mod okta;
@@ -50,6 +51,7 @@ pub use directory::{App, Group, GroupKind, User};
 pub use effects::{Effect, Request, Service};
 pub use faults::{Fault, Hold, Misbehaviour};
 pub use governance::AccessReview;
+pub use jira::{JIRA_PROJECT, JIRA_TOKEN, JIRA_USER, JiraIssue};
 pub use oauth::{AppKey, ServiceApp, TokenRequest, Ungranted};
 pub use pagerduty::{Alert, PAGERDUTY_ROUTING_KEY};
 pub use rate::{Grant, RateBucket, RateLimits, RateModel, RateRefusal, RateRules};
@@ -109,6 +111,10 @@ pub struct OrgOptions {
     pub security_access_reviews: bool,
     /// ServiceNow answers everything with status 200 and a page that says it is asleep.
     pub hibernating: bool,
+    /// Jira is a Data Center in place of the Cloud.
+    pub jira_server: bool,
+    /// How long Jira's search does not show an issue that was created.
+    pub jira_search_lag: Duration,
     /// The Slack channels that exist; empty: every channel does.
     pub slack_channels: Vec<String>,
 }
@@ -135,6 +141,8 @@ impl Default for OrgOptions {
             synthetic_risk_every: 1000,
             security_access_reviews: true,
             hibernating: false,
+            jira_server: false,
+            jira_search_lag: Duration::from_millis(500),
             slack_channels: Vec::new(),
         }
     }
@@ -161,11 +169,12 @@ impl Org {
     pub async fn start(options: OrgOptions) -> io::Result<Self> {
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let (okta, servicenow, slack) = (bind().await?, bind().await?, bind().await?);
-        let (teams, smtp, pagerduty) = (bind().await?, bind().await?, bind().await?);
+        let (teams, smtp, pagerduty, jira) = (bind().await?, bind().await?, bind().await?, bind().await?);
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
             okta: okta.local_addr()?,
             servicenow: origin(&servicenow)?,
+            jira: origin(&jira)?,
             pagerduty: origin(&pagerduty)?,
             slack: origin(&slack)?,
             teams: origin(&teams)?,
@@ -193,6 +202,7 @@ impl Org {
         let stop = CancellationToken::new();
         serve(okta, okta::router(&world), &stop);
         serve(servicenow, servicenow::router(&world), &stop);
+        serve(jira, jira::router(&world), &stop);
         serve(pagerduty, pagerduty::router(&world), &stop);
         serve(slack, slack::router(&world), &stop);
         serve(teams, teams::router(&world), &stop);
@@ -490,6 +500,7 @@ impl Inside {
             oauth: OAuth::new(),
             secrets,
             tables: servicenow::Tables::default(),
+            jira: jira::Project::default(),
             alerts: Vec::new(),
             posts: slack::Posts::default(),
             mails: Vec::new(),

@@ -1,6 +1,8 @@
 //! What the services let us in with. It can be replaced while they run, as an administrator would do it.
 
-use super::{PAGERDUTY_ROUTING_KEY, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SLACK_TOKEN, slack, teams};
+use super::{
+    JIRA_TOKEN, PAGERDUTY_ROUTING_KEY, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SLACK_TOKEN, slack, teams,
+};
 
 /// The secrets that are valid now, each for one way in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +13,8 @@ pub struct Secrets {
     pub servicenow_password: String,
     /// The secret of ServiceNow's OAuth client.
     pub servicenow_client_secret: String,
+    /// The token of Jira's user.
+    pub jira_token: String,
     /// The integration key of PagerDuty's service.
     pub pagerduty_routing_key: String,
     /// Slack's bot token.
@@ -30,6 +34,7 @@ impl Secrets {
             okta_token: okta_token.to_owned(),
             servicenow_password: SERVICENOW_PASSWORD.to_owned(),
             servicenow_client_secret: SERVICENOW_CLIENT_SECRET.to_owned(),
+            jira_token: JIRA_TOKEN.to_owned(),
             pagerduty_routing_key: PAGERDUTY_ROUTING_KEY.to_owned(),
             slack_token: SLACK_TOKEN.to_owned(),
             slack_webhook: slack::WEBHOOK_SECRET.to_owned(),

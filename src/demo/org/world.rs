@@ -12,6 +12,7 @@ use super::directory::{Directory, User};
 use super::effects::{Effect, Journal, Service};
 use super::faults::Faults;
 use super::governance::Reviews;
+use super::jira::Project;
 use super::log::Log;
 use super::oauth::OAuth;
 use super::pagerduty::Alert;
@@ -39,6 +40,7 @@ pub(super) struct Addresses {
     pub(super) okta: SocketAddr,
     /// Origins, without a slash at the end.
     pub(super) servicenow: String,
+    pub(super) jira: String,
     pub(super) pagerduty: String,
     pub(super) slack: String,
     pub(super) teams: String,
@@ -57,6 +59,7 @@ pub(super) struct Inside {
     pub(super) oauth: OAuth,
     pub(super) secrets: Secrets,
     pub(super) tables: Tables,
+    pub(super) jira: Project,
     pub(super) alerts: Vec<Alert>,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,

@@ -4,33 +4,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::ServiceNowConfig;
-use crate::connectors::stage::{Reply, Seen, Stage};
+use crate::connectors::stage::{KEY, PATIENT, Reply, Seen, Stage, call, servicenow_config};
 use crate::http::Network;
 
-const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
-
 fn service(stage: &Stage, table: &str) -> Arc<ServiceNow> {
-    let config = ServiceNowConfig {
-        url: stage.base.clone(),
-        username: Some("daemon".to_owned()),
-        password: None,
-        client_id: None,
-        client_secret: None,
-        client_certificate: None,
-        client_key: None,
-        table: table.to_owned(),
-        timeout: Duration::from_secs(20),
-    };
+    let config = servicenow_config(&stage.base, PATIENT);
+    let config = ServiceNowConfig { username: Some("daemon".to_owned()), table: table.to_owned(), ..config };
     Arc::new(ServiceNow::new(&config, Some("secret".into()), None, &Network::default()).unwrap())
-}
-
-fn call(params: Value) -> Cleared<Call> {
-    Cleared::unguarded(Call {
-        key: IdempotencyKey::from_stored(KEY.to_owned()),
-        params,
-        attempt: 1,
-        earlier: Receipt::default(),
-    })
 }
 
 fn update() -> Cleared<Call> {

@@ -1,6 +1,8 @@
 //! The simulated world, asked over its sockets as the daemon asks it.
 
 mod faults;
+mod governance;
+mod jira;
 mod oauth;
 mod okta;
 mod possession;
