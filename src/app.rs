@@ -5,6 +5,7 @@ mod keeper;
 pub mod rights;
 mod tasks;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ pub enum AppError {
     #[error("{place} cannot be read: {}", .source.remedy())]
     Secret {
         /// The key.
-        place: &'static str,
+        place: Cow<'static, str>,
         /// Why.
         #[source]
         source: SecretError,
@@ -306,10 +307,16 @@ pub fn state_path(config: &Config) -> PathBuf {
 
 /// The secrets of the services other than Okta, read for the first time.
 pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecrets, AppError> {
-    let optional = |place, source: Option<&SecretSource>| {
-        let read = |source| LiveSecret::read(source, env).map_err(|source| AppError::Secret { place, source });
-        source.map(read).transpose()
+    let read = |place: Cow<'static, str>, source: &SecretSource| {
+        LiveSecret::read(source, env).map_err(|source| AppError::Secret { place, source })
     };
+    let optional = |place: &'static str, source: Option<&SecretSource>| {
+        source.map(|source| read(Cow::Borrowed(place), source)).transpose()
+    };
+    let http = config.http.iter().filter_map(|(name, section)| {
+        let (key, source) = section.secret()?;
+        Some(read(format!("http.{name}.{key}").into(), source).map(|secret| (name.clone(), secret)))
+    });
     let servicenow = config.servicenow.as_ref();
     let slack = config.slack.as_ref();
     Ok(ServiceSecrets {
@@ -324,6 +331,7 @@ pub fn service_secrets(config: &Config, env: &SecretEnv) -> Result<ServiceSecret
         slack_webhook_url: optional("slack.webhook_url", slack.and_then(|s| s.webhook_url.as_ref()))?,
         teams_webhook_url: optional("teams.webhook_url", config.teams.as_ref().map(|s| &s.webhook_url))?,
         email_password: optional("email.password", config.email.as_ref().and_then(|s| s.password.as_ref()))?,
+        http: http.collect::<Result<_, _>>()?,
     })
 }
 

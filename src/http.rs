@@ -1,6 +1,7 @@
 //! What every outbound HTTP client here has in common: how it is built, how much of an answer it reads, and what a
 //! failure says about whether the request arrived.
 
+pub mod inside;
 pub mod network;
 pub mod pem;
 pub mod proxy;
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Response, Url};
 use thiserror::Error;
 
 use crate::model::outcome::{Failure, Outcome, Reason};
 
+pub use inside::Inside;
 pub use network::Network;
 pub use trouble::{Trouble, TroubleKind};
 
@@ -31,7 +33,30 @@ const MAX_PAUSE: Duration = Duration::from_secs(3600);
 ///
 /// Redirects are never followed: a token must not travel to where an answer points. TLS is 1.2 or 1.3.
 pub fn client(section: &str, base: &Url, timeout: Duration, network: &Network) -> Result<Client, ClientError> {
-    builder(section, base, timeout, network).and_then(ClientBuilder::build).map_err(ClientError)
+    Ok(builder(section, base, timeout, network).and_then(ClientBuilder::build)?)
+}
+
+/// The same for a service whose address may lead only to where everybody may go, and to what `inside` admits. A name is
+/// judged by the addresses that are really connected to, each time it is asked for, so that a name service that changes its
+/// answer gains nothing. A proxy looks names up by itself; then only an address that stands in `base` can be judged.
+///
+/// # Errors
+/// When `base` is itself an address that is not admitted, or the client cannot be built.
+pub fn client_within(
+    section: &str,
+    base: &Url,
+    timeout: Duration,
+    network: &Network,
+    inside: &Inside,
+) -> Result<Client, ClientError> {
+    if let Some(address) = inside.refused(base) {
+        return Err(ClientError::Private(address));
+    }
+    let mut builder = builder(section, base, timeout, network)?;
+    if matches!(network.way_to(base), proxy::Way::Direct) {
+        builder = builder.dns_resolver(Arc::new(inside.names(trouble::SystemNames)));
+    }
+    Ok(builder.build()?)
 }
 
 fn builder(section: &str, base: &Url, timeout: Duration, network: &Network) -> Result<ClientBuilder, reqwest::Error> {
@@ -58,13 +83,47 @@ pub fn is_loopback_host(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The HTTP client could not be built.
+/// There is no HTTP client for a service.
 #[derive(Debug, Error)]
-#[error(
-    "the HTTP client could not be built; install the package `ca-certificates`, or name your own authorities with ca_file in \
-     [network]"
-)]
-pub struct ClientError(#[source] reqwest::Error);
+pub enum ClientError {
+    /// It could not be built.
+    #[error(
+        "the HTTP client could not be built; install the package `ca-certificates`, or name your own authorities with ca_file \
+         in [network]"
+    )]
+    Build(#[from] reqwest::Error),
+    /// The address is one that only some can reach, and nobody said that it is meant.
+    #[error("{0} is no public address; if it is meant, add it to allow_private in the section of the service")]
+    Private(IpAddr),
+}
+
+/// Reads the name of a header that an operator sets. What frames a request, names its host or carries credentials is the
+/// daemon's own to set.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn own_header(name: &str) -> Result<HeaderName, String> {
+    const OURS: [&str; 14] = [
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "accept-encoding",
+        "user-agent",
+    ];
+    let shown: String = name.chars().take(100).collect();
+    let header =
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{shown}` is not the name of a header"))?;
+    if OURS.contains(&header.as_str()) { Err(format!("`{shown}` is not set here")) } else { Ok(header) }
+}
 
 /// Reads a body of at most `cap` bytes, counted after decompression, and stops reading there.
 pub async fn read_bounded(mut response: Response, cap: usize) -> Result<Vec<u8>, BodyError> {

@@ -81,7 +81,8 @@ mod client {
 
         fn network(&self, ways: Ways, identity: Option<ClientIdentity>) -> Network {
             let file = pem_file(self.dir.path(), "ca.pem", &self.authority.pem());
-            let identities: BTreeMap<_, _> = identity.map(|identity| ("servicenow", identity)).into_iter().collect();
+            let identities: BTreeMap<_, _> =
+                identity.map(|identity| ("servicenow".to_owned(), identity)).into_iter().collect();
             Network::new(ways, pem::certificates(&file).unwrap(), identities)
         }
 

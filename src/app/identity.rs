@@ -1,5 +1,6 @@
 //! Who the daemon is at the org, and by what it signs in.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +63,9 @@ pub fn okta_client_with(loaded: &Loaded, env: &SecretEnv, scopes: BTreeSet<Strin
     let config = &loaded.config;
     let (org_url, admin_url) = (config.org_url()?, config.admin_url()?);
     let settings = OktaSettings { org_url, admin_url, timeout: config.okta.timeout, network: network(config, env)? };
-    let secret =
-        |place, read: Result<LiveSecret, SecretError>| read.map_err(|source| AppError::Secret { place, source });
+    let secret = |place, read: Result<LiveSecret, SecretError>| {
+        read.map_err(|source| AppError::Secret { place: Cow::Borrowed(place), source })
+    };
     let auth = match config.okta.sign_in().ok_or(AppError::NoSignIn)? {
         SignIn::Token(source) => Auth::api_token(secret(TOKEN, LiveSecret::read(source, env))?),
         SignIn::Service { client_id, private_key } => {
@@ -88,12 +90,12 @@ pub(super) fn credential(loaded: &Loaded, env: &SecretEnv) -> Result<SecretStrin
     let mut text = Zeroizing::new(format!("{org_url}\n"));
     match okta.sign_in().ok_or(AppError::NoSignIn)? {
         SignIn::Token(source) => {
-            let token = source.resolve(env).map_err(|source| AppError::Secret { place: TOKEN, source })?;
+            let token = source.resolve(env).map_err(|source| AppError::Secret { place: TOKEN.into(), source })?;
             text.push_str(token.expose_secret());
         }
         SignIn::Service { client_id, private_key } => {
             let key = private_key.resolve_key(env);
-            let key = key.map_err(|source| AppError::Secret { place: PRIVATE_KEY, source })?;
+            let key = key.map_err(|source| AppError::Secret { place: PRIVATE_KEY.into(), source })?;
             let how = format!("{:?} {:?} {:?} {:?}", okta.key_id, okta.algorithm, okta.dpop, rights::scopes(loaded));
             for part in [client_id, "\n", &how, "\n", key.expose_secret()] {
                 text.push_str(part);

@@ -164,7 +164,7 @@ struct Found {
     #[serde(skip_serializing_if = "Option::is_none")]
     org_written: Option<String>,
     /// Which way every service is reached.
-    network: BTreeMap<&'static str, String>,
+    network: BTreeMap<String, String>,
     state: String,
     playbooks: usize,
     steps: usize,
@@ -227,6 +227,7 @@ impl Found {
             (Service::Slack, config.slack.is_some()),
             (Service::Teams, config.teams.is_some()),
             (Service::Email, config.email.is_some()),
+            (Service::Http, !config.http.is_empty()),
         ];
         Ok(Self {
             config: loaded.sources.main_file().display().to_string(),

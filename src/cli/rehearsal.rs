@@ -324,7 +324,9 @@ impl Stage<'_> {
         let made = |what: &str| (state == "succeeded").then(|| format!("({what} of {})", step.name));
         // Why it may be called for is no error of a step that is taken to succeed.
         let error = part.why.clone().filter(|_| state != "succeeded");
-        StepView { url: made("url"), id: made("id"), number: made("number"), note: made("note"), error, state }
+        let (url, id, number, note) = (made("url"), made("id"), made("number"), made("note"));
+        // What a service would answer nobody knows but who tells it.
+        StepView { url, id, number, note, error, state, ..StepView::default() }
     }
 }
 

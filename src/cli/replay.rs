@@ -383,6 +383,8 @@ fn steps_then(run: &PastRun) -> Vec<(String, StepView)> {
             id: receipt.id,
             number: receipt.number,
             note: receipt.note,
+            status: receipt.answer.as_ref().map(|answer| answer.status),
+            body: receipt.answer.and_then(|answer| answer.body),
             error: action.error.clone(),
         }
     };

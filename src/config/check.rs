@@ -15,13 +15,14 @@ use super::problem::{Problem, Sources};
 use super::secret::{SecretEnv, SecretError, SecretSource};
 use super::values::{self, ValueError};
 use super::{
-    Config, EmailConfig, JiraConfig, JiraFlavor, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig, RiskSource,
-    ServiceNowConfig, SlackConfig, StepConfig,
+    Config, EmailConfig, HttpConfig, JiraConfig, JiraFlavor, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig,
+    RiskSource, ServiceNowConfig, SlackConfig, StepConfig,
 };
 use crate::connectors::{self, Service};
 use crate::guard::alarm;
 use crate::guard::limits::connector_of;
 use crate::http;
+use crate::model::similar::closest;
 use crate::okta::auth::key::{KeyError, SigningKey};
 use crate::playbook::{self, Fact, FactSet, Playbook, Step, plan};
 use crate::store::OKTA_KEEPS;
@@ -57,6 +58,9 @@ pub(super) fn all(config: &Config, sources: &Sources, repairs: &Repairs) -> (Vec
     if let Some(email) = &config.email {
         check.email(email);
     }
+    for (name, section) in &config.http {
+        check.http(name, section);
+    }
     let playbooks = check.playbooks(config);
     (playbooks, check.problems)
 }
@@ -90,12 +94,15 @@ pub(super) fn secrets(
     for (section, certificate, source) in config.client_certificates() {
         let source = source.filter(|source| certificate.is_some() && asked(source));
         if let Some(error) = source.and_then(|source| source.resolve_key(env).err()) {
-            wrong.push((KeyPath::of(section).key("client_key"), with_cause(&error), error.remedy()));
+            wrong.push((KeyPath::of_section(&section).key("client_key"), with_cause(&error), error.remedy()));
         }
     }
-    for (section, key, source) in named {
+    let http = config.http.iter().flat_map(|(name, section)| {
+        section.secrets().map(|(key, source)| (KeyPath::of("http").key(name).key(key), source))
+    });
+    let named = named.into_iter().map(|(section, key, source)| (KeyPath::of(section).key(key), source));
+    for (path, source) in named.chain(http) {
         if let Some(error) = source.filter(|source| asked(source)).and_then(|source| source.resolve(env).err()) {
-            let path = KeyPath::of(section).key(key);
             wrong.push((path, with_cause(&error), error.remedy()));
         }
     }
@@ -197,7 +204,7 @@ impl Check<'_> {
         self.pair(&section, ("proxy_username", "proxy_password"), login);
         for (section, certificate, key) in config.client_certificates() {
             let set = (certificate.is_some(), key.is_some());
-            self.pair(&KeyPath::of(section), ("client_certificate", "client_key"), set);
+            self.pair(&KeyPath::of_section(&section), ("client_certificate", "client_key"), set);
         }
     }
 
@@ -354,6 +361,7 @@ impl Check<'_> {
             }
             self.configured(config, &alarm.action, &here.key("action"));
             self.admins(config, &alarm.action, &alarm.with, &here);
+            self.listed(config, &alarm.action, &alarm.with, &here.key("with"));
         }
     }
 
@@ -465,6 +473,20 @@ impl Check<'_> {
         }
     }
 
+    fn http(&mut self, name: &str, http: &HttpConfig) {
+        let section = KeyPath::of("http").key(name);
+        if !super::http::is_name(name) {
+            let message = format!("`{name}` is not the name of a service");
+            self.say(&section, message, "begin with a small letter, then small letters, digits, `-` and `_`");
+        }
+        self.positive(&section.key("timeout"), http.timeout);
+        self.pair(&section, ("username", "password"), (http.username.is_some(), http.password.is_some()));
+        self.pair(&section, ("client_id", "client_secret"), (http.client_id.is_some(), http.client_secret.is_some()));
+        for (key, message, remedy) in http.problems() {
+            self.say(&key.map_or(section.clone(), |key| section.key(key)), message, remedy);
+        }
+    }
+
     fn playbooks(&mut self, config: &Config) -> Vec<Playbook> {
         let mut names = BTreeSet::new();
         let mut compiled = Vec::new();
@@ -531,6 +553,7 @@ impl Check<'_> {
             self.configured(config, &step.action, &here.key("action"));
             self.posted_by_webhook(config, step, &here);
             self.admins(config, &step.action, &step.with, &here);
+            self.listed(config, &step.action, &step.with, &here.key("with"));
             if alarm::is_reserved(&step.name) {
                 let message = format!("`{}` is the name of the guard's own step", step.name);
                 self.say(&here.key("name"), message, "give it another name");
@@ -575,11 +598,28 @@ impl Check<'_> {
             Service::Slack => config.slack.is_some(),
             Service::Teams => config.teams.is_some(),
             Service::Email => config.email.is_some(),
+            Service::Http => !config.http.is_empty(),
         };
         if !configured {
-            let section = kind.service.section();
+            let section = if kind.service == Service::Http { "http.NAME" } else { kind.service.section() };
             let message = format!("`{}` needs the section [{section}], and it is not there", kind.name);
             self.say(here, message, format!("add [{section}] as in config.example.toml"));
+        }
+    }
+
+    /// A request goes only to a service that stands in the configuration.
+    fn listed(&mut self, config: &Config, action: &str, with: &toml::Table, here: &KeyPath) {
+        if connectors::kind(action).is_none_or(|kind| kind.service != Service::Http) || config.http.is_empty() {
+            return;
+        }
+        let Some(name) = with.get("service").and_then(toml::Value::as_str) else { return };
+        if !config.http.contains_key(name) {
+            let names = config.http.keys().map(String::as_str);
+            let remedy = match closest(name, names.clone()) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => format!("add the section, or use one of {}", names.collect::<Vec<_>>().join(", ")),
+            };
+            self.say(&here.key("service"), format!("there is no section [http.{name}]"), remedy);
         }
     }
 

@@ -29,6 +29,8 @@ const MINIMAL: &str = r#"
     [email]
     host = "smtp.example.com"
     from = "a@example.com"
+    [http.edr]
+    base_url = "https://api.edr.example.com/v1"
     [[playbook]]
     name = "p"
     on = ["user.risk.detect"]
@@ -121,6 +123,9 @@ fn every_default_of_the_example_is_the_codes() {
     same(&shown.teams.unwrap().timeout, &real.teams.unwrap().timeout);
     let (shown_mail, real_mail) = (shown.email.unwrap(), real.email.unwrap());
     same(&(shown_mail.tls, shown_mail.timeout), &(real_mail.tls, real_mail.timeout));
+    let (shown_http, real_http) = (&shown.http["edr"], &real.http["edr"]);
+    same(&(&shown_http.headers, &shown_http.allow_private), &(&real_http.headers, &real_http.allow_private));
+    same(&shown_http.timeout, &real_http.timeout);
     let (shown_playbook, real_playbook) = (&shown.playbooks[0], &real.playbooks[0]);
     same(&shown_playbook.mode, &real_playbook.mode);
     same(&shown_playbook.steps[0].approval, &real_playbook.steps[0].approval);
@@ -159,6 +164,8 @@ fn every_key_occurs_in_the_example() {
     assert_eq!(table("slack"), keys_of::<SlackConfig>());
     assert_eq!(table("teams"), keys_of::<TeamsConfig>());
     assert_eq!(table("email"), keys_of::<EmailConfig>());
+    let http = document["http"]["edr"].as_table().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(http, keys_of::<HttpConfig>());
     assert_eq!(playbook.keys().cloned().collect::<BTreeSet<_>>(), keys_of::<PlaybookConfig>());
     assert_eq!(of_steps, keys_of::<StepConfig>());
     let of_tests = |tests: &toml::Value| -> BTreeSet<String> {

@@ -397,6 +397,28 @@ mod tests {
         insta::assert_snapshot!(text.join("\n").replace(&format!("{}/", room.directory.path().display()), ""));
     }
 
+    #[test]
+    fn a_request_goes_only_to_a_service_that_is_listed() {
+        let step = |action: &str, service: &str| {
+            let with = format!("with = {{ service = \"{service}\", method = \"POST\", path = \"/x\" }}");
+            playbook("p").replace("action = \"okta.user.clear_sessions\"", &format!("action = \"{action}\"\n{with}"))
+        };
+        let edr = "[http.edr]\nbase_url = \"https://api.example.com\"\n";
+        for action in ["http.request", "http.access.change"] {
+            assert_eq!(check(&format!("{MINIMAL}{edr}{}", step(action, "edr"))), "");
+            let told = check(&format!("{MINIMAL}{edr}{}", step(action, "edrr")));
+            assert!(
+                told.contains("there is no section [http.edrr]") && told.contains("did you mean \"edr\"?"),
+                "{told}"
+            );
+            let told = check(&format!("{MINIMAL}{}", step(action, "edr")));
+            assert!(told.contains("needs the section [http.NAME], and it is not there"), "{told}");
+        }
+        let told = check(&format!("{MINIMAL}{}", edr.replace("edr", "Edr").replace("api.example.com", "10.0.0.1")));
+        assert!(told.contains("[http.Edr]: `Edr` is not the name of a service"), "{told}");
+        assert!(told.contains("[http.Edr] base_url: 10.0.0.1 is no public address"), "{told}");
+    }
+
     const SERVICE_APP: &str =
         "[okta]\norg_url = \"https://example.okta.com\"\nclient_id = \"0oa1\"\nprivate_key = { env = \"K\" }\n";
 

@@ -7,6 +7,7 @@ mod document;
 mod duration;
 #[cfg(test)]
 mod example;
+pub mod http;
 pub mod load;
 pub mod network;
 mod path;
@@ -30,6 +31,7 @@ use crate::model::action::InDoubt;
 use crate::okta::auth::Dpop;
 use crate::okta::auth::key::Algorithm;
 use crate::store::Keep;
+use http::HttpConfig;
 use network::NetworkConfig;
 use playtest::TestConfig;
 use secret::SecretSource;
@@ -76,6 +78,9 @@ pub struct Config {
     pub teams: Option<TeamsConfig>,
     /// Mail, if used.
     pub email: Option<EmailConfig>,
+    /// The services that `http.request` may speak to, by name.
+    #[serde(default)]
+    pub http: BTreeMap<String, HttpConfig>,
     /// The playbooks, in file order; `playbooks.d/*.toml` adds more.
     #[serde(default, rename = "playbook")]
     pub playbooks: Vec<PlaybookConfig>,
@@ -105,23 +110,28 @@ impl Config {
     }
 
     /// The certificates of our own that services may ask for, by section: each with its key, as far as they are set.
-    pub fn client_certificates(&self) -> [(&'static str, Option<&Path>, Option<&SecretSource>); 5] {
+    pub fn client_certificates(&self) -> Vec<(String, Option<&Path>, Option<&SecretSource>)> {
         fn of<'c>(
-            section: &'static str,
+            section: &str,
             set: Option<(&'c Option<PathBuf>, &'c Option<SecretSource>)>,
-        ) -> (&'static str, Option<&'c Path>, Option<&'c SecretSource>) {
+        ) -> (String, Option<&'c Path>, Option<&'c SecretSource>) {
             let (certificate, key) = set.unzip();
-            (section, certificate.and_then(Option::as_deref), key.and_then(Option::as_ref))
+            (section.to_owned(), certificate.and_then(Option::as_deref), key.and_then(Option::as_ref))
         }
         let (servicenow, slack, teams) = (self.servicenow.as_ref(), self.slack.as_ref(), self.teams.as_ref());
         let jira = self.jira.as_ref();
-        [
+        let mut all = vec![
             of("okta", Some((&self.okta.client_certificate, &self.okta.client_key))),
             of("servicenow", servicenow.map(|section| (&section.client_certificate, &section.client_key))),
             of("jira", jira.map(|section| (&section.client_certificate, &section.client_key))),
             of("slack", slack.map(|section| (&section.client_certificate, &section.client_key))),
             of("teams", teams.map(|section| (&section.client_certificate, &section.client_key))),
-        ]
+        ];
+        let http = self.http.iter();
+        all.extend(http.map(|(name, section)| {
+            of(&format!("http.{name}"), Some((&section.client_certificate, &section.client_key)))
+        }));
+        all
     }
 
     /// The SQLite file. `state_directory` is what systemd put into `$STATE_DIRECTORY`; of several, the first counts.

@@ -53,7 +53,7 @@ pub enum NetworkError {
     #[error("[{section}] {key} cannot be read: {}", .source.remedy())]
     Secret {
         /// Its section.
-        section: &'static str,
+        section: String,
         /// Its key.
         key: &'static str,
         /// Why.
@@ -67,7 +67,7 @@ pub enum NetworkError {
     #[error("[{section}] {} cannot be used: {}", key_of(.source), .source.remedy())]
     Identity {
         /// Its section.
-        section: &'static str,
+        section: String,
         /// Why.
         #[source]
         source: IdentityError,
@@ -97,9 +97,9 @@ impl NetworkError {
         match self {
             Self::Proxy(_) => KeyPath::of("network"),
             Self::Value { key, .. } => KeyPath::of("network").key(key),
-            Self::Secret { section, key, .. } => KeyPath::of(section).key(key),
+            Self::Secret { section, key, .. } => KeyPath::of_section(section).key(key),
             Self::Authorities(_) => KeyPath::of("network").key("ca_file"),
-            Self::Identity { section, source } => KeyPath::of(section).key(key_of(source)),
+            Self::Identity { section, source } => KeyPath::of_section(section).key(key_of(source)),
         }
     }
 }
@@ -164,7 +164,7 @@ impl NetworkConfig {
                 let url = proxy_url(text).map_err(|message| NetworkError::Value { key: "proxy", message })?;
                 let login = match (&self.proxy_username, &self.proxy_password) {
                     (Some(user), Some(source)) => {
-                        let (section, key) = ("network", "proxy_password");
+                        let (section, key) = ("network".to_owned(), "proxy_password");
                         let password = login(source);
                         let password = password.map_err(|source| NetworkError::Secret { section, key, source })?;
                         Some((user.clone(), password))
@@ -183,7 +183,7 @@ impl NetworkConfig {
 ///
 /// # Errors
 /// When the environment names a proxy that cannot be used; a configuration that was loaded is right in itself.
-pub fn told_ways(config: &Config, env: &SecretEnv) -> Result<Vec<(&'static str, String)>, NetworkError> {
+pub fn told_ways(config: &Config, env: &SecretEnv) -> Result<Vec<(String, String)>, NetworkError> {
     let ways = config.network.ways(env, |_| Ok(SecretString::default()))?;
     let way = |address: &str| {
         Url::parse(address.trim())
@@ -201,6 +201,8 @@ pub fn told_ways(config: &Config, env: &SecretEnv) -> Result<Vec<(&'static str, 
     told.extend(config.teams.as_ref().map(|section| ("teams", secret(&section.webhook_url))));
     // SMTP goes through no HTTP proxy.
     told.extend(config.email.as_ref().map(|_| ("email", "direct".to_owned())));
+    let mut told: Vec<_> = told.into_iter().map(|(section, way)| (section.to_owned(), way)).collect();
+    told.extend(config.http.iter().map(|(name, section)| (format!("http.{name}"), way(&section.base_url))));
     Ok(told)
 }
 
@@ -217,9 +219,11 @@ pub fn network(config: &Config, env: &SecretEnv) -> Result<Network, NetworkError
     let mut identities = BTreeMap::new();
     for (section, certificate, key) in config.client_certificates() {
         let (Some(certificate), Some(key)) = (certificate, key) else { continue };
-        let key = key.resolve_key(env).map_err(|source| NetworkError::Secret { section, key: "client_key", source })?;
+        let secret = |source| NetworkError::Secret { section: section.clone(), key: "client_key", source };
+        let key = key.resolve_key(env).map_err(secret)?;
         let identity = ClientIdentity::new(certificate, &key);
-        identities.insert(section, identity.map_err(|source| NetworkError::Identity { section, source })?);
+        let identity = identity.map_err(|source| NetworkError::Identity { section: section.clone(), source })?;
+        identities.insert(section, identity);
     }
     Ok(Network::new(ways, authorities, identities))
 }

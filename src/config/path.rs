@@ -28,6 +28,11 @@ impl KeyPath {
         Self::default().key(key)
     }
 
+    /// The path of a section by its name, such as `http.edr`.
+    pub(crate) fn of_section(name: &str) -> Self {
+        name.splitn(2, '.').fold(Self::default(), |path, key| path.key(key))
+    }
+
     /// The path of a key below this one.
     pub(crate) fn key(&self, key: &str) -> Self {
         self.with(Segment::Key(key.to_owned()))

@@ -131,6 +131,10 @@ impl Sources {
         }
         match rest {
             [] => {}
+            // Its tables are sections by themselves.
+            [Segment::Key(section), Segment::Key(name), keys @ ..] if words.is_empty() && section == "http" => {
+                words.push(format!("[{section}.{name}] {}", KeyPath::from(keys)).trim_end().to_owned());
+            }
             [Segment::Key(section)] if words.is_empty() => words.push(format!("[{section}]")),
             [Segment::Key(section), keys @ ..] if words.is_empty() => {
                 words.push(format!("[{section}] {}", KeyPath::from(keys)));

@@ -35,6 +35,7 @@ pub(super) fn missing_remedy(key: &str) -> String {
         "webhook_url" => {
             "write webhook_url = { credential = \"teams-webhook\" }, { file = \"…\" } or { env = \"…\" }".to_owned()
         }
+        "base_url" => "write base_url = \"https://…\"".to_owned(),
         "url" => "write url = \"https://…\"".to_owned(),
         "on" => "write on = [\"user.risk.detect\"] with the event types it answers".to_owned(),
         "name" => "give it a name that stays the same: it is part of the idempotency key".to_owned(),

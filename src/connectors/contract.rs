@@ -345,7 +345,94 @@ fn plugs() -> Vec<Plug> {
         unassign,
     ];
     plugs.extend(okta_plugs(&add));
+    plugs.extend(http_plugs(&plugs[0]));
     plugs
+}
+
+/// A service that a playbook itself describes, with every way to sign in and to settle a doubt. `incident` is one that is
+/// whole.
+fn http_plugs(incident: &Plug) -> Vec<Plug> {
+    let request = json!({"service": "edr", "method": "POST", "path": "/blocks", "json": {"user": "ada"}});
+    let with = |more: Value| {
+        let mut request = request.clone();
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request
+    };
+    let token = Plug {
+        name: "http, token",
+        build: |base, timeout| {
+            let services = http_at(base, timeout, "token = { env = 'T' }", "third_token_1");
+            let debug = format!("{services:?}");
+            (Arc::new(http_request::Request(services)), debug)
+        },
+        params: with(json!({"idempotency_header": "Idempotency-Key"})),
+        read: |_, _| None,
+        done: |_| Reply::json(201, &json!({"id": 7})),
+        error: |text| json!({"error": {"message": text}}).to_string(),
+        // The status is what counts; an answer that cannot be read is not kept.
+        reads_body: false,
+        takes_key: false,
+        secrets: &["third_token_1"],
+        ..incident.clone()
+    };
+    let looked_up = Plug {
+        name: "http, looked up",
+        build: |base, timeout| {
+            let settings = "username = 'daemon'\npassword = { env = 'T' }";
+            let services = http_at(base, timeout, settings, "third_password_1");
+            let debug = format!("{services:?}");
+            (Arc::new(http_request::Request(services)), debug)
+        },
+        params: with(json!({"lookup_path": "/blocks", "lookup_query": {"ref": "k"}, "found": "/items/0"})),
+        read: |seen, changed| {
+            let items: Vec<_> = changed.iter().map(Seen::json).collect();
+            (seen.method == "GET").then(|| Reply::json(200, &json!({"items": items})))
+        },
+        secrets: &["third_password_1", "ZGFlbW9uOnRoaXJkX3Bhc3N3b3JkXzE="],
+        ..token.clone()
+    };
+    let oauth = Plug {
+        name: "http, oauth",
+        build: |base, timeout| {
+            let settings =
+                format!("client_id = 'c'\nclient_secret = {{ env = 'T' }}\ntoken_url = '{base}/oauth/token'");
+            let services = http_at(base, timeout, &settings, "third_secret_1");
+            let debug = format!("{services:?}");
+            (Arc::new(http_request::Request(services)), debug)
+        },
+        read: |seen, changed| match seen.target.as_str() {
+            "/oauth/token" => Some(Reply::json(200, &json!({"access_token": "third_access_1", "expires_in": 1799}))),
+            _ => {
+                let items: Vec<_> = changed.iter().map(Seen::json).collect();
+                (seen.method == "GET").then(|| Reply::json(200, &json!({"items": items})))
+            }
+        },
+        secrets: &["third_secret_1", "third_access_1"],
+        ..looked_up.clone()
+    };
+    let access = Plug {
+        name: "http, change of access by a header of its own",
+        build: |base, timeout| {
+            let settings = "token = { env = 'T' }\ntoken_header = 'X-Api-Key'";
+            let services = http_at(base, timeout, settings, "third_key_1");
+            let debug = format!("{services:?}");
+            (Arc::new(http_request::Change(services)), debug)
+        },
+        params: with(json!({"user": USER})),
+        secrets: &["third_key_1"],
+        ..token.clone()
+    };
+    vec![token, looked_up, oauth, access]
+}
+
+fn http_at(base: &str, timeout: Duration, settings: &str, secret: &str) -> Arc<HttpServices> {
+    let text = format!(
+        "base_url = '{base}/v1'\nallow_private = ['127.0.0.0/8']\ntimeout = '{}ms'\n{settings}",
+        timeout.as_millis()
+    );
+    let sections = BTreeMap::from([("edr".to_owned(), toml::from_str(&text).unwrap())]);
+    let secrets = BTreeMap::from([("edr".to_owned(), LiveSecret::from(secret))]);
+    Arc::new(HttpServices::new(&sections, secrets, &Network::default()).unwrap())
 }
 
 /// The other actions of Okta, each in a state in which one request is missing. `add` is one that is whole.

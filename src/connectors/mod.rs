@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod contract;
 mod email;
+mod http_request;
 mod jira;
 mod okta_app;
 mod okta_device;
@@ -61,6 +62,7 @@ use crate::okta::rights::Right;
 
 pub use email::Mailer;
 pub(crate) use email::names_admins;
+pub use http_request::HttpServices;
 pub use jira::{Jira, ProjectUse};
 pub use pagerduty::PagerDuty;
 pub use servicenow::ServiceNow;
@@ -136,6 +138,8 @@ pub static ACTIONS: &[Registration] = &[
     Registration { kind: &slack::UPDATE_MESSAGE, build: |services| with(&services.slack, slack::Edit) },
     Registration { kind: &teams::POST_MESSAGE, build: |services| connector(&services.teams) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
+    Registration { kind: &http_request::REQUEST, build: |services| with(&services.http, http_request::Request) },
+    Registration { kind: &http_request::CHANGE_ACCESS, build: |services| with(&services.http, http_request::Change) },
 ];
 
 /// The actions that Okta answers by lowering the user's risk.
@@ -168,6 +172,11 @@ pub fn written_out<'w>(kind: &ActionKind, with: &'w toml::Table) -> Cow<'w, toml
 /// The first that is found.
 pub fn check_written(kind: &ActionKind, params: &Value) -> Result<(), String> {
     if kind.service == Service::Slack { slack::check_written(params) } else { Ok(()) }
+}
+
+/// What a crash between request and record means for an action with these parameters, whose templates need not be filled in.
+pub fn effect(kind: &ActionKind, params: &Value) -> Effect {
+    if kind.service == Service::Http { http_request::effect(params) } else { kind.effect }
 }
 
 /// The action of this name.
@@ -227,6 +236,8 @@ pub struct Services {
     pub teams: Option<Arc<Teams>>,
     /// `[email]`
     pub email: Option<Arc<Mailer>>,
+    /// `[http.NAME]`
+    pub http: Option<Arc<HttpServices>>,
 }
 
 /// The secrets of the services other than Okta; `None` for what the configuration does not name. Each service reads its
@@ -249,6 +260,8 @@ pub struct ServiceSecrets {
     pub teams_webhook_url: Option<LiveSecret>,
     /// `email.password`
     pub email_password: Option<LiveSecret>,
+    /// The one secret of each `[http.NAME]` that has one, by name.
+    pub http: BTreeMap<String, LiveSecret>,
 }
 
 impl Services {
@@ -271,6 +284,7 @@ impl Services {
             slack_webhook_url,
             teams_webhook_url,
             email_password,
+            http,
         } = secrets;
         let servicenow = config.servicenow.as_ref();
         let jira = config.jira.as_ref().zip(jira_token);
@@ -296,6 +310,10 @@ impl Services {
                 .map(Arc::new),
             teams: teams.map(|(section, url)| Teams::new(section, url, network)).transpose()?.map(Arc::new),
             email: email.map(|section| Mailer::new(section, email_password, network)).transpose()?.map(Arc::new),
+            http: (!config.http.is_empty())
+                .then(|| HttpServices::new(&config.http, http, network))
+                .transpose()?
+                .map(Arc::new),
         })
     }
 }
@@ -371,6 +389,8 @@ pub enum Effect {
     Folded,
     /// A message: nothing to look up.
     Message,
+    /// Nothing to look up, nothing that folds, and nobody knows what a repeat would do.
+    Opaque,
 }
 
 impl Effect {
@@ -379,7 +399,7 @@ impl Effect {
         match self {
             Self::Message => InDoubt::Skip,
             Self::Folded => InDoubt::Resend,
-            Self::SetLike | Self::Keyed => InDoubt::Ask,
+            Self::SetLike | Self::Keyed | Self::Opaque => InDoubt::Ask,
         }
     }
 }
@@ -401,6 +421,8 @@ pub enum Service {
     Teams,
     /// `[email]`.
     Email,
+    /// `[http.NAME]`, whichever the parameters name.
+    Http,
 }
 
 impl Service {
@@ -414,6 +436,7 @@ impl Service {
             Self::Slack => "slack",
             Self::Teams => "teams",
             Self::Email => "email",
+            Self::Http => "http",
         }
     }
 }
@@ -545,6 +568,9 @@ mod tests {
             let params = match action.name {
                 "okta.group.move_user" => serde_json::json!({"from": "a", "to": "b", "user": "u"}),
                 "okta.group.add_user" | "okta.group.remove_user" => serde_json::json!({"group": "g", "user": "u"}),
+                "http.access.change" => {
+                    serde_json::json!({"service": "s", "method": "POST", "path": "/", "user": "u"})
+                }
                 "okta.user.set_risk" => serde_json::json!({"level": "LOW", "user": "u"}),
                 name if name.starts_with("okta.app.") => serde_json::json!({"app": "a", "user": "u"}),
                 name if name.starts_with("okta.device.") => serde_json::json!({"device": "d", "user": "u"}),

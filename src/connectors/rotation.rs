@@ -209,7 +209,67 @@ fn plugs() -> Vec<Plug> {
         done: |_| Reply::text(202, "text/plain", ""),
         ..bot.clone()
     };
-    vec![basic, client_secret, oauth_password, jira, jira_bearer, pagerduty, bot, webhook, teams]
+    let mut plugs = vec![basic, client_secret, oauth_password, jira, jira_bearer, pagerduty, bot, webhook, teams];
+    plugs.extend(http_plugs(&plugs[0]));
+    plugs
+}
+
+/// Every way into a service that a playbook itself describes.
+fn http_plugs(basic: &Plug) -> Vec<Plug> {
+    let bearer = Plug {
+        name: "http, token",
+        build: |base, secret| http_at(base, "token = { env = 'T' }", secret),
+        params: json!({"service": "edr", "method": "POST", "path": "/blocks", "json": {}}),
+        shows: |seen, word| seen.header("authorization") == Some(&format!("Bearer {word}")),
+        refusal: |_| Reply::json(401, &json!({"message": "who are you?"})),
+        done: |_| Reply::json(201, &json!({"id": 7})),
+        requests: 1,
+        ..basic.clone()
+    };
+    let header = Plug {
+        name: "http, header",
+        build: |base, secret| http_at(base, "token = { env = 'T' }\ntoken_header = 'X-Api-Key'", secret),
+        shows: |seen, word| seen.header("x-api-key") == Some(word) && seen.header("authorization").is_none(),
+        ..bearer.clone()
+    };
+    let password = Plug {
+        name: "http, password",
+        build: |base, secret| http_at(base, "username = 'daemon'\npassword = { env = 'T' }", secret),
+        shows: basic.shows,
+        ..bearer.clone()
+    };
+    let client_secret = Plug {
+        name: "http, client secret",
+        build: |base, secret| {
+            let settings = format!(
+                "client_id = 'c'\nclient_secret = {{ env = 'T' }}\ntoken_url = '{base}/oauth/token'\nscope = 's'"
+            );
+            http_at(base, &settings, secret)
+        },
+        params: json!({"service": "edr", "method": "POST", "path": "/blocks", "lookup_path": "/blocks", "found": "/0"}),
+        shows: |seen, word| match seen.path() {
+            "/oauth/token" => seen.body.contains(&format!("client_secret={word}&scope=s")),
+            _ => seen.header("authorization") == Some(&format!("Bearer token_of_{word}")),
+        },
+        done: |seen| match (seen.path(), seen.method.as_str()) {
+            ("/oauth/token", _) => {
+                let word = if seen.body.contains(NEW) { NEW } else { OLD };
+                Reply::json(200, &json!({"access_token": format!("token_of_{word}"), "expires_in": 1799}))
+            }
+            (_, "GET") => Reply::json(200, &json!([])),
+            _ => Reply::json(201, &json!({"id": 7})),
+        },
+        requests: 3,
+        ..bearer.clone()
+    };
+    vec![bearer, header, password, client_secret]
+}
+
+fn http_at(base: &str, settings: &str, secret: LiveSecret) -> Arc<dyn Connector> {
+    let text = format!("base_url = '{base}/v1'\nallow_private = ['127.0.0.0/8']\ntimeout = '20s'\n{settings}");
+    let sections = BTreeMap::from([("edr".to_owned(), toml::from_str(&text).unwrap())]);
+    let secrets = BTreeMap::from([("edr".to_owned(), secret)]);
+    Arc::new(http_request::Request(Arc::new(HttpServices::new(&sections, secrets, &Network::default()).unwrap())))
 }
 
 /// A service that lets in who knows the right word, and the file in which the word stands.

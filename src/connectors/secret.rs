@@ -3,9 +3,11 @@
 //! The request that was refused with it has changed nothing, so the connector sends it once more with the new one, in
 //! the same attempt. A secret that is still the same is never sent a second time: accounts are locked for that.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserializer;
 use tracing::{info, warn};
 
 use super::Service;
@@ -14,7 +16,7 @@ use crate::config::secret::LiveSecret;
 /// One secret of one section of the configuration.
 #[derive(Debug)]
 pub(super) struct Held {
-    service: Service,
+    section: Cow<'static, str>,
     key: &'static str,
     secret: LiveSecret,
     /// Why it cannot be replaced, as it was told last; empty when nothing is in the way.
@@ -24,7 +26,12 @@ pub(super) struct Held {
 impl Held {
     /// `key` is its key in the section of the service.
     pub(super) fn new(service: Service, key: &'static str, secret: LiveSecret) -> Self {
-        Self { service, key, secret, told: Mutex::default() }
+        Self { section: Cow::Borrowed(service.section()), key, secret, told: Mutex::default() }
+    }
+
+    /// The same in a section that has a name of its own, such as `http.edr`.
+    pub(super) fn of(section: String, key: &'static str, secret: LiveSecret) -> Self {
+        Self { section: Cow::Owned(section), key, secret, told: Mutex::default() }
     }
 
     /// The secret as it was read last.
@@ -40,7 +47,7 @@ impl Held {
         match self.secret.replacement(refused) {
             Ok(found) => {
                 if found.as_ref().is_some_and(|new| new.expose_secret() != before.expose_secret()) {
-                    info!("the secret of [{}] was replaced (`{}`)", self.service.section(), self.key);
+                    info!("the secret of [{}] was replaced (`{}`)", self.section, self.key);
                 }
                 told.clear();
                 found
@@ -61,9 +68,26 @@ impl Held {
 
     fn tell(&self, told: &mut String, trouble: String) {
         if *told != trouble {
-            let (key, section) = (self.key, self.service.section());
+            let (key, section) = (self.key, &self.section);
             warn!("`{key}` of [{section}] was refused, and what there is now cannot take its place: {trouble}");
             *told = trouble;
         }
     }
+}
+
+/// Takes a secret out of an answer without a copy that nobody overwrites.
+pub(super) fn secret_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    struct Visitor;
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = SecretString;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a token")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<SecretString, E> {
+            Ok(SecretString::from(text))
+        }
+    }
+    deserializer.deserialize_str(Visitor)
 }

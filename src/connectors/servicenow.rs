@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use reqwest::header::ACCEPT;
 use reqwest::{Client, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
@@ -28,7 +28,7 @@ use incident::{Incident, IncidentParams, NewIncident};
 pub use change::{RESOLVE_INCIDENT, UPDATE_INCIDENT};
 pub(super) use change::{Resolve, Update};
 
-use super::secret::Held;
+use super::secret::{Held, secret_text};
 use super::wire::{self, Answer, Sends};
 use super::{ActionKind, Call, Connector, Effect, Service, SetupError, cut, service_url, shape};
 use crate::config::ServiceNowConfig;
@@ -463,21 +463,4 @@ struct Granted {
     #[serde(deserialize_with = "secret_text")]
     access_token: SecretString,
     expires_in: Option<u64>,
-}
-
-/// Takes a secret out of an answer without a copy that nobody overwrites.
-fn secret_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
-    struct Visitor;
-    impl serde::de::Visitor<'_> for Visitor {
-        type Value = SecretString;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a token")
-        }
-
-        fn visit_str<E>(self, text: &str) -> Result<SecretString, E> {
-            Ok(SecretString::from(text))
-        }
-    }
-    deserializer.deserialize_str(Visitor)
 }

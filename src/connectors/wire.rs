@@ -4,7 +4,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use url::Url;
 
-use crate::http::{self, Trouble};
+use crate::http::{self, BodyError, Trouble};
 use crate::model::outcome::{Failure, Outcome, Reason};
 
 /// The largest answer that is read, in bytes; a record of one of these services is a few kilobytes.
@@ -52,6 +52,22 @@ impl Answer {
 /// Sends one request and reads its answer. `what` names it in failures, such as "creating an incident at HOST". The
 /// error of the client is not quoted: it holds the URL, which can be a secret.
 pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) -> Result<Answer, Outcome> {
+    match exchange_up_to(request, what, sends, MAX_ANSWER).await? {
+        (answer, Some(error)) if answer.status.is_success() => {
+            Err(sends.lost(error.reason(), format!("{what}: {error}")))
+        }
+        (answer, _) => Ok(answer),
+    }
+}
+
+/// The same with a bound of one's own, in bytes, for whom the status may say enough. With the answer why its body, which is
+/// empty then, could not be read.
+pub(super) async fn exchange_up_to(
+    request: RequestBuilder,
+    what: &str,
+    sends: Sends,
+    cap: usize,
+) -> Result<(Answer, Option<BodyError>), Outcome> {
     let failed = |error: reqwest::Error| {
         sends.lost(http::classify_send_error(&error), format!("{what}: {}", Trouble::of(&error)))
     };
@@ -60,13 +76,12 @@ pub(super) async fn exchange(request: RequestBuilder, what: &str, sends: Sends) 
     let credential = request.headers().get(AUTHORIZATION).cloned();
     let response = client.execute(request).await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let body = match http::read_bounded(response, MAX_ANSWER).await {
-        Ok(body) => body,
-        Err(_) if !status.is_success() => Vec::new(),
-        Err(error) => return Err(sends.lost(error.reason(), format!("{what}: {error}"))),
+    let (body, trouble) = match http::read_bounded(response, cap).await {
+        Ok(body) => (body, None),
+        Err(error) => (Vec::new(), Some(error)),
     };
     let repeats_credential = credential.is_some_and(|value| http::repeats_credential(&body, &value));
-    Ok(Answer { status, headers, body, repeats_credential })
+    Ok((Answer { status, headers, body, repeats_credential }, trouble))
 }
 
 /// Whether the host of an address can be reached: its root is asked for, with nothing of the address but scheme, host and

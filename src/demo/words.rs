@@ -150,6 +150,7 @@ fn name_of(service: Service) -> &'static str {
         Service::PagerDuty => "PagerDuty",
         Service::Slack => "Slack",
         Service::Teams => "Teams",
+        Service::ThirdParty => "the third party",
         Service::Smtp => "mail",
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! T3 is committed before a request leaves and T4 after its answer; nothing here is open across either.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -283,6 +285,21 @@ fn service_of(kind: &str) -> &str {
     kind.split('.').next().unwrap_or_default()
 }
 
+/// What is reached or not: each of `[http.NAME]` by itself.
+fn reached(action: &Claimed) -> Cow<'_, str> {
+    #[derive(Deserialize)]
+    struct Named {
+        service: String,
+    }
+    match service_of(&action.kind) {
+        "http" => match serde_json::from_str(&action.params) {
+            Ok(Named { service }) => Cow::Owned(format!("http.{service}")),
+            Err(_) => Cow::Borrowed("http"),
+        },
+        service => Cow::Borrowed(service),
+    }
+}
+
 /// Sends the request of a claimed action, which the guard has cleared, and records how it ended.
 async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     let Taken { action, call } = taken;
@@ -305,7 +322,7 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
     let patience = engine.connectors.get(&action.kind).map(|connector| connector.patience()).unwrap_or_default();
     let policy = RetryPolicy { still_at_work: patience.saturating_sub(took), ..policy(engine) };
     let sign = Sign::of_outcome(&outcome);
-    let down = engine.reach.saw(service_of(&action.kind), sign, began, engine.clock.elapsed());
+    let down = engine.reach.saw(&reached(&action), sign, began, engine.clock.elapsed());
     let told = down && matches!(sign, Sign::Failed(_));
     let end = outcome::of_attempt(&action, outcome, policy, engine.clock.now());
     tell(&action, &end, took, told);
@@ -317,7 +334,9 @@ async fn attempt(engine: &Engine, taken: Taken) -> Result<(), StoreError> {
 /// Whether a message may have been sent in the time that a copy of the state file knows nothing of. Changes and what has a
 /// key are looked up by their connectors before anything is sent.
 async fn is_doubtful(engine: &Engine, action: &Claimed) -> Result<bool, StoreError> {
-    let is_message = connectors::kind(&action.kind).is_some_and(|kind| kind.effect == Effect::Message);
+    let params = serde_json::from_str(&action.params).unwrap_or_default();
+    let effect = connectors::kind(&action.kind).map(|kind| connectors::effect(kind, &params));
+    let is_message = matches!(effect, Some(Effect::Message | Effect::Opaque));
     Ok(is_message && engine.store.may_be_done_since_copy(action.id, action.attempt).await?)
 }
 
@@ -336,7 +355,7 @@ async fn settle(engine: &Engine, action: Claimed) -> Result<(), StoreError> {
     };
     halt::point(Point::ReadBack);
     let sign = Sign::of_verdict(&verdict);
-    let down = engine.reach.saw(service_of(&action.kind), sign, began, engine.clock.elapsed());
+    let down = engine.reach.saw(&reached(&action), sign, began, engine.clock.elapsed());
     let told = down && matches!(sign, Sign::Failed(_));
     let end = outcome::of_verdict(&action, verdict, policy(engine), engine.clock.now());
     let (id, kind) = (action.id.0, action.kind.as_str());
@@ -472,6 +491,8 @@ fn open(engine: &Engine, context: &RunContext) -> Result<(Arc<Event>, Facts), St
                 id: sibling.receipt.id.clone(),
                 number: sibling.receipt.number.clone(),
                 note: sibling.receipt.note.clone(),
+                status: sibling.receipt.answer.as_ref().map(|answer| answer.status),
+                body: sibling.receipt.answer.as_ref().and_then(|answer| answer.body.clone()),
                 error: sibling.error.clone(),
             },
         );

@@ -50,7 +50,8 @@ impl Alarm {
                 fill(value, &escape.apply(playbook), &escape.apply(why));
             }
         }
-        Message { kind: self.kind.name, params, in_doubt: self.kind.effect.default_in_doubt() }
+        let in_doubt = connectors::effect(self.kind, &params).default_in_doubt();
+        Message { kind: self.kind.name, params, in_doubt }
     }
 }
 
@@ -79,6 +80,7 @@ fn with_defaults(config: &AlarmConfig) -> Value {
         "servicenow.incident.create" => &[("short_description", SUBJECT), ("description", TEXT)],
         "jira.issue.create" => &[("summary", SUBJECT), ("description", TEXT)],
         "pagerduty.event.trigger" => &[("summary", TEXT)],
+        "http.request" => &[],
         _ => &[("text", TEXT)],
     };
     if let Value::Object(params) = &mut with {
@@ -201,6 +203,16 @@ mod tests {
             let why = check(&config(action, with)).unwrap_err();
             assert!(why.contains(part), "{why}");
         }
+    }
+
+    #[test]
+    fn an_alarm_may_go_to_any_service_in_words_of_its_own() {
+        let with = "service = 'pager'\nmethod = 'POST'\npath = '/alarms/{{ playbook }}'\njson = { text = '{{ why }}' }";
+        let sent = message("http.request", with);
+        let path = "/alarms/%3Cp%3E";
+        let json = json!({"text": "too {{ playbook }} much"});
+        assert_eq!(sent, json!({"service": "pager", "method": "POST", "path": path, "json": json}));
+        assert!(check(&config("http.access.change", with)).unwrap_err().contains("an alarm only tells"));
     }
 
     #[test]

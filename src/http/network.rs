@@ -20,7 +20,7 @@ pub struct Network(Arc<Inner>);
 struct Inner {
     ways: Ways,
     authorities: Vec<CertificateDer<'static>>,
-    identities: BTreeMap<&'static str, ClientIdentity>,
+    identities: BTreeMap<String, ClientIdentity>,
 }
 
 impl Network {
@@ -29,7 +29,7 @@ impl Network {
     pub fn new(
         ways: Ways,
         authorities: Vec<CertificateDer<'static>>,
-        identities: BTreeMap<&'static str, ClientIdentity>,
+        identities: BTreeMap<String, ClientIdentity>,
     ) -> Self {
         Self(Arc::new(Inner { ways, authorities, identities }))
     }

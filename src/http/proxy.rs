@@ -298,7 +298,7 @@ impl Exception {
 }
 
 /// Whether two addresses begin with the same so many bits.
-fn within(net: IpAddr, bits: u8, host: IpAddr) -> bool {
+pub(super) fn within(net: IpAddr, bits: u8, host: IpAddr) -> bool {
     let (differing, length) = match (net, host) {
         (IpAddr::V4(net), IpAddr::V4(host)) => (u128::from(net.to_bits() ^ host.to_bits()), 32),
         (IpAddr::V6(net), IpAddr::V6(host)) => (net.to_bits() ^ host.to_bits(), 128),

@@ -6,11 +6,13 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerMisbehaved};
 use thiserror::Error;
+
+use super::inside::PrivateName;
 
 /// The words with which `Display` begins when no connection could be made.
 pub const NO_CONNECTION: &str = "no connection could be made";
@@ -44,6 +46,8 @@ pub enum Whose {
 pub enum TroubleKind {
     /// The name does not resolve.
     Name(String),
+    /// The name leads to an address that is not admitted.
+    Private(String, IpAddr),
     /// Nobody listens there.
     Refused,
     /// No way leads there.
@@ -166,6 +170,11 @@ impl fmt::Display for Trouble {
             TroubleKind::Name(name) => {
                 write!(f, ": the name service knows no {name}; look at {address}, and at DNS")
             }
+            TroubleKind::Private(name, address) => write!(
+                f,
+                ": {name} leads to {address}, which is no public address; if it is meant, add it to allow_private in the \
+                 section of the service, else look at DNS"
+            ),
             TroubleKind::Refused => write!(f, ": {who} refuses it; look at {address}, and its port"),
             TroubleKind::NoRoute => {
                 write!(f, ": no network leads to {who}; look at {address}, at routes and firewall")
@@ -258,6 +267,9 @@ fn tunnel(error: &(dyn Error + 'static)) -> Option<Tunnel> {
 fn known(error: &(dyn Error + 'static)) -> Option<TroubleKind> {
     if let Some(NoSuchName(name)) = error.downcast_ref() {
         return Some(TroubleKind::Name(name.clone()));
+    }
+    if let Some(PrivateName { name, address }) = error.downcast_ref() {
+        return Some(TroubleKind::Private(name.clone(), *address));
     }
     if let Some(error) = error.downcast_ref::<TlsError>() {
         return Some(of_tls(error));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// How one attempt ended. A connector returns this and never loops: waiting and repeating is the dispatcher's work.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,9 +75,22 @@ pub struct Receipt {
     /// The first message of the thread that a message stands in; its own id when it opened the thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
+    /// What came back, of a request that a playbook itself describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Box<Answer>>,
     /// Groups that the user is taken out of, or put back into. They are on record before the first of them is touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupNote>,
+}
+
+/// An answer that later steps may read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its body as far as it is kept: JSON, bounded, and without secrets of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
 }
 
 /// A group that an action remembers.

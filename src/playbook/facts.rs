@@ -16,6 +16,7 @@ use thiserror::Error;
 use url::Url;
 
 use super::shape::{Fields, Shape};
+use crate::model::escape::percent_encoded;
 use crate::model::event::{Entity, Event};
 use crate::model::risk::Risk;
 
@@ -97,6 +98,8 @@ const SHAPES: [(&str, Shape); 11] = [
             ("number", Shape::Text),
             ("note", Shape::Text),
             ("error", Shape::Text),
+            ("status", Shape::Number),
+            ("body", Shape::Open),
         ]),
     ),
 ];
@@ -240,6 +243,10 @@ pub struct StepView {
     pub note: Option<String>,
     /// Why it has not succeeded (yet).
     pub error: Option<String>,
+    /// The status of the answer to `http.request`.
+    pub status: Option<u16>,
+    /// That answer, if it is JSON and small enough.
+    pub body: Option<Value>,
 }
 
 /// Where links for people lead.
@@ -375,6 +382,8 @@ impl Facts {
             number: short(view.number),
             note: short(view.note),
             error: short(view.error),
+            status: view.status,
+            body: view.body.map(bounded),
         };
         self.steps.insert(step_identifier(name), view);
     }
@@ -507,7 +516,8 @@ fn is_address(key: &str, text: &str) -> bool {
     key.ends_with("url") || key.ends_with("uri") || text.starts_with('/') || text.contains("://")
 }
 
-fn names_a_secret(key: &str) -> bool {
+/// Whether a key is called like something that must not be shown.
+pub(crate) fn names_a_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["token", "secret", "password", "saml", "assertion", "cookie", "authorization"]
         .iter()
@@ -610,19 +620,6 @@ fn derived_admin_url(org_url: &str) -> Option<String> {
     let host = format!("{org}-admin.{domain}");
     url.set_host(Some(&host)).ok()?;
     Some(url.as_str().trim_end_matches('/').to_owned())
-}
-
-/// Encodes all but the characters that need it nowhere in a URL (RFC 3986, unreserved characters).
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

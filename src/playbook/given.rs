@@ -100,13 +100,17 @@ pub struct GivenStep {
     pub note: Option<String>,
     /// Why it has not succeeded.
     pub error: Option<String>,
+    /// The status of the answer to `http.request`.
+    pub status: Option<u16>,
+    /// That answer.
+    pub body: Option<Value>,
 }
 
 impl GivenStep {
     /// The step as the steps after it see it.
     pub fn view(self) -> StepView {
-        let Self { state, url, id, number, note, error } = self;
-        StepView { state, url, id, number, note, error }
+        let Self { state, url, id, number, note, error, status, body } = self;
+        StepView { state, url, id, number, note, error, status, body }
     }
 }
 

@@ -118,6 +118,7 @@ fn try_step(
             found.add("update", message, "add `wait`, or take `update` out");
         }
     }
+    let effect = connectors::effect(kind, &Value::Object(with.unrendered()));
     Some(Step {
         name: config.name.clone(),
         when,
@@ -126,7 +127,7 @@ fn try_step(
         after,
         needs,
         wait: config.wait.or(config.update.then_some(Duration::ZERO)),
-        in_doubt: config.in_doubt.unwrap_or_else(|| kind.effect.default_in_doubt()),
+        in_doubt: config.in_doubt.unwrap_or_else(|| effect.default_in_doubt()),
         approval: config.approval,
         edits,
     })

@@ -16,13 +16,15 @@ const LEVELS: [RiskLevel; 4] = [RiskLevel::Low, RiskLevel::Medium, RiskLevel::Hi
 /// What a text says in place of what could not be had.
 const NOT_KNOWN: &str = "(not known: Okta could not be asked)";
 
-/// What a value looks like, whatever the event. Texts, flags and records may be null as well.
+/// What a value looks like, whatever the event. Texts, numbers, flags and records may be null as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// Okta's to decide; nothing is known about it before.
     Open,
     /// A text.
     Text,
+    /// A number.
+    Number,
     /// True or false.
     Flag,
     /// The word of a [`RiskLevel`], never null.
@@ -41,6 +43,7 @@ impl Shape {
         match self {
             Self::Open | Self::Each(_) => None,
             Self::Text => Some(json!("text")),
+            Self::Number => Some(json!(200)),
             Self::Flag => Some(json!(true)),
             Self::Level => Some(json!(RiskLevel::Low.as_str())),
             Self::List => Some(json!(["text"])),
@@ -55,7 +58,7 @@ impl Shape {
         match self {
             Self::Open | Self::Each(_) => json!({}),
             Self::Text => json!(NOT_KNOWN),
-            Self::Flag => Value::Null,
+            Self::Number | Self::Flag => Value::Null,
             Self::Level => json!(RiskLevel::Unknown.as_str()),
             Self::List => json!([NOT_KNOWN]),
             Self::Record(fields) => {
@@ -67,6 +70,7 @@ impl Shape {
     fn noun(self) -> &'static str {
         match self {
             Self::Text => "a text",
+            Self::Number => "a number",
             Self::Flag => "true or false",
             Self::Level => "a level",
             Self::List => "a list",
@@ -95,7 +99,7 @@ impl Place {
             Shape::Open => Some(Shape::Open),
             Shape::Each(fields) => Some(Shape::Record(fields)),
             Shape::Record(fields) => fields.iter().find(|(known, _)| *known == name).map(|(_, shape)| *shape),
-            Shape::Text | Shape::Flag | Shape::Level | Shape::List => None,
+            Shape::Text | Shape::Number | Shape::Flag | Shape::Level | Shape::List => None,
         };
         match found {
             Some(shape) => Ok(Self { path: format!("{}.{}", self.path, cut(name, 100)), shape }),

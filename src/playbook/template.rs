@@ -195,6 +195,9 @@ fn environment(escape: Escape) -> Environment<'static> {
             None if value.is_none() || value.is_undefined() => String::new(),
             None => escape.apply(&as_json(value)?),
         };
+        if text.is_empty() && escape == Escape::PathSegment {
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a value of a path is empty"));
+        }
         out.write_str(&text).map_err(minijinja::Error::from)
     });
     environment

@@ -99,6 +99,9 @@ pub(super) async fn check(
     if let Some(email) = &services.email {
         rows.ask("mail server", email.probe()).await?;
     }
+    if let Some(http) = &services.http {
+        rows.ask("services of [http.NAME]", http.probe()).await?;
+    }
     Ok(rows.told)
 }
 

@@ -19,6 +19,8 @@ pub enum Service {
     Slack,
     /// The workflow behind a webhook of Microsoft Teams.
     Teams,
+    /// Some company's own API.
+    ThirdParty,
     /// The mail server.
     Smtp,
 }
@@ -33,13 +35,12 @@ pub struct Effect {
     /// `group.add`, `group.remove`, `app.unassign`, `sessions.clear`, `risk.set`,
     /// `user.logout`, `user.suspend` and the other words of a user's lifecycle, `device.suspend` and so on, `incident.create`, `incident.update`,
     /// `review.start`, `campaign.create`, `campaign.launch`, `jira.create`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`,
-    /// `slack.update`,
-    /// `teams.post` or `mail`.
+    /// `slack.update`, `teams.post`, `block.create`, `block.remove` or `mail`.
     pub kind: &'static str,
     /// What was changed, such as `00g…/00u…`, a sys_id, a channel, or the recipients.
     pub target: String,
     /// The idempotency key that travelled with it: `correlation_id`, the `Message-ID`, the key in Slack's metadata, a label of
-    /// an issue, the end of a review's name.
+    /// an issue, `Idempotency-Key`, the end of a review's name.
     pub key: Option<String>,
     /// False when it was already so.
     pub changed: bool,

@@ -336,7 +336,7 @@ fn rate_limited(gate: &Gate, limit: u32, reset_in: Duration) -> Response {
             let detail = format!("Rate limit of {limit} requests per hour for Table API exceeded");
             (super::servicenow::error(429, "Rate limit exceeded", &detail), vec![(RETRY_AFTER.as_str(), seconds)])
         }
-        Service::Teams | Service::PagerDuty | Service::Jira => {
+        Service::Teams | Service::PagerDuty | Service::Jira | Service::ThirdParty => {
             (scripted(429, Vec::new(), String::new()), vec![(RETRY_AFTER.as_str(), seconds)])
         }
         Service::Slack | Service::Smtp => {

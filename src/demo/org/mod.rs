@@ -1,4 +1,5 @@
-//! A simulated world on loopback: an Okta org, a ServiceNow instance, Jira, PagerDuty, Slack, Teams and a mail server, in this process.
+//! A simulated world on loopback: an Okta org, a ServiceNow instance, Jira, PagerDuty, Slack, Teams, some company's own API and a
+//! mail server, in this process.
 //!
 //! `demo` shows the daemon against it, the end-to-end tests and benches run against it. It keeps the semantics of the
 //! real services, also where they are inconvenient: the log's order of persistence, cursors that are forgotten, apps
@@ -28,6 +29,7 @@ mod slack;
 mod smtp;
 mod synthetic;
 mod teams;
+mod thirdparty;
 mod wire;
 mod world;
 
@@ -60,6 +62,7 @@ pub use servicenow::{SERVICENOW_CLIENT_ID, SERVICENOW_CLIENT_SECRET, SERVICENOW_
 pub use slack::{SLACK_TOKEN, SlackMessage, slack_channel_id};
 pub use smtp::Mail;
 pub use synthetic::SYNTHETIC_USERS;
+pub use thirdparty::{THIRD_PARTY_CLIENT_ID, THIRD_PARTY_CLIENT_SECRET, THIRD_PARTY_TOKEN};
 
 use clock::Clock;
 use directory::Directory;
@@ -170,6 +173,7 @@ impl Org {
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let (okta, servicenow, slack) = (bind().await?, bind().await?, bind().await?);
         let (teams, smtp, pagerduty, jira) = (bind().await?, bind().await?, bind().await?, bind().await?);
+        let third_party = bind().await?;
         let origin = |listener: &TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let addresses = Addresses {
             okta: okta.local_addr()?,
@@ -178,6 +182,7 @@ impl Org {
             pagerduty: origin(&pagerduty)?,
             slack: origin(&slack)?,
             teams: origin(&teams)?,
+            third_party: origin(&third_party)?,
             smtp_port: smtp.local_addr()?.port(),
         };
         let clock = Clock::start(options.start_at, options.clock_offset);
@@ -206,6 +211,7 @@ impl Org {
         serve(pagerduty, pagerduty::router(&world), &stop);
         serve(slack, slack::router(&world), &stop);
         serve(teams, teams::router(&world), &stop);
+        serve(third_party, thirdparty::router(&world), &stop);
         smtp::serve(smtp, Arc::clone(&world), stop.clone());
         Ok(Self { world, _stop: stop.drop_guard() })
     }
@@ -253,16 +259,22 @@ impl Org {
         format!("{}{}", self.world.addresses.teams, teams::webhook(&signature))
     }
 
+    /// Some company's own API, without a path.
+    pub fn third_party_url(&self) -> String {
+        self.world.addresses.third_party.clone()
+    }
+
     /// The port of the mail server on 127.0.0.1; it speaks without TLS.
     pub fn smtp_port(&self) -> u16 {
         self.world.addresses.smtp_port
     }
 
-    /// Replaces secrets: from now on the old ones are refused, and so are the tokens that ServiceNow gave out for them.
+    /// Replaces secrets: from now on the old ones are refused, and so are the tokens that were given out for them.
     pub fn replace_secrets(&self, replace: impl FnOnce(&mut Secrets)) {
         self.world.change(|inside| {
             replace(&mut inside.secrets);
             inside.tables.revoke_tokens();
+            inside.blocks.revoke_tokens();
         });
     }
 
@@ -443,6 +455,11 @@ impl Org {
         self.world.change(|inside| inside.tables.close("incident", number))
     }
 
+    /// The users whom the third party blocks, oldest first.
+    pub fn blocks(&self) -> Vec<Value> {
+        self.world.read(|inside| inside.blocks.all())
+    }
+
     /// PagerDuty's alerts, oldest first.
     pub fn alerts(&self) -> Vec<Alert> {
         self.world.read(|inside| inside.alerts.clone())
@@ -502,6 +519,7 @@ impl Inside {
             tables: servicenow::Tables::default(),
             jira: jira::Project::default(),
             alerts: Vec::new(),
+            blocks: thirdparty::Blocks::default(),
             posts: slack::Posts::default(),
             mails: Vec::new(),
         }

@@ -1,7 +1,8 @@
 //! What the services let us in with. It can be replaced while they run, as an administrator would do it.
 
 use super::{
-    JIRA_TOKEN, PAGERDUTY_ROUTING_KEY, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SLACK_TOKEN, slack, teams,
+    JIRA_TOKEN, PAGERDUTY_ROUTING_KEY, SERVICENOW_CLIENT_SECRET, SERVICENOW_PASSWORD, SLACK_TOKEN,
+    THIRD_PARTY_CLIENT_SECRET, THIRD_PARTY_TOKEN, slack, teams,
 };
 
 /// The secrets that are valid now, each for one way in.
@@ -23,6 +24,10 @@ pub struct Secrets {
     pub slack_webhook: String,
     /// The signature in the address of Teams' webhook.
     pub teams_signature: String,
+    /// The token of the third party.
+    pub third_party_token: String,
+    /// The secret of its OAuth client.
+    pub third_party_client_secret: String,
     /// The password of every user of the mail server; unset, it takes any.
     pub smtp_password: Option<String>,
 }
@@ -39,6 +44,8 @@ impl Secrets {
             slack_token: SLACK_TOKEN.to_owned(),
             slack_webhook: slack::WEBHOOK_SECRET.to_owned(),
             teams_signature: teams::SIGNATURE.to_owned(),
+            third_party_token: THIRD_PARTY_TOKEN.to_owned(),
+            third_party_client_secret: THIRD_PARTY_CLIENT_SECRET.to_owned(),
             smtp_password: None,
         }
     }

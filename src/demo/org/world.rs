@@ -22,6 +22,7 @@ use super::secrets::Secrets;
 use super::servicenow::Tables;
 use super::slack::Posts;
 use super::smtp::Mail;
+use super::thirdparty::Blocks;
 
 /// The shared world.
 pub(super) struct World {
@@ -44,6 +45,7 @@ pub(super) struct Addresses {
     pub(super) pagerduty: String,
     pub(super) slack: String,
     pub(super) teams: String,
+    pub(super) third_party: String,
     pub(super) smtp_port: u16,
 }
 
@@ -61,6 +63,7 @@ pub(super) struct Inside {
     pub(super) tables: Tables,
     pub(super) jira: Project,
     pub(super) alerts: Vec<Alert>,
+    pub(super) blocks: Blocks,
     pub(super) posts: Posts,
     pub(super) mails: Vec<Mail>,
 }

@@ -80,6 +80,7 @@ fn check_shape(shape: Shape, value: &Value) {
     match shape {
         Shape::Open => {}
         Shape::Text => assert!(value.is_string() || value.is_null(), "{value}"),
+        Shape::Number => assert!(value.is_number() || value.is_null(), "{value}"),
         Shape::Flag => assert!(value.is_boolean() || value.is_null(), "{value}"),
         Shape::Level => assert!(["LOW", "MEDIUM", "HIGH", "UNKNOWN"].map(Value::from).contains(value), "{value}"),
         Shape::List => assert!(value.as_array().unwrap().iter().all(Value::is_string), "{value}"),
@@ -342,13 +343,25 @@ fn what_steps_and_services_say_is_cut_too() {
     let mut facts = Facts::default();
     facts.set_step(
         "a-1",
-        StepView { state: "failed".to_owned(), url: long(), id: long(), number: long(), note: long(), error: long() },
+        StepView {
+            state: "failed".to_owned(),
+            url: long(),
+            id: long(),
+            number: long(),
+            note: long(),
+            error: long(),
+            status: Some(200),
+            body: Some(json!({"text": long()})),
+        },
     );
     let cut = "é".repeat(2_048);
     check(
         &facts,
         "steps",
-        json!({"a_1": {"state": "failed", "url": cut, "id": cut, "number": cut, "note": cut, "error": cut}}),
+        json!({"a_1": {
+            "state": "failed", "url": cut, "id": cut, "number": cut, "note": cut, "error": cut, "status": 200,
+            "body": {"text": cut},
+        }}),
     );
     facts.set(Fact::User, FactValue::Missing("é".repeat(5_000)));
     assert_eq!(facts.reason_missing(Fact::User), Some("é".repeat(250).as_str()));

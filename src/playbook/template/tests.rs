@@ -258,3 +258,29 @@ fn an_engine_that_fails_says_why_in_one_line() {
     assert!(matches!(&error, TemplateError::Failed { detail } if !detail.is_empty()), "{error:?}");
     assert!(!error.to_string().contains('\n') && error.to_string().len() < 400, "{error}");
 }
+
+#[test]
+fn an_answer_is_read_field_by_field_and_what_it_does_not_hold_is_an_error() {
+    let mut facts = facts("");
+    let body = json!({"id": 7, "links": {"self": "https://x/<7>"}, "items": [{"name": "a"}]});
+    facts.set_step("ask", StepView { status: Some(201), body: Some(body), ..StepView::default() });
+    facts.set_step("silent", StepView::default());
+    let render = |text: &str| Template::compile(text, Escape::SlackMrkdwn).unwrap().render(&facts);
+    let text = "{{ steps.ask.status }} {{ steps.ask.body.id }} {{ steps.ask.body.links.self }} {{ steps.ask.body.items[0].name }}";
+    assert_eq!(render(text).unwrap(), "201 7 https://x/&lt;7&gt; a");
+    assert_eq!(render("{{ steps.silent.body.id | default('-') }}{{ steps.silent.status }}").unwrap(), "-");
+    for missing in ["{{ steps.ask.body.number }}", "{{ steps.silent.body.id }}", "{{ steps.silent.body.a.b }}"] {
+        assert!(matches!(render(missing), Err(TemplateError::Undefined { .. })), "{missing}");
+    }
+}
+
+#[test]
+fn a_value_of_a_path_is_one_segment_and_never_empty() {
+    let mut facts = facts("");
+    facts.set_step("ask", StepView { id: Some("a/../b?c#d é".to_owned()), ..StepView::default() });
+    let render = |text: &str| Template::compile(text, Escape::PathSegment).unwrap().render(&facts);
+    assert_eq!(render("/x/{{ steps.ask.id }}/y").unwrap(), "/x/a%2F..%2Fb%3Fc%23d%20%C3%A9/y");
+    for empty in ["/x/{{ steps.ask.url }}", "/x/{{ '' }}", "/x/{{ '\u{200b}' }}"] {
+        assert!(render(empty).is_err(), "{empty}");
+    }
+}
