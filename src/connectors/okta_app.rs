@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::okta_params::{Name, RuleManaged, listing, named, parse, parsed, protected, remembered, user_receipt};
+use super::okta_params::{
+    Name, RuleManaged, listing, named, parse, parsed, protected, remembered, unchanged, user_receipt,
+};
 use super::{ActionKind, Call, Connector, Effect, FromEvent, Service, shape};
 use crate::guard::Cleared;
 use crate::model::escape::Escape;
@@ -219,11 +221,11 @@ impl UnassignUser {
         let app = &params.app.0;
         let told = |group: &GroupRef| named(&group.name, &group.id);
         let stays = |why: String| {
-            let why = format!("app {app} is not taken away from user {user}: {why}; nothing was changed");
+            let why = format!("app {app} is not taken away from user {user}: {why}; {}", unchanged(&call.earlier));
             Some(Outcome::Permanent(Failure::new(Reason::GrantedByGroup, why)))
         };
         if let Some(why) = granting.iter().find_map(|group| call.protects([group.name.as_str(), group.id.as_str()])) {
-            return Some(protected(why));
+            return Some(protected(why, &call.earlier));
         }
         if let Some(group) = granting.iter().find(|group| group.kind != OKTA_GROUP) {
             return stays(format!("{} grants it, and its members come from elsewhere ({})", told(group), group.kind));
@@ -258,7 +260,7 @@ impl UnassignUser {
         let open: Vec<_> = groups.iter().filter(|group| known.iter().any(|note| note.id == group.id)).collect();
         let (group, rest) = open.split_first()?;
         if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
-            return Some(protected(why));
+            return Some(protected(why, &call.earlier));
         }
         Some(match self.okta.remove_member(&group.id, user).await {
             Ok(()) => {
@@ -281,7 +283,7 @@ impl UnassignUser {
             Err(error) => return error.to_outcome(),
         };
         if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
-            return protected(why);
+            return protected(why, &call.earlier);
         }
         match self.okta.is_member(&group.id, user).await {
             Ok(true) => return Outcome::AlreadyDone(self.restricted(params, &group)),

@@ -152,6 +152,9 @@ impl Connector for ChangeDevices {
             }
             open.push(device);
         }
+        // Each attempt begins with another one, so that one that Okta refuses keeps the others waiting no longer than that.
+        let turn = (call.attempt as usize).saturating_sub(1).checked_rem(open.len()).unwrap_or_default();
+        open.rotate_left(turn);
         // It is changed for everybody who uses it, so everybody's protection holds.
         let mut next = None;
         let mut rest = open.len();
@@ -162,7 +165,7 @@ impl Connector for ChangeDevices {
                     next = Some(device);
                     break;
                 }
-                Ok(Some(why)) if is_single => return protected(why),
+                Ok(Some(why)) if is_single => return protected(why, &call.earlier),
                 Ok(Some(_)) => kept.push(told(device)),
                 Err(error) => return error.to_outcome(false),
             }
@@ -186,6 +189,10 @@ impl Connector for ChangeDevices {
                 Outcome::Done(Receipt { id: Some(device.id.clone()), ..Receipt::note(note) })
             }
             Ok(()) => Outcome::Progress(Receipt::note(format!("{} is {done}; {rest} more", told(device)))),
+            // It is gone since the list was read, or in no state for this: that must not save the others.
+            Err(error) if !is_single && (error.kind == OktaErrorKind::NotFound || rest > 0 && is_about_it(&error)) => {
+                Outcome::Transient(error.to_failure())
+            }
             Err(error) => error.to_outcome(true),
         }
     }
@@ -250,6 +257,11 @@ impl ChangeDevices {
             .iter()
             .find_map(|user| call.protects_user([user.id.as_str()].into_iter().chain(user.login.as_deref()))))
     }
+}
+
+/// Whether Okta says no to this one device, and not to us.
+fn is_about_it(error: &OktaError) -> bool {
+    matches!(error.kind, OktaErrorKind::BadRequest | OktaErrorKind::WrongStatus)
 }
 
 fn told(device: &Device) -> String {
@@ -348,6 +360,28 @@ mod tests {
         let server = org("SUSPENDED", "DEACTIVATED").await;
         assert!(matches!(suspending(&server).verify(&call(all())).await, Verdict::Done(_)));
         assert!(matches!(suspending(&server).perform(&Cleared::unguarded(call(all()))).await, Outcome::AlreadyDone(_)));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_okta_refuses_to_change_or_that_is_gone_saves_no_other() {
+        for status in [400, 404] {
+            let mut server = org("ACTIVE", "ACTIVE").await;
+            let path = format!("/api/v1/devices/{PHONE}/lifecycle/suspend");
+            server.mock("POST", path.as_str()).with_status(status).with_body("{}").create_async().await;
+            let laptop = takes(&mut server, LAPTOP, "suspend").await;
+            let attempt = async |attempt| {
+                let call = Call { attempt, ..call(all()) };
+                suspending(&server).perform(&Cleared::unguarded(call)).await
+            };
+            assert!(matches!(attempt(1).await, Outcome::Transient(_)), "{status}");
+            assert!(matches!(attempt(2).await, Outcome::Progress(_)), "{status}");
+            laptop.assert_async().await;
+        }
+        // When nothing else is left it is told.
+        let mut server = org("ACTIVE", "SUSPENDED").await;
+        server.mock("POST", Matcher::Any).with_status(400).with_body("{}").create_async().await;
+        let outcome = suspending(&server).perform(&Cleared::unguarded(call(all()))).await;
+        assert!(matches!(outcome, Outcome::Permanent(_)), "{outcome:?}");
     }
 
     #[tokio::test]

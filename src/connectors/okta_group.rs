@@ -138,7 +138,7 @@ impl Membership {
         };
         // A name that is protected may have been written as an id, or the other way round.
         if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
-            return protected(why);
+            return protected(why, &call.earlier);
         }
         let id = match (self.standing(&group, &user.0).await, self.wanted) {
             (Ok(Standing::NotMember(id)), true) | (Ok(Standing::Member(id)), false) => id,

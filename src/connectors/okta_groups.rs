@@ -126,17 +126,24 @@ impl Connector for RemoveFromAll {
             Ok(None) => return Verdict::Done(Receipt::note("there is no such user")),
             Err(error) => return error.to_verdict(),
         };
-        let is_left = if call.earlier.groups.is_empty() {
-            match self.sorted(&params, &user, &groups, |_| false).await {
-                Ok(sorted) => sorted.leave.is_empty(),
-                Err(error) => return error.to_verdict(),
+        // One that Okta has refused is not left either: the next attempt tells of it.
+        if call.earlier.groups.iter().any(|note| groups.iter().any(|group| group.id == note.id)) {
+            return Verdict::NotDone;
+        }
+        match self.sorted(&params, &user, &groups, |_| false).await {
+            Ok(Sorted { leave, .. }) if call.earlier.groups.is_empty() && !leave.is_empty() => Verdict::NotDone,
+            Ok(Sorted { leave, mut kept }) => {
+                // The guard is not asked while a doubt is settled, so these may be protected ones.
+                if !leave.is_empty() {
+                    let names = listing(leave.iter().map(|group| named(&group.name, &group.id)));
+                    kept.push_str(&format!(
+                        "; not to leave, because they are protected or he joined them since: {names}"
+                    ));
+                }
+                let note = format!("is in none of the groups to leave any more{kept}");
+                Verdict::Done(user_receipt(&self.okta, &user, note))
             }
-        } else {
-            open(&call.earlier.groups, &groups).next().is_none()
-        };
-        match is_left {
-            true => Verdict::Done(user_receipt(&self.okta, &user, "is in none of the groups any more")),
-            false => Verdict::NotDone,
+            Err(error) => error.to_verdict(),
         }
     }
 }
@@ -265,7 +272,11 @@ impl Connector for Restore {
         let Some(next) = next else {
             let refused: Vec<_> = call.earlier.groups.iter().filter(|note| note.refused).collect();
             if refused.is_empty() {
-                return Outcome::AlreadyDone(receipt(format!("is in every group to restore{lost}")));
+                let note = match params.groups.is_none() && call.earlier.groups.is_empty() {
+                    true => "nothing is remembered that he was taken out of".to_owned(),
+                    false => format!("is in every group to restore{lost}"),
+                };
+                return Outcome::AlreadyDone(receipt(note));
             }
             let names = listing(refused.iter().map(|note| named(&note.name, &note.id)));
             let why = format!("Okta refuses to put user {user} back into {names}; he is in the others{lost}");
@@ -290,8 +301,10 @@ impl Connector for Restore {
     async fn verify(&self, call: &Call) -> Verdict {
         let Ok(params) = parse::<Restoration>(&call.params) else { return Verdict::CannotTell };
         match self.missing(&params, &call.earlier, |_| false).await {
-            Ok(Missing { user, next: None, .. }) => {
-                Verdict::Done(user_receipt(&self.okta, &user, "is in every group to restore"))
+            // One that refuses him is not restored: the next attempt tells of it.
+            Ok(Missing { next: None, .. }) if call.earlier.groups.iter().any(|note| note.refused) => Verdict::NotDone,
+            Ok(Missing { user, next: None, lost, .. }) => {
+                Verdict::Done(user_receipt(&self.okta, &user, format!("is in every group to restore{lost}")))
             }
             Ok(_) | Err(Unclear::NoSuchUser) => Verdict::NotDone,
             Err(Unclear::Okta(error)) => error.to_verdict(),

@@ -93,7 +93,7 @@ impl Connector for MoveUser {
         };
         for group in [&from, &to] {
             if let Some(why) = call.protects([group.name.as_str(), group.id.as_str()]) {
-                return protected(why);
+                return protected(why, &call.earlier);
             }
         }
         let (from_name, to_name) = (named(&from.name, &from.id), named(&to.name, &to.id));
@@ -235,8 +235,13 @@ mod tests {
             let Outcome::Permanent(Failure { reason: Reason::Protected, detail }) = outcome else {
                 panic!("{outcome:?}")
             };
-            assert!(detail.contains("protected_groups"), "{detail}");
+            assert!(detail.contains("protected_groups") && detail.contains("nothing was changed"), "{detail}");
             change.assert_async().await;
+            // Protected since he was put into the other one.
+            let earlier = Receipt::note("is in the other now");
+            let halfway = Cleared::under(Guard::new(&config, []), Call { attempt: 2, earlier, ..(self::call()) });
+            let outcome = MoveUser::new(Arc::new(client(&server.url()))).perform(&halfway).await;
+            assert!(outcome.into_failure().detail.contains("stays so: is in the other now"));
         }
     }
 

@@ -55,9 +55,17 @@ pub(super) fn no_such_user(user: &str) -> Outcome {
     Outcome::Permanent(Failure::new(Reason::NotFound, format!("there is no user `{user}` in Okta")))
 }
 
-/// What the guard protects was found on the way.
-pub(super) fn protected(why: String) -> Outcome {
-    Outcome::Permanent(Failure::new(Reason::Protected, format!("{why}; nothing was changed")))
+/// What the guard protects was found on the way. `earlier` is what attempts before this one recorded.
+pub(super) fn protected(why: String, earlier: &Receipt) -> Outcome {
+    Outcome::Permanent(Failure::new(Reason::Protected, format!("{why}; {}", unchanged(earlier))))
+}
+
+/// How far an action has come that ends without its last request.
+pub(super) fn unchanged(earlier: &Receipt) -> String {
+    match &earlier.note {
+        None => "nothing was changed".to_owned(),
+        Some(note) => format!("what was done before stays so: {note}"),
+    }
 }
 
 /// A receipt that leads to the user's page in the admin console.

@@ -163,6 +163,8 @@ impl Connector for StartReview {
         let name = review_name(&params.name.0, &call.key);
         if params.kind != Kind::Campaign {
             match self.okta.find_review(&name).await {
+                // The next attempt tells of one that Okta could not prepare.
+                Ok(LookedUp { review: Some(review), .. }) if review.status == ERROR => return Verdict::NotDone,
                 Ok(LookedUp { review: Some(review), .. }) => return Verdict::Done(self.found(Api::Review, &review)),
                 Ok(_) if params.kind == Kind::SecurityAccessReview => return Verdict::NotDone,
                 Ok(_) => {}
@@ -171,10 +173,10 @@ impl Connector for StartReview {
             }
         }
         match self.okta.find_campaign(&name).await {
-            Ok(LookedUp { review: Some(campaign), .. }) if campaign.status != SCHEDULED => {
+            Ok(LookedUp { review: Some(campaign), .. }) if ![SCHEDULED, ERROR].contains(&campaign.status.as_str()) => {
                 Verdict::Done(self.found(Api::Campaign, &campaign))
             }
-            // The next attempt launches one that is only scheduled.
+            // The next attempt launches one that is only scheduled, and tells of one that could not be prepared.
             Ok(_) => Verdict::NotDone,
             // Where there are reviews there need be no campaigns.
             Err(error) if params.kind == Kind::Auto && is_not_for_us(&error) => Verdict::NotDone,
@@ -292,7 +294,7 @@ impl StartReview {
 
     /// What the look-up found is what was to be started, whether it is still open or decided by now.
     fn already(&self, api: Api, review: &Review) -> Outcome {
-        if review.status == "ERROR" {
+        if review.status == ERROR {
             let detail = format!(
                 "the {api} {} was started, and Okta could not prepare it; close it in the admin console and start another",
                 review.id
@@ -319,6 +321,7 @@ impl StartReview {
 }
 
 const SCHEDULED: &str = "SCHEDULED";
+const ERROR: &str = "ERROR";
 
 /// Whether the org has no such thing, or not for us; and nothing was changed. 401 E0000015 and 404 are how Okta says that a
 /// feature is not there, 403 how it says that it is not for whoever asks.
@@ -423,6 +426,7 @@ mod tests {
         answers(&mut server, "GET", "/governance/api/v2/security-access-reviews", 200, &body).await;
         let connector = StartReview::new(Arc::new(client(&server.url())), "manager".to_owned());
         let call = Call { key: key(), params, attempt: 2, earlier: Receipt::default() };
+        assert_eq!(connector.verify(&call).await, Verdict::NotDone);
         let Outcome::Permanent(failure) = connector.perform(&Cleared::unguarded(call)).await else { panic!("not so") };
         assert!(failure.detail.contains("sar1"), "{failure}");
     }

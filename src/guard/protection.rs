@@ -14,6 +14,9 @@ use crate::model::event::Event;
 /// How deep parameters are searched for protected names.
 const MAX_DEPTH: usize = 20;
 
+/// The parameter that names what an action leaves alone: what is protected may be named there as well.
+const LEFT_ALONE: &str = "except";
+
 /// The word that stands for every admin role.
 pub const ANY_ROLE: &str = "any";
 
@@ -189,7 +192,7 @@ fn looks_like_id(name: &str) -> bool {
     name.len() == 20 && name.starts_with("00u") && name.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
-/// Every text of the parameters; `false` if they are too deep.
+/// Every text of the parameters but of what is left alone; `false` if they are too deep.
 fn collect<'a>(value: &'a Value, depth: usize, texts: &mut Vec<&'a str>) -> bool {
     match value {
         _ if depth > MAX_DEPTH => false,
@@ -198,7 +201,10 @@ fn collect<'a>(value: &'a Value, depth: usize, texts: &mut Vec<&'a str>) -> bool
             true
         }
         Value::Array(list) => list.iter().all(|item| collect(item, depth + 1, texts)),
-        Value::Object(object) => object.values().all(|item| collect(item, depth + 1, texts)),
+        Value::Object(object) => {
+            let mut touched = object.iter().filter(|(key, _)| depth > 0 || key.as_str() != LEFT_ALONE);
+            touched.all(|(_, item)| collect(item, depth + 1, texts))
+        }
         _ => true,
     }
 }
@@ -244,6 +250,15 @@ mod tests {
             assert!(!looks_like_id(login), "{login}");
         }
         assert_eq!("00uann@example.com.x".len(), 20);
+    }
+
+    #[test]
+    fn what_an_action_leaves_alone_may_be_protected() {
+        let protected = protecting(&[], &["Admins"]);
+        let found = |params: Value| protected.by_name(&params, Subject::default()).is_some();
+        assert!(!found(json!({"user": "ann", "except": ["Admins"]})));
+        assert!(found(json!({"user": "ann", "except": ["Staff"], "groups": ["Admins"]})));
+        assert!(found(json!({"user": "ann", "fields": {"except": "Admins"}})));
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Playbook {
         }
         check_cycles(config, &mut found);
         check_status_order(config, &mut found);
+        check_stripping(config, &mut found);
         if !found.list.is_empty() {
             return Err(found.list);
         }
@@ -329,8 +330,7 @@ fn check_cycles(config: &PlaybookConfig, found: &mut Problems) {
 /// Both change the same user's status, so they are done in the order in which the playbook has them; where that order would
 /// leave him unsuspended, it is told here rather than by Okta in the night.
 fn check_status_order(config: &PlaybookConfig, found: &mut Problems) {
-    let user =
-        |step: &StepConfig| step.with.get("user").and_then(toml::Value::as_str).map(|user| user.trim().to_owned());
+    let user = |step| text_of(step, "user");
     for (index, suspend) in config.steps.iter().enumerate().filter(|(_, step)| step.action == SUSPEND) {
         let waits = suspend.after.iter().chain(&suspend.needs);
         let waits: BTreeSet<&str> = waits.map(String::as_str).collect();
@@ -350,6 +350,44 @@ fn check_status_order(config: &PlaybookConfig, found: &mut Problems) {
         }
     }
 }
+
+/// Who is put into a group and taken out of all groups in the same run would not stay in it: the two are done in any order.
+/// What is named by an id in one place and by its name in the other cannot be compared here.
+fn check_stripping(config: &PlaybookConfig, found: &mut Problems) {
+    let is_id = |name: &str| name.len() == 20 && name.starts_with("00g");
+    for strip in config.steps.iter().filter(|step| step.action == REMOVE_FROM_ALL) {
+        let except = strip.with.get("except").and_then(toml::Value::as_array);
+        let except: Vec<&str> = except.into_iter().flatten().filter_map(toml::Value::as_str).map(str::trim).collect();
+        for add in &config.steps {
+            let Some((_, key)) = PUTTING_IN.iter().find(|(action, _)| *action == add.action) else { continue };
+            let Some(group) = text_of(add, key) else { continue };
+            let unclear = |name: &str| name.contains("{{") || is_id(name) != is_id(&group);
+            let stays = group.contains("{{") || except.iter().any(|name| *name == group || unclear(name));
+            let waits = add.after.iter().chain(&add.needs).any(|name| *name == strip.name);
+            let together = add.when == strip.when || add.when.is_none() || strip.when.is_none();
+            if !stays && !waits && together && text_of(add, "user") == text_of(strip, "user") {
+                found.step = Some(strip.name.clone());
+                let message = format!(
+                    "it would take the user out of `{}` again, into which the step `{}` puts him",
+                    cut(&group, MAX_NAME),
+                    cut(&add.name, MAX_NAME)
+                );
+                found.add("with", message, "name the group in `except`, or let that step wait `after` this one");
+                found.step = None;
+            }
+        }
+    }
+}
+
+/// A parameter that is a text.
+fn text_of(step: &StepConfig, parameter: &str) -> Option<String> {
+    step.with.get(parameter).and_then(toml::Value::as_str).map(|text| text.trim().to_owned())
+}
+
+const REMOVE_FROM_ALL: &str = "okta.group.remove_user_from_all";
+/// The actions that put a user into a group, and the parameter that names it.
+const PUTTING_IN: [(&str, &str); 3] =
+    [("okta.group.add_user", "group"), ("okta.group.move_user", "to"), ("okta.app.unassign_user", "restrict_group")];
 
 /// The actions whose order matters to each other.
 const SUSPEND: &str = "okta.user.suspend";

@@ -447,13 +447,16 @@ pub(super) fn change_state_by(
     who: &Who,
     now: Timestamp,
 ) -> Result<ActionState, StoreError> {
-    // Parameters are told once, when they are final.
+    // Parameters are told once, when they are final, and so is what an action of many parts remembers: told with each of its
+    // parts, the groups of a user who has hundreds would fill the journal.
     let prepared = matches!(happening, Happening::Prepared | Happening::HeldForApproval);
+    let goes_on = matches!(happening, Happening::Claimed | Happening::MayPass);
     let mut statement = connection.prepare_cached(
-        "SELECT run, state, step, kind, subject, attempts, reason, error, iif(?2, params, NULL), receipt FROM action
-         WHERE id = ?1",
+        "SELECT run, state, step, kind, subject, attempts, reason, error, iif(?2, params, NULL),
+                iif(?3, json_remove(receipt, '$.groups'), receipt)
+         FROM action WHERE id = ?1",
     )?;
-    let mut rows = statement.query(params![action.0, prepared])?;
+    let mut rows = statement.query(params![action.0, prepared, goes_on])?;
     let row = rows.next()?.ok_or_else(|| StoreError::Unreadable(format!("action {action} does not exist")))?;
     let json = |column| row.get::<_, Option<String>>(column).map(|json| json.as_deref().map(embedded));
     let before = parse_state(&row.get::<_, String>(1)?)?;
@@ -555,6 +558,7 @@ pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, 
        WHEN 'okta.group.restore_user' THEN ( \
          SELECT json_object('groups', json_group_array(json(g.value))) FROM action b, json_each(b.receipt, '$.groups') g \
          WHERE b.subject = a.subject AND b.kind = 'okta.group.remove_user_from_all' AND b.lane = a.lane AND b.id < a.id \
+           AND NOT coalesce(g.value ->> '$.refused', 0) \
            AND b.id > coalesce((SELECT max(c.id) FROM action c \
                                 WHERE c.subject = a.subject AND c.kind = a.kind AND c.lane = a.lane AND c.id < a.id \
                                   AND c.state IN ('succeeded', 'settled')), 0)) \

@@ -911,7 +911,12 @@ async fn what_a_clock_that_ran_ahead_put_off_is_brought_back_and_the_rest_is_lef
 
 /// What an attempt that did its part remembers of these groups.
 fn remembering(action: ActionId, groups: &[&str]) -> AttemptEnd {
-    let note = |id: &&str| GroupNote { id: (*id).to_owned(), name: "x".to_owned(), refused: false };
+    // Those with a `!` before them were refused.
+    let note = |id: &&str| GroupNote {
+        id: id.trim_start_matches('!').to_owned(),
+        name: "x".to_owned(),
+        refused: id.starts_with('!'),
+    };
     let receipt = Receipt { groups: groups.iter().map(note).collect(), ..Receipt::note("a part is done") };
     AttemptEnd { receipt: Some(receipt), due: Some(at(3)), ..end(action, Some("done"), Happening::MayPass) }
 }
@@ -941,6 +946,27 @@ async fn what_an_attempt_remembers_goes_with_the_next_and_stays_when_a_later_rec
 }
 
 #[tokio::test]
+async fn what_an_action_of_many_parts_remembers_is_told_to_the_journal_at_its_end_and_not_with_each_part() {
+    let inbox = Inbox::open().await;
+    let action = inbox.plan("a", vec![ready("s")]).await[0];
+    let ids: Vec<String> = (0..300).map(|number| format!("00g{number:017}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    remembered(&inbox, 1).await;
+    inbox.store.record_outcome(remembering(action, &ids), at(2)).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(remembered(&inbox, 3).await.len(), 300);
+        inbox.store.record_outcome(remembering(action, &[]), at(3)).await.unwrap();
+    }
+    remembered(&inbox, 3).await;
+    inbox.ends(action, "done", Happening::Succeeded).await;
+    let stretch = inbox.store.journal_stretch(None, None).await.unwrap();
+    let rows = inbox.store.journal_page(0, stretch.last, 1000).await.unwrap();
+    let telling: Vec<_> = rows.iter().filter(|row| row.record.contains(ids[299])).collect();
+    assert_eq!(telling.len(), 1);
+    assert!(telling[0].record.contains(r#""to":"succeeded""#), "{}", telling[0].record);
+}
+
+#[tokio::test]
 async fn a_user_is_put_back_into_what_he_was_taken_out_of_since_he_was_last_put_back() {
     let inbox = Inbox::open().await;
     let step = |kind: &'static str, user: &str, lane: &str| NewAction {
@@ -956,7 +982,8 @@ async fn a_user_is_put_back_into_what_he_was_taken_out_of_since_he_was_last_put_
         remembered(&inbox, 3).await;
         inbox.ends(action, "done", Happening::Succeeded).await;
     };
-    removed("a", "ann", "all/ann", &["g1"]).await;
+    // What Okta did not let him be taken out of is nothing to be put back into.
+    removed("a", "ann", "all/ann", &["g1", "!g7"]).await;
     removed("b", "ann", "all/ann", &["g2", "g3"]).await;
     removed("c", "bob", "all/bob", &["g4"]).await;
     // Somebody else, whom an event about Ann named.

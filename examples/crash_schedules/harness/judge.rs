@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use okta_responder::demo::org::Effect;
 
-use super::model::CalledFor;
+use super::model::{CASE_CHANGES, CASE_THINGS, CalledFor};
 use super::report::{Counts, Kind, Violation};
 use super::schedule::{Doubt, Schedule};
 
@@ -18,7 +18,9 @@ pub struct Seen {
     pub effects: Vec<Effect>,
     /// Ids of the users, in the order of the schedule.
     pub users: Vec<String>,
-    /// Who is in the group.
+    /// Ids of the groups, by what they are.
+    pub groups: BTreeMap<&'static str, String>,
+    /// Who is in the group of those at risk.
     pub members: BTreeSet<usize>,
     /// The inbox: uuid, state and reason.
     pub inbox: Vec<(String, String, String)>,
@@ -65,6 +67,7 @@ pub fn judge(schedule: &Schedule, called_for: &CalledFor, seen: &Seen, counts: &
     bench.memberships();
     bench.apps();
     bench.sessions();
+    bench.cases();
     for event in &called_for.incidents {
         bench.thing(*event, "incident", "incident.create");
     }
@@ -118,8 +121,9 @@ impl Bench<'_> {
     fn memberships(&mut self) {
         for (user, id) in self.seen.users.iter().enumerate() {
             let kinds = [("group.add", true), ("group.remove", false)];
+            let target = self.membership("risk", id);
             let change = |effect: &Effect| {
-                let ours = effect.changed && effect.target.ends_with(id.as_str());
+                let ours = effect.changed && effect.target == target;
                 kinds.iter().find(|(kind, _)| ours && *kind == effect.kind).map(|(_, inside)| *inside)
             };
             let changes: Vec<bool> =
@@ -159,6 +163,35 @@ impl Bench<'_> {
         }
     }
 
+    /// A case is done to the end, each part of it once, and nobody is ever in neither of the groups that he is moved between.
+    fn cases(&mut self) {
+        for (user, event) in &self.called_for.cases {
+            let id = self.seen.users.get(*user).cloned().unwrap_or_default();
+            let mut at = BTreeMap::new();
+            for (group, inside) in CASE_CHANGES {
+                let target = self.membership(group, &id);
+                let kind = if inside { "group.add" } else { "group.remove" };
+                let changes = self.matching(|effect| effect.kind == kind && effect.changed && effect.target == target);
+                at.insert(group, changes.first().map(|effect| effect.at_ms));
+                let times = changes.len();
+                self.compare(times, 1, &format!("{kind} of user {user} and `{group}` happens"));
+            }
+            if at["quarantine"] > at["staff"] {
+                self.find(Kind::Disorder, format!("user {user} left the staff before he was in quarantine"));
+            }
+            for (step, kind) in CASE_THINGS {
+                self.thing(*event, step, kind);
+            }
+        }
+        let launches = self.matching(|effect| effect.kind == "campaign.launch" && effect.changed).len();
+        self.compare(launches, self.called_for.cases.len(), "campaigns are launched");
+    }
+
+    /// What the org calls the membership of a user.
+    fn membership(&self, group: &str, user: &str) -> String {
+        format!("{}/{user}", self.seen.groups.get(group).map_or("", String::as_str))
+    }
+
     /// Sessions cannot be read back: they are ended again for each attempt that got lost, and no oftener.
     fn sessions(&mut self) {
         for (user, id) in self.seen.users.iter().enumerate() {
@@ -178,11 +211,13 @@ impl Bench<'_> {
         }
     }
 
-    /// An incident or a message: once, or in doubt for all to see.
+    /// An incident, a message or whatever else names its event: once, or in doubt for all to see.
     fn thing(&mut self, event: usize, step: &str, kind: &str) {
         let uuid = self.schedule.uuid(event);
         let words = format!("{uuid} {step}");
-        let times = self.matching(|effect| effect.kind == kind && effect.body.to_string().contains(&words)).len();
+        // A trigger that PagerDuty has folded into the open alert changed nothing.
+        let is_it = |effect: &Effect| effect.kind == kind && effect.body.to_string().contains(&words);
+        let times = self.matching(|effect| effect.changed && is_it(effect)).len();
         let what = format!("{step} for event {event}");
         let Some(action) = self.seen.actions.iter().find(|action| action.event == uuid && action.step == step) else {
             self.find(Kind::Lost, format!("there is no action for {what}"));
@@ -309,6 +344,7 @@ mod tests {
                 effect("slack.post", "c", json!({"text": format!("{uuid} tell")})),
             ],
             users: vec!["u0".to_owned()],
+            groups: BTreeMap::from([("risk", "g".to_owned())]),
             members: BTreeSet::from([0]),
             inbox: vec![(uuid.clone(), "decided".to_owned(), String::new())],
             actions: ["quarantine", "sessions", "incident", "mail", "tell"].map(shown).to_vec(),

@@ -167,7 +167,8 @@ async fn look(run: &Run, stage: &Stage) -> Result<Seen, Box<dyn std::error::Erro
     let status: Value = serde_json::from_slice(&status.stdout)?;
     Ok(Seen {
         effects: stage.org.effects(),
-        members: (0..users.len()).filter(|user| stage.org.is_member(&stage.group, &users[*user])).collect(),
+        members: (0..users.len()).filter(|user| stage.org.is_member(&stage.groups["risk"], &users[*user])).collect(),
+        groups: stage.groups.clone(),
         users,
         inbox: events.into_iter().map(|event| (event.uuid, event.state, event.reason.unwrap_or_default())).collect(),
         actions,

@@ -2,12 +2,26 @@
 //!
 //! The playbooks of the harness: whoever rises to HIGH goes into the group, loses his sessions and gets an incident and a
 //! mail; whoever falls leaves the group; each of these events is told in the channel. Who is given the app while he is in
-//! the group loses it, and that is told as well. A risk event that arrives after a newer one of the same user says nothing
-//! about how things stand, and nothing follows from it.
+//! the group loses it, and that is told as well. Whoever becomes a case is moved from the staff into quarantine, leaves his
+//! teams, and gets a review, a campaign, an alert, and an incident with a note. A risk event that arrives after a newer one of
+//! the same user says nothing about how things stand, and nothing follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::schedule::{Schedule, Told, What};
+
+/// The changes of membership that a case calls for, each once: out of (false) or into (true) which group.
+pub const CASE_CHANGES: [(&str, bool); 4] =
+    [("quarantine", true), ("staff", false), ("team 1", false), ("team 2", false)];
+
+/// What a case calls for besides, each once: its step, and the word of the effect.
+pub const CASE_THINGS: [(&str, &str); 5] = [
+    ("review", "review.start"),
+    ("campaign", "campaign.create"),
+    ("page", "pagerduty.trigger"),
+    ("open", "incident.create"),
+    ("note", "incident.update"),
+];
 
 /// What is called for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,6 +42,8 @@ pub struct CalledFor {
     pub incidents: BTreeSet<usize>,
     /// The messages, by event and step.
     pub messages: BTreeSet<(usize, &'static str)>,
+    /// Who becomes a case, and by which event.
+    pub cases: BTreeMap<usize, usize>,
 }
 
 impl CalledFor {
@@ -53,10 +69,16 @@ impl CalledFor {
             + self.unassigned.len()
             + self.incidents.len()
             + self.messages.len()
+            // The campaign is launched as well.
+            + self.cases.len() * (CASE_CHANGES.len() + CASE_THINGS.len() + 1)
     }
 
     fn follow(&mut self, event: &Told, place: i64, newest: &mut BTreeMap<usize, i64>) {
         let user = event.user;
+        if event.what == What::Case {
+            self.cases.insert(user, event.number);
+            return;
+        }
         if event.what == What::App {
             if self.members.contains(&user) {
                 self.unassigned.insert(user);
@@ -117,6 +139,7 @@ mod tests {
         use What::{App, Fall, Noise, Rise};
         check(false, &[(Rise, None), (Rise, None), (Fall, None), (Noise, None)], &[true, false], [2, 5, 0]);
         check(true, &[(Rise, None), (App, None)], &[], [1, 3, 0]);
+        check(true, &[(What::Case, None)], &[], [0, 0, 0]);
         check(false, &[(Fall, None)], &[], [0, 1, 0]);
     }
 

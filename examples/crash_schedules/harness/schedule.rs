@@ -57,6 +57,8 @@ pub enum What {
     Fall,
     /// The user was given the app; at most once in a schedule.
     App,
+    /// The user became a case; at most once in a schedule.
+    Case,
     /// Something that no playbook asks for.
     Noise,
 }
@@ -132,6 +134,14 @@ pub enum Place {
     CreateIncident,
     /// Looking for an incident.
     FindIncident,
+    /// Adding to an incident.
+    UpdateIncident,
+    /// Starting a review, making or launching a campaign.
+    StartReview,
+    /// Looking for one.
+    FindReview,
+    /// Triggering an alert.
+    Page,
     /// Posting.
     Post,
     /// The beginning of a mail.
@@ -165,7 +175,7 @@ pub enum Wrong {
     BegunTooLate,
 }
 
-const PLACES: [Place; 12] = [
+const PLACES: [Place; 16] = [
     Place::Log,
     Place::Users,
     Place::Groups,
@@ -175,6 +185,10 @@ const PLACES: [Place; 12] = [
     Place::Unassign,
     Place::CreateIncident,
     Place::FindIncident,
+    Place::UpdateIncident,
+    Place::StartReview,
+    Place::FindReview,
+    Place::Page,
     Place::Post,
     Place::MailFrom,
     Place::MailData,
@@ -198,7 +212,15 @@ impl Place {
     fn is_okta(self) -> bool {
         matches!(
             self,
-            Self::Log | Self::Users | Self::Groups | Self::Add | Self::Remove | Self::Sessions | Self::Unassign
+            Self::Log
+                | Self::Users
+                | Self::Groups
+                | Self::Add
+                | Self::Remove
+                | Self::Sessions
+                | Self::Unassign
+                | Self::StartReview
+                | Self::FindReview
         )
     }
 }
@@ -208,8 +230,8 @@ impl Schedule {
     pub fn draw(seed: u64, number: u64) -> Self {
         let mut dice = Dice::new(seed, number);
         let users: Vec<bool> = (0..dice.between(2, 4)).map(|_| dice.percent(30)).collect();
-        let mut story = Story { users: users.len(), told: Vec::new(), given: Vec::new() };
-        let faults = (0..dice.below(6)).map(|_| fault(&mut dice)).collect();
+        let mut story = Story { users: users.len(), told: Vec::new(), given: Vec::new(), cases: Vec::new() };
+        let faults = (0..dice.below(8)).map(|_| fault(&mut dice)).collect();
         let lives = (0..dice.between(2, 4)).map(|at| life(&mut dice, &mut story, at == 0)).collect();
         Self {
             seed,
@@ -240,6 +262,7 @@ struct Story {
     users: usize,
     told: Vec<Told>,
     given: Vec<usize>,
+    cases: Vec<usize>,
 }
 
 impl Story {
@@ -259,9 +282,13 @@ impl Story {
             35..60 => (What::Fall, None),
             60..67 => (What::Rise, Some(dice.between(60, 600))),
             67..74 => (What::Fall, Some(dice.between(60, 600))),
-            74..90 if !self.given.contains(&user) => {
+            74..82 if !self.given.contains(&user) => {
                 self.given.push(user);
                 (What::App, None)
+            }
+            82..93 if !self.cases.contains(&user) => {
+                self.cases.push(user);
+                (What::Case, None)
             }
             _ => (What::Noise, None),
         };
@@ -273,7 +300,7 @@ impl Story {
 
 fn life(dice: &mut Dice, story: &mut Story, first: bool) -> Life {
     let end = match dice.below(100) {
-        0..60 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 3)),
+        0..60 => End::KilledAt(*dice.pick(&Point::ALL), dice.between(1, 6)),
         60..85 => End::KilledAfter(dice.between(5, 700)),
         _ => End::StoppedAfter(dice.between(5, 700)),
     };

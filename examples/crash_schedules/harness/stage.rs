@@ -1,5 +1,6 @@
 //! Where a schedule is played: a simulated org, and a directory with configuration, secrets and state file.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,8 +9,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use okta_responder::demo::org::{
-    Fault, Hold, Misbehaviour, Org, OrgOptions, RateLimits, SERVICENOW_PASSWORD, SERVICENOW_USER, SLACK_TOKEN, Service,
-    User, events,
+    Fault, Hold, Misbehaviour, Org, OrgOptions, PAGERDUTY_ROUTING_KEY, RateLimits, SERVICENOW_PASSWORD,
+    SERVICENOW_USER, SLACK_TOKEN, Service, User, events,
 };
 use serde_json::Value;
 
@@ -19,7 +20,7 @@ use super::schedule::{Doubt, Place, Schedule, Told, What, WorldFault, Wrong};
 pub const TIMEOUT: Duration = Duration::from_millis(900);
 
 /// The types that the playbooks ask for.
-pub const WANTED_TYPES: [&str; 2] = ["user.risk.detect", "application.user_membership.add"];
+pub const WANTED_TYPES: [&str; 3] = ["user.risk.detect", "application.user_membership.add", "user.session.start"];
 
 /// The org and the directory.
 pub struct Stage {
@@ -27,8 +28,8 @@ pub struct Stage {
     pub org: Org,
     /// The users, in the order of the schedule.
     pub users: Vec<User>,
-    /// The group.
-    pub group: String,
+    /// The groups, by what they are.
+    pub groups: BTreeMap<&'static str, String>,
     /// The app.
     pub app: String,
     directory: PathBuf,
@@ -44,24 +45,32 @@ impl Stage {
         fs::create_dir_all(&directory)?;
         // The budget of requests is tested elsewhere; here it would only make the schedules slow.
         let org = Org::start(OrgOptions { rate_limits: RateLimits::unlimited(), ..OrgOptions::default() }).await?;
-        let (group, app) = (org.add_group("High Risk Users"), org.add_app("Payroll"));
-        org.add_group("Medium Risk Users");
+        let app = org.add_app("Payroll");
+        let groups = [
+            ("risk", "High Risk Users"),
+            ("medium", "Medium Risk Users"),
+            ("staff", "Staff"),
+            ("quarantine", "Quarantine"),
+            ("team 1", "Team 1"),
+            ("team 2", "Team 2"),
+        ];
+        let groups: BTreeMap<_, _> = groups.into_iter().map(|(key, name)| (key, org.add_group(name))).collect();
         let mut users = Vec::new();
         for (number, inside) in (1..).zip(&schedule.users) {
             let user = org.add_user(User::new("User", &format!("Number{number}")));
-            if *inside {
-                org.add_member(&group, &user.id);
-            }
+            let his = ["staff", "team 1", "team 2"].into_iter().chain(inside.then_some("risk"));
+            his.for_each(|key| org.add_member(&groups[key], &user.id));
             users.push(user);
         }
         let administrator = org.add_user(User::new("Ada", "Admin"));
         let began = org.now();
         let settings = settings(schedule, &org, &directory);
         let late_answers = Hold::new();
-        let stage = Self { org, users, group, app, directory, administrator, began, late_answers, settings };
+        let stage = Self { org, users, groups, app, directory, administrator, began, late_answers, settings };
         stage.secret("okta-token", stage.org.token())?;
         stage.secret("slack-token", SLACK_TOKEN)?;
         stage.secret("servicenow-password", SERVICENOW_PASSWORD)?;
+        stage.secret("pagerduty-routing-key", PAGERDUTY_ROUTING_KEY)?;
         stage.configure(false)?;
         for fault in &schedule.faults {
             stage.org.fault(stage.fault(*fault));
@@ -129,7 +138,11 @@ impl Stage {
                 Some(app) => events::app_assigned(&app, user),
                 None => Value::Null,
             },
-            What::Noise => events::sign_in(user, "LOW"),
+            What::Case => events::sign_in(user, "HIGH"),
+            What::Noise => match self.org.app(&self.app) {
+                Some(app) => events::single_sign_on(&app, user),
+                None => Value::Null,
+            },
         };
         event["uuid"] = Value::from(uuid);
         match told.late.and_then(|seconds| self.began.checked_sub(SignedDuration::from_secs(seconds as i64)).ok()) {
@@ -149,6 +162,10 @@ impl Stage {
             Place::Unassign => (Service::Okta, "DELETE", "/apps/"),
             Place::CreateIncident => (Service::ServiceNow, "POST", "/table/"),
             Place::FindIncident => (Service::ServiceNow, "GET", "/table/"),
+            Place::UpdateIncident => (Service::ServiceNow, "PATCH", "/table/"),
+            Place::StartReview => (Service::Okta, "POST", "/governance/"),
+            Place::FindReview => (Service::Okta, "GET", "/governance/"),
+            Place::Page => (Service::PagerDuty, "POST", "/enqueue"),
             Place::Post => (Service::Slack, "POST", "chat.postMessage"),
             Place::MailFrom => (Service::Smtp, "MAIL", ""),
             Place::MailData => (Service::Smtp, "DATA", ""),
@@ -186,7 +203,7 @@ fn settings(schedule: &Schedule, org: &Org, directory: &Path) -> String {
         Doubt::Ask => "ask",
     };
     let (okta, servicenow, slack, port) = (org.okta_url(), org.servicenow_url(), org.slack_api_url(), org.smtp_port());
-    let page_size = schedule.page_size;
+    let (page_size, pagerduty) = (schedule.page_size, org.pagerduty_url());
     format!(
         r##"# Schedule {number} of the run with seed {seed}.
 [okta]
@@ -215,6 +232,11 @@ medium_group = "Medium Risk Users"
 url = "{servicenow}"
 username = "{SERVICENOW_USER}"
 password = {{ file = "{directory}/servicenow-password" }}
+timeout = "{timeout}"
+
+[pagerduty]
+url = "{pagerduty}"
+routing_key = {{ file = "{directory}/pagerduty-routing-key" }}
 timeout = "{timeout}"
 
 [slack]
@@ -295,6 +317,46 @@ on = ["application.user_membership.add"]
   wait = "1s"
   action = "slack.message.post"
   with = { channel = "#security", text = "{{ event.uuid }} tell-app" }
+
+[[playbook]]
+name = "case"
+on = ["user.session.start"]
+
+  [[playbook.step]]
+  name = "move"
+  action = "okta.group.move_user"
+  with = { from = "Staff", to = "Quarantine" }
+
+  [[playbook.step]]
+  name = "strip"
+  action = "okta.group.remove_user_from_all"
+  with = { except = ["High Risk Users", "Staff", "Quarantine"] }
+
+  [[playbook.step]]
+  name = "review"
+  action = "okta.review.start"
+  with = { name = "{{ event.uuid }} review", reviewer = "ada.admin@example.com" }
+
+  [[playbook.step]]
+  name = "campaign"
+  action = "okta.review.start"
+  with = { name = "{{ event.uuid }} campaign", kind = "campaign", reviewer = "ada.admin@example.com" }
+
+  [[playbook.step]]
+  name = "page"
+  action = "pagerduty.event.trigger"
+  with = { summary = "{{ event.uuid }} page" }
+
+  [[playbook.step]]
+  name = "open"
+  action = "servicenow.incident.create"
+  with = { short_description = "{{ event.uuid }} open", correlation = "case-{{ event.uuid }}" }
+
+  [[playbook.step]]
+  name = "note"
+  needs = ["open"]
+  action = "servicenow.incident.update"
+  with = { correlation = "case-{{ event.uuid }}", work_notes = "{{ event.uuid }} note" }
 "##;
 
 /// It wants nothing, but the log is asked for one type more.

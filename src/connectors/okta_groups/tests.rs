@@ -110,8 +110,13 @@ async fn each_attempt_leaves_the_next_group_that_is_remembered() {
     assert_eq!(verify(&server).await, Verdict::NotDone);
     told(&remove(&server, he(), &plan).await, &["Done", "is out of 2 groups"]);
     assert!(second.matched_async().await);
-    let server = org(&[], &[]).await;
-    assert!(matches!(verify(&server).await, Verdict::Done(_)));
+    let kept = [group("00gimported", "Imported", "APP_GROUP"), group("00gnew", "Joined since", "OKTA_GROUP")];
+    let server = org(&kept, &[]).await;
+    let Verdict::Done(receipt) = verify(&server).await else { panic!("not so") };
+    let told_after_a_crash = receipt.note.unwrap();
+    for part in ["imported: `Imported`", "joined them since: `Joined since`"] {
+        assert!(told_after_a_crash.contains(part), "{told_after_a_crash}");
+    }
     told(&remove(&server, he(), &plan).await, &["Done", "is out of 2 groups"]);
 }
 
@@ -126,6 +131,8 @@ async fn a_group_that_okta_does_not_let_go_keeps_him_in_no_other() {
     progress(remove(&server, he(), &receipt.groups).await);
     assert!(gone.matched_async().await);
     let server = org(&[a()], &[]).await;
+    let connector = RemoveFromAll::new(Arc::new(client(&server.url())));
+    assert_eq!(connector.verify(&call(he(), &receipt.groups)).await, Verdict::NotDone, "he is in one still");
     let outcome = remove(&server, he(), &receipt.groups).await;
     told(&outcome, &["Permanent", "Forbidden", A, "he is out of the others"]);
     let mut server = org(&[a()], &[]).await;
@@ -173,7 +180,7 @@ async fn what_is_remembered_is_restored_one_in_each_attempt() {
     told(&restore(&server, he(), &plan).await, &["AlreadyDone", "they are gone: `x` (00ggone)"]);
     let connector = Restore::new(Arc::new(client(&server.url())));
     assert!(matches!(connector.verify(&call(he(), &plan)).await, Verdict::Done(_)));
-    told(&restore(&server, he(), &[]).await, &["AlreadyDone"]);
+    told(&restore(&server, he(), &[]).await, &["AlreadyDone", "nothing is remembered"]);
 }
 
 #[tokio::test]
@@ -197,6 +204,8 @@ async fn a_group_that_refuses_him_keeps_him_out_of_no_other() {
     change(&mut server, "PUT", B, 204).await;
     progress(restore(&server, he(), &receipt.groups).await);
     let server = org(&[b()], &[]).await;
+    let connector = Restore::new(Arc::new(client(&server.url())));
+    assert_eq!(connector.verify(&call(he(), &receipt.groups)).await, Verdict::NotDone, "he is not in one still");
     told(&restore(&server, he(), &receipt.groups).await, &["Permanent", "Forbidden", A]);
 }
 

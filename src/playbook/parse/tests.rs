@@ -462,3 +462,34 @@ fn a_block_that_slack_would_refuse_as_it_is_written_is_told() {
     compile_all(&section(NUMBER)).unwrap();
     check_all(&section(&"x".repeat(3001)), "tell", "with", "more than 3000 characters");
 }
+
+#[test]
+fn nobody_is_taken_out_of_the_group_that_the_same_run_puts_him_into() {
+    let step = |name: &str, action: &str, rest: &str| {
+        format!("[[step]]\nname = \"{name}\"\naction = \"okta.group.{action}\"\n{rest}\n")
+    };
+    let add = |rest: &str| step("add", "add_user", &format!("with = {{ group = \"High\" }}\n{rest}"));
+    let strip = |rest: &str| step("strip", "remove_user_from_all", rest);
+    for (steps, fits) in [
+        (add("") + &strip(""), false),
+        (strip("after = [\"add\"]") + &add(""), false),
+        (strip("") + &add("after = [\"strip\"]"), true),
+        (add("") + &strip("with = { except = [\"Staff\"] }"), false),
+        (add("") + &strip("with = { except = [\"High\"] }"), true),
+        (add("") + &strip("with = { except = [\"00g1abcdefGHIJKLMN69\"] }"), true),
+        (add("") + &strip("with = { user = \"ann@example.com\" }"), true),
+        (add("when = 'risk.level == \"HIGH\"'") + &strip(""), false),
+        (add("when = 'risk.level == \"HIGH\"'") + &strip("when = 'risk.level == \"LOW\"'"), true),
+        (step("add", "move_user", "with = { from = \"Staff\", to = \"High\" }") + &strip(""), false),
+    ] {
+        match compile_all(&format!("{HEAD}{steps}")) {
+            Ok(_) => assert!(fits, "{steps}"),
+            Err(problems) => {
+                assert!(!fits, "{steps}: {problems:#?}");
+                let [problem] = &problems[..] else { panic!("{problems:#?}") };
+                assert_eq!((problem.step.as_deref(), problem.field.as_str()), (Some("strip"), "with"));
+                assert!(problem.message.contains("`High`") && problem.message.contains("`add`"), "{problem:?}");
+            }
+        }
+    }
+}
