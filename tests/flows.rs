@@ -222,7 +222,11 @@ async fn without_a_ticket_the_message_leads_to_the_user_and_is_not_held_up() {
     has(&shipped.message(&ann).text, &["No incident yet (retry", "|investigate the user>", &ann.id, "|System Log>"]);
     org.clear_faults();
     ledger.wait_for("incident", "succeeded").await;
+    ledger.wait_for("tell-security#update", "succeeded").await;
     assert_eq!((org.incidents().len(), org.slack_messages().len()), (1, 1), "late, but there, and nobody told twice");
+    let edited = shipped.message(&ann);
+    has(&edited.text, &["Incident: <http", "|INC0010001>", "Into quarantine: succeeded"]);
+    assert!(edited.edited.len() == 1 && !edited.text.contains("No incident yet"), "{edited:?}");
 
     org.fault(Fault::new(Service::ServiceNow, Misbehaviour::status(403, "")).method("POST").always());
     let bob = shipped.user("Bob");

@@ -236,7 +236,7 @@ impl Found {
             network: told_ways(config, env)?.into_iter().collect(),
             state: app::state_path(config).display().to_string(),
             playbooks: loaded.playbooks.len(),
-            steps: loaded.playbooks.iter().map(|playbook| playbook.steps.len()).sum(),
+            steps: loaded.config.playbooks.iter().map(|playbook| playbook.steps.len()).sum(),
             services: configured
                 .into_iter()
                 .filter(|(_, there)| *there)

@@ -299,6 +299,9 @@ impl Stage<'_> {
             // Observing would record it as skipped; whoever rehearses wants to know that it would not work.
             plan::Prepared::Failed { message } => part.why = Some(message),
             prepared => {
+                let edited = step.edits.as_ref().and_then(|name| before.iter().find(|part| part.step == *name));
+                let posted = edited.and_then(|message| message.params.clone()).map(Value::Object);
+                let prepared = prepare::edit(posted.as_ref(), prepared);
                 let end = prepare::end(self.guard, step, event, prepared, observe, now);
                 part.state = match end.happening {
                     Happening::Prepared => StepState::WouldRun,

@@ -289,7 +289,10 @@ impl<'l> Replay<'l> {
             why: part.why.clone(),
             ..unchanged(&playbook.name, &part.step)
         };
+        // Whether there was something to edit depends on when the message went out.
+        let is_edit = playbook.step(&part.step).is_some_and(|step| step.edits.is_some());
         match (before, now) {
+            (Decided::CalledFor, Decided::NotCalledFor) if is_edit => None,
             (Decided::Unknown, _) => {
                 let why =
                     then.and_then(|then| then.error.clone()).unwrap_or_else(|| "it was not decided yet".to_owned());

@@ -16,7 +16,7 @@ use super::secret::{SecretEnv, SecretError, SecretSource};
 use super::values::{self, ValueError};
 use super::{
     Config, EmailConfig, HttpConfig, JiraConfig, JiraFlavor, MailTls, OktaConfig, PagerDutyConfig, PlaybookConfig,
-    RiskSource, ServiceNowConfig, SlackConfig,
+    RiskSource, ServiceNowConfig, SlackConfig, StepConfig,
 };
 use crate::connectors::{self, Service};
 use crate::guard::alarm;
@@ -360,6 +360,7 @@ impl Check<'_> {
                 self.say(&here, message, "see [guard.alarm] in config.example.toml");
             }
             self.configured(config, &alarm.action, &here.key("action"));
+            self.admins(config, &alarm.action, &alarm.with, &here);
             self.listed(config, &alarm.action, &alarm.with, &here.key("with"));
         }
     }
@@ -457,6 +458,10 @@ impl Check<'_> {
             let remedy = "write \"responder@example.com\" or \"Okta Responder <responder@example.com>\"";
             self.say(&section.key("from"), message, remedy);
         }
+        for (index, admin) in email.admins.iter().enumerate().filter(|(_, admin)| admin.parse::<Mailbox>().is_err()) {
+            let message = format!("`{}` is not an address", admin.escape_debug());
+            self.say(&section.key("admins").element(index), message, "write \"security@example.com\"");
+        }
         self.pair(&section, ("username", "password"), (email.username.is_some(), email.password.is_some()));
         if email.tls == MailTls::None && !http::is_loopback_host(&email.host) {
             let message = format!("mail would go to {} without encryption", email.host);
@@ -549,11 +554,39 @@ impl Check<'_> {
                 }
             }
             self.configured(config, &step.action, &here.key("action"));
+            self.posted_by_webhook(config, step, &here);
+            self.admins(config, &step.action, &step.with, &here);
             self.listed(config, &step.action, &step.with, &here.key("with"));
             if alarm::is_reserved(&step.name) {
                 let message = format!("`{}` is the name of the guard's own step", step.name);
                 self.say(&here.key("name"), message, "give it another name");
             }
+        }
+    }
+
+    /// What is posted through a webhook is not known afterwards: Slack gives it no timestamp.
+    fn posted_by_webhook(&mut self, config: &Config, step: &StepConfig, here: &KeyPath) {
+        if config.slack.as_ref().is_none_or(|slack| slack.webhook_url.is_none() || slack.token.is_some()) {
+            return;
+        }
+        let (posts, edits) = (step.action == "slack.message.post", step.action == "slack.message.update");
+        let found = [
+            (here.key("update"), posts && step.update, "be edited"),
+            (here.key("action"), edits, "be edited"),
+            (here.key("with").key("thread"), posts && step.with.contains_key("thread"), "open a thread"),
+        ];
+        for (place, _, what) in found.into_iter().filter(|(_, is_there, _)| *is_there) {
+            let message = format!("[slack] posts through a webhook, and such a message cannot {what}");
+            self.say(&place, message, "give [slack] a `token` in place of `webhook_url`, or take it out");
+        }
+    }
+
+    /// Who writes to the admins has to say who they are.
+    fn admins(&mut self, config: &Config, action: &str, with: &toml::Table, here: &KeyPath) {
+        let nobody = config.email.as_ref().is_some_and(|email| email.admins.is_empty());
+        if nobody && action == "email.send" && connectors::names_admins(with) {
+            let message = "the mail goes to the admins, and [email] does not say who they are";
+            self.say(&here.key("with"), message, "set admins in [email], such as [\"security@example.com\"]");
         }
     }
 

@@ -240,7 +240,8 @@ fn check(playbook: &str, event: &Event, user_risk: &str, ended: &[(&str, &str)],
     if !plan::applies(playbook, &facts).unwrap() {
         return "does not apply".to_owned();
     }
-    let lines = playbook.steps.iter().filter_map(|step| match plan::prepare(playbook, step, &facts, event) {
+    let written = playbook.steps.iter().filter(|step| step.edits.is_none());
+    let lines = written.filter_map(|step| match plan::prepare(playbook, step, &facts, event) {
         Prepared::Ready { params, .. } if with_texts => {
             let params = params.as_object().unwrap().iter();
             let params: Vec<_> =

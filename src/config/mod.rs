@@ -519,6 +519,9 @@ pub struct EmailConfig {
     pub tls: MailTls,
     /// The sender, `Name <address>` or an address.
     pub from: String,
+    /// Who is meant by `to = "admins"`: addresses, or names and addresses.
+    #[serde(default)]
+    pub admins: Vec<String>,
     /// The SMTP user.
     pub username: Option<String>,
     /// The SMTP password.
@@ -594,6 +597,9 @@ pub struct StepConfig {
     /// A person has to allow it.
     #[serde(default)]
     pub approval: bool,
+    /// A message that tells of other steps: it goes out after `wait`, or at once, and is edited when they have ended.
+    #[serde(default)]
+    pub update: bool,
 }
 
 /// Every default value that is not simply "absent".

@@ -70,6 +70,7 @@ pub struct Mailer {
     tls: Protection,
     login: Option<(String, Held)>,
     from: Mailbox,
+    admins: Mailboxes,
     hello: ClientId,
     timeout: Duration,
 }
@@ -91,12 +92,16 @@ impl Mailer {
     /// server directly: proxies lead to web services only. TLS is 1.2 or 1.3.
     ///
     /// # Errors
-    /// When `from` is no address, `username` and `password` are not both there, or `tls = "none"` would leave this machine.
+    /// When `from` or one of `admins` is no address, `username` and `password` are not both there, or `tls = "none"` would leave this machine.
     pub fn new(config: &EmailConfig, password: Option<LiveSecret>, network: &Network) -> Result<Self, SetupError> {
         let section = Service::Email.section();
         let invalid = |problem: &str| SetupError::invalid(section, problem);
         let from: Mailbox =
             config.from.parse().map_err(|_| invalid("`from` is not `Name <user@example.com>` or an address"))?;
+        let mut admins = Mailboxes::new();
+        for admin in &config.admins {
+            admins.push(admin.parse().map_err(|_| invalid("`admins` holds something that is not an address"))?);
+        }
         let login = match (&config.username, password) {
             (Some(username), Some(password)) => {
                 Some((username.clone(), Held::new(Service::Email, "password", password)))
@@ -125,6 +130,7 @@ impl Mailer {
             login,
             hello: ClientId::Domain(from.email.domain().to_owned()),
             from,
+            admins,
             timeout: config.timeout,
         })
     }
@@ -311,7 +317,8 @@ fn repeats_password(text: &str, username: &str, password: &SecretString) -> bool
 #[async_trait]
 impl Connector for Mailer {
     async fn perform(&self, call: &Cleared<Call>) -> Outcome {
-        let message = match MailParams::parse(&call.params).and_then(|params| params.message(&self.from, &call.key)) {
+        let params = MailParams::parse(&call.params);
+        let message = match params.and_then(|params| params.message(&self.from, &self.admins, &call.key)) {
             Ok(message) => message,
             Err(problem) => return Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
         };
@@ -348,10 +355,52 @@ fn reason_of(error: &transport::smtp::Error, text_sent: bool) -> Reason {
     }
 }
 
+/// Puts the addresses of people in place of the words for them, so that they are asked for like any other fact: `"user"` is
+/// the affected user, `"manager"` his manager. Who has no address becomes nothing. `"admins"` are known only here, and are
+/// put in when the mail is sent.
+pub(super) fn written_out(with: &toml::Table) -> toml::Table {
+    let mut with = with.clone();
+    for name in ["to", "cc"] {
+        match with.get_mut(name) {
+            Some(toml::Value::String(word)) => write_out(word),
+            Some(toml::Value::Array(words)) => words.iter_mut().for_each(|word| {
+                if let toml::Value::String(word) = word {
+                    write_out(word);
+                }
+            }),
+            _ => {}
+        }
+    }
+    with
+}
+
+fn write_out(word: &mut String) {
+    let written = match word.as_str() {
+        "user" => "{{ user.email }}",
+        "manager" => "{% if manager %}{{ manager.email }}{% endif %}",
+        _ => return,
+    };
+    *word = written.to_owned();
+}
+
+/// Whether the mail of these parameters goes to the admins of the configuration.
+pub(crate) fn names_admins(with: &toml::Table) -> bool {
+    let is_word = |value: &toml::Value| value.as_str() == Some(ADMINS);
+    ["to", "cc"].into_iter().filter_map(|name| with.get(name)).any(|value| match value {
+        toml::Value::Array(words) => words.iter().any(is_word),
+        word => is_word(word),
+    })
+}
+
+/// Stands for the addresses in `email.admins`.
+const ADMINS: &str = "admins";
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MailParams {
+    /// An address or a list of them. "user" is the affected user's, "manager" his manager's, "admins" those of [email].
     to: Addresses,
+    /// The same, for a copy.
     cc: Option<Addresses>,
     subject: String,
     text: String,
@@ -375,36 +424,47 @@ impl Addresses {
     }
 
     /// The addresses, or what is wrong with them.
-    fn mailboxes(&self, parameter: &str) -> Result<Mailboxes, String> {
-        let mut all = Mailboxes::new();
+    fn mailboxes(&self, parameter: &str, admins: &Mailboxes) -> Result<Mailboxes, String> {
+        let mut all: Vec<Mailbox> = Vec::new();
         for text in self.list().iter().filter(|text| !text.trim().is_empty()) {
+            if text == ADMINS {
+                all.extend(admins.iter().cloned());
+                continue;
+            }
             let mailbox: Mailbox = literal(text).parse().map_err(|_| {
                 let text = cut(&Escape::Line.apply(text), 80);
                 format!("`{parameter}`: `{text}` is not one mail address; several are written as a list")
             })?;
             all.push(mailbox);
         }
-        Ok(all)
+        // Somebody can be an admin and the manager as well.
+        let mut known: Vec<&Mailbox> = Vec::new();
+        for mailbox in &all {
+            if !known.iter().any(|other| other.email == mailbox.email) {
+                known.push(mailbox);
+            }
+        }
+        Ok(known.into_iter().cloned().collect())
     }
 }
 
 impl MailParams {
     fn parse(params: &Value) -> Result<Self, String> {
         let params = Self::deserialize(params).map_err(|error| error.to_string())?;
-        if params.to.list().is_empty() {
-            return Err("`to` is empty".to_owned());
+        if params.to.list().iter().all(|text| text.trim().is_empty()) {
+            return Err("`to` names nobody: whom it stands for has no mail address in Okta".to_owned());
         }
         required("subject", &params.subject)?;
         required("text", &params.text)?;
         Ok(params)
     }
 
-    fn message(self, from: &Mailbox, key: &IdempotencyKey) -> Result<Message, String> {
-        let to = self.to.mailboxes("to")?;
-        let cc = self.cc.map(|cc| cc.mailboxes("cc")).transpose()?.unwrap_or_default();
+    fn message(self, from: &Mailbox, admins: &Mailboxes, key: &IdempotencyKey) -> Result<Message, String> {
+        let to = self.to.mailboxes("to", admins)?;
+        let cc = self.cc.map(|cc| cc.mailboxes("cc", admins)).transpose()?.unwrap_or_default();
         let (named, copied) = (to.iter().count(), cc.iter().count());
         if named == 0 {
-            return Err("`to` names nobody".to_owned());
+            return Err("`to` names nobody: [email] has no `admins`".to_owned());
         }
         if named + copied > MAX_RECIPIENTS {
             return Err(format!("`to` and `cc` name more than {MAX_RECIPIENTS} recipients"));
@@ -448,372 +508,4 @@ fn header(name: &'static str, value: &str) -> HeaderValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use proptest::prelude::*;
-    use serde_json::json;
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    use tokio::net::TcpListener;
-
-    use super::super::rotation::SecretFile;
-    use super::*;
-    use crate::connectors::probe::Grade;
-
-    const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
-    const PASSWORD: &str = "pass_word_1";
-    /// The step at which the text of the mail has arrived whole.
-    const TEXT: &str = ".";
-
-    /// What the server does at a step instead of accepting it.
-    #[derive(Clone)]
-    enum Fault {
-        Say(&'static str),
-        Close,
-        Silence,
-    }
-
-    /// A mail server on loopback that accepts everything but `fault`, which strikes at the line that begins with `at`.
-    struct Server {
-        port: u16,
-        lines: Arc<Mutex<Vec<String>>>,
-        task: tokio::task::JoinHandle<()>,
-    }
-
-    impl Drop for Server {
-        fn drop(&mut self) {
-            self.task.abort();
-        }
-    }
-
-    impl Server {
-        async fn open(at: &'static str, fault: Option<Fault>) -> Self {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let lines = Arc::new(Mutex::new(Vec::new()));
-            let log = Arc::clone(&lines);
-            let task = tokio::spawn(async move {
-                loop {
-                    let (stream, _) = listener.accept().await.unwrap();
-                    let (read, mut write) = stream.into_split();
-                    let mut incoming = BufReader::new(read).lines();
-                    let mut in_text = false;
-                    let mut line = "greeting".to_owned();
-                    loop {
-                        if in_text && line != TEXT {
-                            log.lock().unwrap().push(line);
-                        } else {
-                            let answer = match (&fault, &line) {
-                                (Some(Fault::Say(answer)), line) if line.starts_with(at) => *answer,
-                                (Some(Fault::Close), line) if line.starts_with(at) => break,
-                                (Some(Fault::Silence), line) if line.starts_with(at) => std::future::pending().await,
-                                (_, line) if line.starts_with("EHLO") => "250-mail\r\n250-8BITMIME\r\n250 AUTH PLAIN",
-                                (_, line) if line.starts_with("AUTH") => "235 welcome",
-                                (_, line) if line.starts_with("DATA") => "354 go on",
-                                (_, line) if line == "greeting" => "220 mail",
-                                _ => "250 ok",
-                            };
-                            in_text = answer.starts_with("354");
-                            log.lock().unwrap().push(line);
-                            if write.write_all(format!("{answer}\r\n").as_bytes()).await.is_err() {
-                                break;
-                            }
-                        }
-                        match incoming.next_line().await {
-                            Ok(Some(next)) => line = next,
-                            _ => break,
-                        }
-                    }
-                }
-            });
-            Self { port, lines, task }
-        }
-
-        fn text(&self) -> String {
-            self.lines.lock().unwrap().join("\n")
-        }
-    }
-
-    fn config(port: u16) -> EmailConfig {
-        EmailConfig {
-            host: "127.0.0.1".to_owned(),
-            port: Some(port),
-            tls: MailTls::None,
-            from: "Okta Responder <responder@example.com>".to_owned(),
-            username: Some("daemon".to_owned()),
-            password: None,
-            timeout: Duration::from_secs(20),
-        }
-    }
-
-    fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call {
-            key: IdempotencyKey::from_stored(KEY.to_owned()),
-            params,
-            attempt: 1,
-            earlier: Receipt::default(),
-        })
-    }
-
-    fn mail() -> Cleared<Call> {
-        call(json!({"to": "ada@example.com", "subject": "User risk HIGH", "text": "Look at this."}))
-    }
-
-    async fn attempt(at: &'static str, fault: Fault) -> Outcome {
-        let timeout = Duration::from_millis(if matches!(fault, Fault::Silence) { 300 } else { 20_000 });
-        let server = Server::open(at, Some(fault)).await;
-        let mailer =
-            Mailer::new(&EmailConfig { timeout, ..config(server.port) }, Some(PASSWORD.into()), &Network::default())
-                .unwrap();
-        let outcome = mailer.perform(&mail()).await;
-        assert!(!format!("{outcome:?} {mailer:?}").contains(PASSWORD), "{outcome:?}");
-        outcome
-    }
-
-    #[test]
-    fn a_password_is_known_again_in_every_form_in_which_it_travels() {
-        let password = SecretString::from("hunter2");
-        for said in ["bad: hunter2", "500 what is AUTH PLAIN AG1lAGh1bnRlcjI=?", "500 what is aHVudGVyMg?"] {
-            assert!(repeats_password(said, "me", &password), "{said}");
-        }
-        assert!(!repeats_password("535 5.7.8 bad credentials", "me", &password));
-    }
-
-    #[tokio::test]
-    async fn a_mail_carries_the_key_and_says_that_it_is_automatic() {
-        let server = Server::open("", None).await;
-        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into()), &Network::default()).unwrap();
-        let params = json!({
-            "to": ["Ada <ada@example.com>", "grace@example.com"], "cc": "soc@example.com",
-            "subject": "Risk\r\nBcc: eve@example.com", "text": "plain part", "html": "<p>rich part</p>",
-        });
-        let outcome = mailer.perform(&call(params)).await;
-        let Outcome::Done(receipt) = &outcome else { panic!("{outcome:?}") };
-        assert_eq!(receipt.id, Some(format!("<{KEY}@okta-responder.example.com>")));
-        let text = server.text();
-        for part in [
-            "MAIL FROM:<responder@example.com>",
-            "RCPT TO:<ada@example.com>",
-            "RCPT TO:<grace@example.com>",
-            "RCPT TO:<soc@example.com>",
-            &format!("Message-ID: <{KEY}@okta-responder.example.com>"),
-            "Auto-Submitted: auto-generated",
-            &format!("X-Okta-Responder-Key: {KEY}"),
-            "Subject: Risk  Bcc: eve@example.com",
-            "multipart/alternative",
-            "plain part",
-            "<p>rich part</p>",
-        ] {
-            assert!(text.contains(part), "{part} is not in:\n{text}");
-        }
-        assert!(!text.contains("\nBcc:") && !text.contains("RCPT TO:<eve"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn what_fails_before_the_text_is_sent_may_be_repeated() {
-        for at in ["greeting", "EHLO", "AUTH", "MAIL", "RCPT", "DATA"] {
-            for fault in [Fault::Close, Fault::Silence, Fault::Say("451 later"), Fault::Say("what is this")] {
-                let outcome = attempt(at, fault).await;
-                assert!(matches!(outcome, Outcome::Transient(_)), "{at}: {outcome:?}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_refusal_is_certain_at_every_step() {
-        for at in ["MAIL", "RCPT", "DATA", TEXT] {
-            let outcome = attempt(at, Fault::Say("550 no")).await;
-            assert!(matches!(&outcome, Outcome::Permanent(f) if f.reason == Reason::Rejected), "{at}: {outcome:?}");
-        }
-        let outcome = attempt(TEXT, Fault::Say("452 full")).await;
-        assert!(matches!(outcome, Outcome::Transient(_)), "{outcome:?}");
-    }
-
-    #[tokio::test]
-    async fn a_refused_login_waits_for_the_operator_and_hides_the_password() {
-        let outcome = attempt("AUTH", Fault::Say("535 wrong: pass_word_1")).await;
-        assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Unauthorized), "{outcome:?}");
-    }
-
-    #[tokio::test]
-    async fn a_password_that_was_replaced_is_read_again_and_used_in_the_same_attempt() {
-        // Of this login the server refuses the old password: \0daemon\0pass_word_1.
-        let server = Server::open("AUTH PLAIN AGRhZW1vbgBwYXNzX3dvcmRfMQ==", Some(Fault::Say("535 5.7.8 no"))).await;
-        let file = SecretFile::new(PASSWORD);
-        let mailer = Mailer::new(&config(server.port), Some(file.live()), &Network::default()).unwrap();
-        let logins = || server.text().matches("AUTH").count();
-
-        let outcome = mailer.perform(&mail()).await;
-        assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Unauthorized), "{outcome:?}");
-        assert_eq!(logins(), 1, "a password that is still the same is not sent again");
-        file.write("");
-        assert!(matches!(mailer.probe().await[0].grade, Grade::Failed(_)));
-        assert_eq!(logins(), 2);
-
-        file.write("pass_word_2");
-        let outcome = mailer.perform(&mail()).await;
-        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-        assert_eq!(logins(), 4);
-        assert_eq!(mailer.probe().await[0].grade, Grade::Fine);
-        assert_eq!(logins(), 5, "from now on it is the new one");
-        assert_eq!(server.text().matches("MAIL FROM").count(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_is_lost_after_the_text_was_sent_is_unknown() {
-        for (fault, reason) in [
-            (Fault::Close, Reason::BadAnswer),
-            (Fault::Silence, Reason::Timeout),
-            (Fault::Say("what is this"), Reason::BadAnswer),
-        ] {
-            let outcome = attempt(TEXT, fault).await;
-            assert!(matches!(&outcome, Outcome::Unknown(f) if f.reason == reason), "{outcome:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_not_there_is_tried_again() {
-        let port = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port();
-        let mailer = Mailer::new(&config(port), Some(PASSWORD.into()), &Network::default()).unwrap();
-        let outcome = mailer.perform(&mail()).await;
-        assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == Reason::Connect), "{outcome:?}");
-    }
-
-    #[tokio::test]
-    async fn a_server_without_starttls_gets_neither_password_nor_mail() {
-        let server = Server::open("", None).await;
-        let section = EmailConfig { tls: MailTls::Starttls, ..config(server.port) };
-        let mailer = Mailer::new(&section, Some(PASSWORD.into()), &Network::default()).unwrap();
-        let outcome = mailer.perform(&mail()).await;
-        assert!(matches!(outcome, Outcome::Transient(_)), "{outcome:?}");
-        assert!(!server.text().contains("AUTH") && !server.text().contains("MAIL"), "{}", server.text());
-    }
-
-    #[tokio::test]
-    async fn an_attempt_that_is_dropped_sends_no_more() {
-        let silent = Server::open("EHLO", Some(Fault::Silence)).await;
-        let mailer = Mailer::new(&config(silent.port), Some(PASSWORD.into()), &Network::default()).unwrap();
-        let dropped = timeout(Duration::from_millis(50), mailer.perform(&mail())).await;
-        assert!(dropped.is_err());
-        assert!(!silent.text().contains("MAIL"));
-    }
-
-    #[tokio::test]
-    async fn a_bad_address_is_a_bad_parameter() {
-        let server = Server::open("", None).await;
-        let mailer = Mailer::new(&config(server.port), Some(PASSWORD.into()), &Network::default()).unwrap();
-        for to in [
-            json!("no address"),
-            json!(["ada@example.com", "a@b@c"]),
-            json!(""),
-            json!([" "]),
-            json!("a\n@b.c"),
-            json!("eve@example.org, ada@example.com"),
-            json!("Ada, eve@example.org <ada@example.com>"),
-        ] {
-            let outcome = mailer.perform(&call(json!({"to": to, "subject": "s", "text": "t"}))).await;
-            assert!(
-                matches!(&outcome, Outcome::Permanent(f) if f.reason == Reason::BadParameters),
-                "{to}: {outcome:?}"
-            );
-        }
-        assert_eq!(server.text(), "");
-    }
-
-    /// The mail that these parameters make, as it leaves.
-    fn sent(params: Value) -> Result<String, String> {
-        let from: Mailbox = "Okta Responder <responder@example.com>".parse().unwrap();
-        let message = MailParams::parse(&params)?.message(&from, &IdempotencyKey::from_stored(KEY.to_owned()))?;
-        Ok(String::from_utf8(message.formatted()).unwrap())
-    }
-
-    /// The names of the headers, sorted, those of the parts behind those of the mail.
-    fn header_names(text: &str) -> Vec<String> {
-        let head = text.split("\r\n\r\n").next().unwrap();
-        let lines = head.split("\r\n").filter(|line| !line.starts_with([' ', '\t']));
-        let mut names: Vec<_> = lines.map(|line| line.split(':').next().unwrap().to_owned()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_subject_stays_one_header_that_reads_as_it_was_written() {
-        let usual = header_names(&sent(json!({"to": "a@example.com", "subject": "s", "text": "t"})).unwrap());
-        for subject in [
-            "x\r\nBcc: eve@example.org",
-            "x\r\n\r\n<html>",
-            "x\u{2028}Bcc: y",
-            "x\u{85}Content-Type: text/html",
-            "é\r\nBcc: eve@example.org",
-            "=?utf-8?B?DQpCY2M6IGV2ZUBleGFtcGxlLm9yZw==?=",
-        ] {
-            let text = sent(json!({"to": "a@example.com", "subject": subject, "text": "t"})).unwrap();
-            assert_eq!(header_names(&text), usual, "{text}");
-            let coded = text.lines().find(|line| line.starts_with("Subject:")).unwrap();
-            assert!(!subject.is_ascii() || !coded.contains("=?"), "{coded}");
-        }
-    }
-
-    #[test]
-    fn a_text_is_plain_text_whatever_it_holds() {
-        for body in
-            ["<html><script>", "\r\n--b\r\nContent-Type: text/html\r\n\r\n<b>", "\u{feff}<!doctype html>", "é<b>"]
-        {
-            let text = sent(json!({"to": "a@example.com", "subject": "s", "text": body})).unwrap();
-            let head = text.split("\r\n\r\n").next().unwrap();
-            assert!(head.contains("Content-Type: text/plain; charset=utf-8"), "{head}");
-            assert!(!head.contains("multipart"), "{head}");
-        }
-    }
-
-    #[test]
-    fn parts_of_a_mail_cannot_be_ended_by_their_text() {
-        let params = json!({"to": "a@example.com", "subject": "s", "text": "t", "html": "<b>x</b>"});
-        let boundary = |text: &str| text.split("boundary=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-        let (one, other) = (boundary(&sent(params.clone()).unwrap()), boundary(&sent(params).unwrap()));
-        assert!(one.len() >= 16 && one != other, "nobody can guess a boundary that is drawn anew");
-    }
-
-    proptest! {
-        #[test]
-        fn no_word_of_an_event_adds_a_header_or_a_recipient(word in "(\\PC|[\\r\\n\\t,;:<>@\"()=?]){0,40}") {
-            let plain = sent(json!({"to": "a@example.com", "subject": "s", "text": "t"})).unwrap();
-            let params = json!({"to": format!("{word} <a@example.com>"), "subject": format!("s {word}"), "text": format!("t{word}")});
-            // Most words are no name; then there is no mail at all.
-            if let Ok(text) = sent(params) {
-                prop_assert_eq!(header_names(&text), header_names(&plain));
-                let mailbox: Result<Mailbox, _> = literal(&format!("{word} <a@example.com>")).parse();
-                prop_assert_eq!(mailbox.unwrap().email.to_string(), "a@example.com");
-            }
-        }
-    }
-
-    #[test]
-    fn parameters_are_checked() {
-        let check = SEND.check;
-        assert!(check(&json!({"to": "{{ manager.email }}", "subject": "s", "text": "t"})).is_ok());
-        assert!(check(&json!({"to": ["a", "b"], "cc": [], "subject": "s", "text": "t", "html": "h"})).is_ok());
-        assert!(check(&json!({"to": [], "subject": "s", "text": "t"})).is_err());
-        assert!(check(&json!({"to": 5, "subject": "s", "text": "t"})).is_err());
-        assert!(check(&json!({"to": "a", "subject": "s", "text": "t", "bcc": "x"})).is_err());
-    }
-
-    #[test]
-    fn a_section_that_cannot_work_is_refused() {
-        let secret = || Some(LiveSecret::from(PASSWORD));
-        assert!(Mailer::new(&config(25), secret(), &Network::default()).is_ok());
-        assert!(Mailer::new(&config(25), None, &Network::default()).is_err());
-        assert!(
-            Mailer::new(
-                &EmailConfig { host: "mail.example.com".to_owned(), ..config(25) },
-                secret(),
-                &Network::default()
-            )
-            .is_err()
-        );
-        assert!(
-            Mailer::new(&EmailConfig { from: "nobody".to_owned(), ..config(25) }, secret(), &Network::default())
-                .is_err()
-        );
-    }
-}
+mod tests;

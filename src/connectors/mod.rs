@@ -40,6 +40,7 @@ mod teams;
 mod webhook;
 mod wire;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +63,7 @@ use crate::okta::OktaClient;
 use crate::okta::rights::Right;
 
 pub use email::Mailer;
+pub(crate) use email::names_admins;
 pub use http_request::HttpServices;
 pub use inverse::{Deed, Inverse, Remedy};
 pub use jira::{Jira, ProjectUse};
@@ -137,6 +139,7 @@ pub static ACTIONS: &[Registration] = &[
     Registration { kind: &pagerduty::TRIGGER_EVENT, build: |services| with(&services.pagerduty, pagerduty::Trigger) },
     Registration { kind: &pagerduty::RESOLVE_EVENT, build: |services| with(&services.pagerduty, pagerduty::Resolve) },
     Registration { kind: &slack::POST_MESSAGE, build: |services| connector(&services.slack) },
+    Registration { kind: &slack::UPDATE_MESSAGE, build: |services| with(&services.slack, slack::Edit) },
     Registration { kind: &teams::POST_MESSAGE, build: |services| connector(&services.teams) },
     Registration { kind: &email::SEND, build: |services| connector(&services.email) },
     Registration { kind: &http_request::REQUEST, build: |services| with(&services.http, http_request::Request) },
@@ -159,6 +162,20 @@ pub struct Registration {
 /// What an action with these parameters needs beside its [`ActionKind::rights`].
 pub fn more_rights(kind: &ActionKind, params: &Value) -> &'static [Right] {
     if kind.name == okta_app::UNASSIGN_USER.name { okta_app::more_rights(params) } else { &[] }
+}
+
+/// The parameters of a step as they are filled in: words that stand for facts are written out as templates.
+pub fn written_out<'w>(kind: &ActionKind, with: &'w toml::Table) -> Cow<'w, toml::Table> {
+    if kind.service == Service::Email { Cow::Owned(email::written_out(with)) } else { Cow::Borrowed(with) }
+}
+
+/// What a service would refuse in the parameters of a step as they are written, in a sentence. [`ActionKind::check`] does
+/// not see it, because what only becomes too long when it is filled in is cut.
+///
+/// # Errors
+/// The first that is found.
+pub fn check_written(kind: &ActionKind, params: &Value) -> Result<(), String> {
+    if kind.service == Service::Slack { slack::check_written(params) } else { Ok(()) }
 }
 
 /// What a crash between request and record means for an action with these parameters, whose templates need not be filled in.
@@ -358,8 +375,10 @@ pub struct Call {
     pub params: Value,
     /// 1 for the first attempt.
     pub attempt: u32,
-    /// What the attempts before this one recorded, see [`Outcome::Progress`]; for `okta.group.restore_user` what the
-    /// actions that took the user out of his groups recorded. Empty for what is done with one request.
+    /// What the attempts before this one recorded, see [`Outcome::Progress`]; before there is such a record, for
+    /// `okta.group.restore_user` what the actions that took the user out of his groups recorded, for `slack.message.post`
+    /// what the last message of its thread did, and for `slack.message.update` what the message to edit did. Empty for what
+    /// is done with one request and stands alone.
     pub earlier: Receipt,
 }
 
@@ -370,7 +389,7 @@ pub enum Effect {
     SetLike,
     /// Something is made under our idempotency key, which can be looked up.
     Keyed,
-    /// The service folds requests that carry the same key into one, and does not tell what it holds.
+    /// The service makes one of requests that are the same or carry the same key, and does not tell what it holds.
     Folded,
     /// A message: nothing to look up.
     Message,
@@ -435,12 +454,19 @@ pub enum FromEvent {
     AppId,
     /// The id of the event's device, unless the step asks for all `devices`.
     DeviceId,
+    /// The affected user and the UTC day of the event, for a step that asks for a `thread`. An event without a user leaves
+    /// it out.
+    UserDay,
 }
 
 impl FromEvent {
     /// Whether a parameter is filled in beside those that the step gives.
     pub fn fills(self, given: &serde_json::Map<String, Value>) -> bool {
-        self != Self::DeviceId || !given.contains_key("devices")
+        match self {
+            Self::UserId | Self::AppId => true,
+            Self::DeviceId => !given.contains_key("devices"),
+            Self::UserDay => given.contains_key("thread"),
+        }
     }
 }
 
@@ -469,7 +495,7 @@ pub struct ActionKind {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// How values interpolated into the parameter of this name are escaped.
     pub escape: fn(&str) -> Escape,
-    /// The lane: the one thing it changes, from final parameters. `None` for what has no order (tickets, messages).
+    /// The lane: the one thing it changes, from final parameters. `None` for what has no order (tickets, most messages).
     pub lane: fn(&Value) -> Option<String>,
     /// What undoes it when it has changed something. Pure.
     pub inverse: fn(&Deed<'_>) -> Inverse,

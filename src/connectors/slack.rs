@@ -1,30 +1,37 @@
-//! Messages in Slack: with a bot token over `chat.postMessage`, or through an incoming webhook.
+//! Messages in Slack: with a bot token over `chat.postMessage` and `chat.update`, or through an incoming webhook.
 //!
 //! Slack has no idempotency of its own, and reading a channel back needs rights that a bot for messages should not have.
-//! The key travels in the message's `metadata`, for people and for tools that look for it.
+//! The key travels in the message's `metadata`, for people and for tools that look for it. Where a message stands is on
+//! record with its action: the next one of its thread, and the one that edits it, are told by the ledger.
 
+mod blocks;
+mod message;
+mod mrkdwn;
 mod probe;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder};
-use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use url::Url;
 
+use self::message::{EditParams, PostParams};
 use super::secret::Held;
 use super::webhook::{Door, Webhook};
 use super::wire::{self, Answer, Sends};
-use super::{ActionKind, Call, Connector, Effect, Inverse, Service, SetupError, cut, required, service_url, shape};
+use super::{ActionKind, Call, Connector, Effect, FromEvent, Inverse, Service, SetupError, cut, service_url, shape};
 use crate::config::SlackConfig;
 use crate::config::secret::LiveSecret;
 use crate::guard::Cleared;
 use crate::http::{self, Network};
 use crate::model::escape::Escape;
-use crate::model::ids::IdempotencyKey;
 use crate::model::outcome::{Failure, Outcome, Reason, Receipt, Verdict};
+
+pub(super) use self::message::check_written;
 
 /// `slack.message.post`
 pub static POST_MESSAGE: ActionKind = ActionKind {
@@ -35,25 +42,41 @@ pub static POST_MESSAGE: ActionKind = ActionKind {
     changes_access: false,
     resets_risk: false,
     rights: &[],
+    from_event: &[("thread_of", FromEvent::UserDay)],
+    check: |params| PostParams::parse(params).map(drop),
+    schema: shape::<PostParams>,
+    escape: escape_of,
+    lane: PostParams::lane,
+    inverse: |_| Inverse::impossible("it was sent; tell people what does not hold any more"),
+};
+
+/// `slack.message.update`
+pub static UPDATE_MESSAGE: ActionKind = ActionKind {
+    name: "slack.message.update",
+    summary: "Edits the message of an earlier step",
+    service: Service::Slack,
+    // The same edit twice is one edit, and what a message says cannot be read back.
+    effect: Effect::Folded,
+    changes_access: false,
+    resets_risk: false,
+    rights: &[],
     from_event: &[],
-    check: |params| MessageParams::parse(params).map(drop),
-    schema: shape::<MessageParams>,
-    escape: |parameter| match parameter {
-        "text" | "blocks" => Escape::SlackMrkdwn,
-        _ => Escape::Line,
-    },
+    check: |params| EditParams::parse(params).map(drop),
+    schema: shape::<EditParams>,
+    escape: escape_of,
     lane: |_| None,
     inverse: |_| Inverse::impossible("it was sent; tell people what does not hold any more"),
 };
 
-/// The longest `text`, in characters (Slack, `chat.postMessage` and `chat.update`).
-const MAX_TEXT: usize = 4000;
-/// The most blocks of one message (Slack, Block Kit).
-const MAX_BLOCKS: usize = 50;
 /// Stands for an error of Slack's that is not one of its words.
 const NO_WORD: &str = "an error that is not repeated here";
-/// How the message's metadata is called.
-const EVENT_TYPE: &str = "okta_responder_action";
+
+fn escape_of(parameter: &str) -> Escape {
+    match parameter {
+        "text" | "blocks" => Escape::SlackMrkdwn,
+        _ => Escape::Line,
+    }
+}
 
 /// One Slack workspace, or the one channel behind a webhook.
 #[derive(Debug)]
@@ -71,9 +94,14 @@ enum Way {
 struct Bot {
     http: Client,
     post_message: Url,
+    update_message: Url,
     auth_test: Url,
     token: Held,
 }
+
+/// `slack.message.update` of a workspace.
+#[derive(Debug)]
+pub struct Edit(pub Arc<Slack>);
 
 impl Slack {
     /// Takes the `[slack]` section and its one secret. Nothing is sent.
@@ -93,10 +121,17 @@ impl Slack {
             (Some(token), None) => {
                 let api = service_url(section, "api_url", &config.api_url)?;
                 let method = |name| api.join(name).map_err(|_| invalid("`api_url` cannot be the start of an address"));
-                let (post_message, auth_test) = (method("chat.postMessage")?, method("auth.test")?);
+                let (post_message, update_message) = (method("chat.postMessage")?, method("chat.update")?);
+                let auth_test = method("auth.test")?;
                 let http = http::client(section, &api, config.timeout, network)
                     .map_err(|source| SetupError::Client { section, source })?;
-                Way::Bot(Bot { http, post_message, auth_test, token: Held::new(Service::Slack, "token", token) })
+                Way::Bot(Bot {
+                    http,
+                    post_message,
+                    update_message,
+                    auth_test,
+                    token: Held::new(Service::Slack, "token", token),
+                })
             }
             (None, Some(url)) => {
                 let read: fn(&str) -> _ = |text| service_url(Service::Slack.section(), "webhook_url", text);
@@ -114,28 +149,55 @@ impl Slack {
 }
 
 impl Bot {
-    async fn post(&self, message: &Map<String, Value>) -> Outcome {
+    async fn post(&self, params: PostParams, call: &Call) -> Outcome {
         const WHAT: &str = "posting to Slack";
-        let body = match body(message, WHAT) {
-            Ok(body) => body,
-            Err(outcome) => return outcome,
+        let is_threaded = params.thread.is_some();
+        // What the ledger found: where the last message of the thread stands.
+        let found = call.earlier.thread.clone().filter(|_| is_threaded);
+        let thread = params.answers().map(str::to_owned).or_else(|| found.clone());
+        let message = match params.for_channel(thread.as_deref(), &call.key) {
+            Ok(message) => message,
+            Err(problem) => return Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
         };
-        let request = || filled(self.http.post(self.post_message.clone()), &body);
-        let answer = match self.exchange(request, WHAT, Sends::Changing).await {
-            Ok(answer) if answer.status.is_success() => answer,
-            Ok(answer) => return wire::refusal(&answer, WHAT, "", Sends::Changing),
-            Err(outcome) => return outcome,
+        match self.change(&self.post_message, &message, WHAT).await {
+            Ok(posted) => Outcome::Done(posted.receipt(is_threaded, found)),
+            Err(Refused::With(word, _)) if found.is_some() && HEAD_IS_GONE.contains(&word.as_str()) => {
+                Outcome::Progress(Receipt::note("the first message of its thread is gone; it opens a new thread"))
+            }
+            Err(refused) => refused.outcome(WHAT),
+        }
+    }
+
+    async fn edit(&self, params: EditParams, call: &Call) -> Outcome {
+        const WHAT: &str = "editing a message in Slack";
+        let (Some(ts), Some(channel)) = (&call.earlier.id, &call.earlier.channel) else {
+            let detail = format!("{WHAT}: where the message stands is not on record");
+            return Outcome::Permanent(Failure::new(Reason::BadParameters, detail));
         };
+        match self.change(&self.update_message, &params.edit(channel, ts), WHAT).await {
+            Ok(edited) => Outcome::Done(edited.edited()),
+            Err(refused) => refused.outcome(WHAT),
+        }
+    }
+
+    /// Sends one message or edit.
+    async fn change(&self, method: &Url, message: &Map<String, Value>, what: &str) -> Result<Posted, Refused> {
+        let body = body(message, what).map_err(Refused::Otherwise)?;
+        let request = || filled(self.http.post(method.clone()), &body);
+        let answer = self.exchange(request, what, Sends::Changing).await.map_err(Refused::Otherwise)?;
+        if !answer.status.is_success() {
+            return Err(Refused::Otherwise(wire::refusal(&answer, what, "", Sends::Changing)));
+        }
         let Ok(posted) = serde_json::from_slice::<Posted>(&answer.body) else {
-            let detail = format!("{WHAT}: answered {} with something that is not its JSON", answer.status.as_u16());
-            return Sends::Changing.lost(Reason::BadAnswer, detail);
+            let detail = format!("{what}: answered {} with something that is not its JSON", answer.status.as_u16());
+            return Err(Refused::Otherwise(Sends::Changing.lost(Reason::BadAnswer, detail)));
         };
         if posted.ok {
-            return Outcome::Done(posted.receipt());
+            return Ok(posted);
         }
         let error = posted.error.as_deref().unwrap_or_default();
         let error = if answer.repeats_credential { NO_WORD.to_owned() } else { word(error.as_bytes()) };
-        refused_with(WHAT, &error, &answer)
+        Err(Refused::With(error, answer))
     }
 
     /// Sends one request with our token. One whose token is refused has posted nothing, so it is sent again, once, if the
@@ -161,6 +223,26 @@ impl Bot {
         }
     }
 }
+
+/// Why a message or an edit was not taken.
+enum Refused {
+    /// Slack's word, and the answer that it stands in.
+    With(String, Answer),
+    Otherwise(Outcome),
+}
+
+impl Refused {
+    fn outcome(self, what: &str) -> Outcome {
+        match self {
+            Self::With(word, answer) => refused_with(what, &word, &answer),
+            Self::Otherwise(outcome) => outcome,
+        }
+    }
+}
+
+/// Slack's words for a thread that cannot be answered, because its first message was deleted (Slack, `chat.postMessage`).
+const HEAD_IS_GONE: [&str; 4] =
+    ["thread_not_found", "message_not_found", "invalid_thread_ts", "cannot_reply_to_message"];
 
 /// Posts through a webhook. An address that Slack refuses has posted nothing, so the message goes out again, once, if the
 /// address was replaced.
@@ -217,11 +299,10 @@ fn filled(request: RequestBuilder, body: &[u8]) -> RequestBuilder {
 #[async_trait]
 impl Connector for Slack {
     async fn perform(&self, call: &Cleared<Call>) -> Outcome {
-        let message = MessageParams::parse(&call.params).and_then(|params| params.message(&call.key, &self.way));
-        match (message, &self.way) {
+        match (PostParams::parse(&call.params), &self.way) {
             (Err(problem), _) => Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
-            (Ok(message), Way::Bot(bot)) => bot.post(&message).await,
-            (Ok(message), Way::Webhook(webhook)) => post_to_webhook(webhook, &message).await,
+            (Ok(params), Way::Bot(bot)) => bot.post(params, call).await,
+            (Ok(params), Way::Webhook(webhook)) => post_to_webhook(webhook, &params.for_webhook()).await,
         }
     }
 
@@ -230,96 +311,25 @@ impl Connector for Slack {
     }
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct MessageParams {
-    /// An id or `#name`; required with a bot token.
-    channel: Option<String>,
-    /// mrkdwn; what notifications show when there are blocks.
-    text: String,
-    /// The `ts` of the message to answer, which is the `id` of the step that posted it.
-    thread_ts: Option<String>,
-    blocks: Option<Vec<Map<String, Value>>>,
-}
-
-impl MessageParams {
-    fn parse(params: &Value) -> Result<Self, String> {
-        let params = Self::deserialize(params).map_err(|error| error.to_string())?;
-        required("text", &params.text)?;
-        if let Some(channel) = &params.channel {
-            required("channel", channel)?;
-        }
-        if params.blocks.as_ref().is_some_and(|blocks| blocks.is_empty() || blocks.len() > MAX_BLOCKS) {
-            return Err(format!("`blocks` holds none, or more than {MAX_BLOCKS}"));
-        }
-        let is_markdown = |block: &Map<String, Value>| block.get("type").is_some_and(|kind| kind == "markdown");
-        if params.blocks.iter().flatten().any(is_markdown) {
-            // Its links are `[text](url)`, which the escaping of mrkdwn leaves alive.
-            return Err("`blocks` holds a `markdown` block, in which an event could place links; \
-                        use `section` blocks with `mrkdwn`"
-                .to_owned());
-        }
-        Ok(params)
-    }
-
-    fn message(self, key: &IdempotencyKey, way: &Way) -> Result<Map<String, Value>, String> {
-        let mut message = Map::new();
-        // A link in an event must not be fetched by Slack, nor become one that can be clicked: bare addresses and names are
-        // not linked, `<url|text>` of the template still is (Slack, `chat.postMessage`, `parse` and `link_names`).
-        message.insert("unfurl_links".to_owned(), json!(false));
-        message.insert("unfurl_media".to_owned(), json!(false));
-        message.insert("parse".to_owned(), json!("none"));
-        message.insert("link_names".to_owned(), json!(false));
-        message.insert("text".to_owned(), json!(cut_mrkdwn(&self.text)));
-        if let Some(thread) = self.thread_ts.filter(|thread| !thread.trim().is_empty()) {
-            message.insert("thread_ts".to_owned(), json!(thread));
-        }
-        if let Some(blocks) = self.blocks {
-            let mut blocks = json!(blocks);
-            link_nothing_bare(&mut blocks);
-            message.insert("blocks".to_owned(), blocks);
-        }
-        if let Way::Bot(_) = way {
-            let channel =
-                self.channel.ok_or("`channel` is missing: with a bot token every message names its channel")?;
-            message.insert("channel".to_owned(), json!(channel));
-            let metadata = json!({"event_type": EVENT_TYPE, "event_payload": {"key": key.as_str()}});
-            message.insert("metadata".to_owned(), metadata);
-        }
-        Ok(message)
-    }
-}
-
-/// Tells every mrkdwn text of the blocks to link nothing but what its markup links (Slack, text object, `verbatim`).
-fn link_nothing_bare(blocks: &mut Value) {
-    match blocks {
-        Value::Array(list) => list.iter_mut().for_each(link_nothing_bare),
-        Value::Object(object) => {
-            if object.get("type").is_some_and(|kind| kind == "mrkdwn") {
-                object.insert("verbatim".to_owned(), json!(true));
+#[async_trait]
+impl Connector for Edit {
+    async fn perform(&self, call: &Cleared<Call>) -> Outcome {
+        match (EditParams::parse(&call.params), &self.0.way) {
+            (Err(problem), _) => Outcome::Permanent(Failure::new(Reason::BadParameters, problem)),
+            (Ok(params), Way::Bot(bot)) => bot.edit(params, call).await,
+            (Ok(_), Way::Webhook(_)) => {
+                let detail = "what was posted through a webhook cannot be edited; give [slack] a `token`";
+                Outcome::Permanent(Failure::new(Reason::BadParameters, detail))
             }
-            object.values_mut().for_each(link_nothing_bare);
         }
-        _ => {}
+    }
+
+    async fn verify(&self, _: &Call) -> Verdict {
+        Verdict::CannotTell
     }
 }
 
-/// Cuts a text to what Slack takes, without leaving half an entity such as `&am` at the end.
-fn cut_mrkdwn(text: &str) -> String {
-    let short = cut(text, MAX_TEXT);
-    if short.len() == text.len() {
-        return short;
-    }
-    let kept = short.strip_suffix('…').unwrap_or(&short);
-    match kept.rfind('&') {
-        Some(at) if !kept.get(at..).is_some_and(|entity| entity.contains(';')) && kept.len() - at < 6 => {
-            format!("{}…", kept.get(..at).unwrap_or_default())
-        }
-        _ => short,
-    }
-}
-
-/// The answer of `chat.postMessage`; a refusal is a 200 with `ok: false` (Slack Web API).
+/// The answer of `chat.postMessage` and `chat.update`; a refusal is a 200 with `ok: false` (Slack Web API).
 #[derive(Deserialize)]
 struct Posted {
     ok: bool,
@@ -329,14 +339,36 @@ struct Posted {
 }
 
 impl Posted {
-    fn receipt(self) -> Receipt {
-        let short = |text: String| cut(&Escape::Line.apply(&text), 64);
+    /// What is on record of a message. `answered` is the thread that the ledger found for it.
+    fn receipt(self, is_threaded: bool, answered: Option<String>) -> Receipt {
+        let (channel, ts) = (self.channel.map(short), self.ts.map(short));
+        let where_to = match (&answered, is_threaded) {
+            (Some(_), _) => ", in its thread",
+            (None, true) => ", where it opens a thread",
+            (None, false) => "",
+        };
         Receipt {
-            id: self.ts.map(short),
-            note: self.channel.map(|channel| format!("posted to {}", short(channel))),
+            note: channel.as_ref().map(|channel| format!("posted to {channel}{where_to}")),
+            thread: answered.or_else(|| ts.clone().filter(|_| is_threaded)),
+            id: ts,
+            channel,
             ..Receipt::default()
         }
     }
+
+    fn edited(self) -> Receipt {
+        let channel = self.channel.map(short);
+        Receipt {
+            note: channel.as_ref().map(|channel| format!("edited in {channel}")),
+            id: self.ts.map(short),
+            channel,
+            ..Receipt::default()
+        }
+    }
+}
+
+fn short(text: String) -> String {
+    cut(&Escape::Line.apply(&text), 64)
 }
 
 /// Slack's words for a token that it does not take (Slack Web API, errors of `chat.postMessage` and `auth.test`).
@@ -356,7 +388,7 @@ fn refuses_token(answer: &Answer) -> bool {
                 .is_ok_and(|answer| !answer.ok && TOKEN_IS_REFUSED.contains(&answer.error.as_str()))
 }
 
-/// What one of Slack's error words means (Slack Web API, errors of `chat.postMessage`).
+/// What one of Slack's error words means (Slack Web API, errors of `chat.postMessage` and `chat.update`).
 fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
     let failure = |reason, remedy: &str| Failure::new(reason, format!("{what}: Slack says `{error}`{remedy}"));
     match error {
@@ -375,7 +407,17 @@ fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
         "channel_not_found" => {
             Outcome::Permanent(failure(Reason::NotFound, "; check `channel`, and invite the bot if it is private"))
         }
-        "is_archived" => Outcome::Permanent(failure(Reason::Conflict, "; the channel is archived")),
+        "is_archived" | "is_inactive" => Outcome::Permanent(failure(Reason::Conflict, "; the channel is archived")),
+        "message_not_found" | "thread_not_found" => {
+            Outcome::Permanent(failure(Reason::NotFound, "; the message was deleted"))
+        }
+        "cant_update_message" => {
+            Outcome::Permanent(failure(Reason::Forbidden, "; only the app that has posted a message can edit it"))
+        }
+        "edit_window_closed" => Outcome::Permanent(failure(
+            Reason::Conflict,
+            "; the workspace lets messages be edited only for a while after they were posted",
+        )),
         "ratelimited" | "rate_limited" => {
             let failure = failure(Reason::RateLimited, "");
             http::after_status(true, 429, http::retry_after(&answer.headers), failure)
@@ -384,8 +426,8 @@ fn refused_with(what: &str, error: &str, answer: &Answer) -> Outcome {
             Outcome::Transient(failure(Reason::ServiceError, ""))
         }
         // "Some aspect of the operation may have succeeded", say both.
-        "fatal_error" | "internal_error" | "" => Sends::Changing
-            .lost(Reason::ServiceError, format!("{what}: Slack says `{error}`; the message may have been posted")),
+        "fatal_error" | "internal_error" | "update_failed" | "" => Sends::Changing
+            .lost(Reason::ServiceError, format!("{what}: Slack says `{error}`; it may have been done all the same")),
         _ => Outcome::Permanent(failure(Reason::Rejected, "")),
     }
 }
@@ -398,180 +440,4 @@ fn word(text: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::stage::{Reply, Stage};
-    use super::*;
-
-    fn config(base: &str) -> SlackConfig {
-        SlackConfig {
-            token: None,
-            webhook_url: None,
-            client_certificate: None,
-            client_key: None,
-            api_url: format!("{base}/api"),
-            timeout: Duration::from_secs(20),
-        }
-    }
-
-    fn call(params: Value) -> Cleared<Call> {
-        Cleared::unguarded(Call {
-            key: IdempotencyKey::from_stored("k".repeat(40)),
-            params,
-            attempt: 1,
-            earlier: Receipt::default(),
-        })
-    }
-
-    async fn outcome_of(answer: Value) -> Outcome {
-        let stage = Stage::open(move |_| Reply::json(200, &answer)).await;
-        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None, &Network::default()).unwrap();
-        slack.perform(&call(json!({"channel": "C1", "text": "hello"}))).await
-    }
-
-    #[tokio::test]
-    async fn a_bot_names_channel_and_key_and_lets_nothing_unfurl() {
-        let stage = Stage::open(|_| Reply::json(200, &json!({"ok": true, "channel": "C1", "ts": "17.01"}))).await;
-        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None, &Network::default()).unwrap();
-        let outcome = slack.perform(&call(json!({"channel": "#security", "text": "hello", "thread_ts": "16.5"}))).await;
-        let Outcome::Done(receipt) = &outcome else { panic!("{outcome:?}") };
-        assert_eq!((receipt.id.as_deref(), receipt.note.as_deref()), (Some("17.01"), Some("posted to C1")));
-        let seen = &stage.seen()[0];
-        assert_eq!(seen.path(), "/api/chat.postMessage");
-        assert_eq!(seen.header("authorization"), Some("Bearer xoxb-1"));
-        assert_eq!(seen.header("content-type"), Some("application/json; charset=utf-8"));
-        let key = "k".repeat(40);
-        assert_eq!(
-            seen.json(),
-            json!({
-                "channel": "#security", "text": "hello", "thread_ts": "16.5", "unfurl_links": false, "unfurl_media": false,
-                "parse": "none", "link_names": false,
-                "metadata": {"event_type": "okta_responder_action", "event_payload": {"key": key}},
-            })
-        );
-    }
-
-    #[tokio::test]
-    async fn a_webhook_needs_no_channel_and_sends_none() {
-        let stage = Stage::open(|_| Reply::text(200, "text/html", "ok")).await;
-        let url = format!("{}/services/T/B/X", stage.base);
-        let slack = Slack::new(&config(&stage.base), None, Some(url.into()), &Network::default()).unwrap();
-        assert!(!slack.needs_channel());
-        let outcome = slack.perform(&call(json!({"channel": "#elsewhere", "text": "hello"}))).await;
-        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
-        assert_eq!(
-            stage.seen()[0].json(),
-            json!({
-                "text": "hello", "unfurl_links": false, "unfurl_media": false, "parse": "none", "link_names": false,
-            })
-        );
-    }
-
-    #[tokio::test]
-    async fn a_bot_without_a_channel_sends_nothing() {
-        let stage = Stage::open(|_| Reply::Close).await;
-        let slack = Slack::new(&config(&stage.base), Some("xoxb-1".into()), None, &Network::default()).unwrap();
-        let outcome = slack.perform(&call(json!({"text": "hello"}))).await;
-        assert!(matches!(&outcome, Outcome::Permanent(failure) if failure.reason == Reason::BadParameters));
-        assert_eq!(stage.seen().len(), 0);
-    }
-
-    #[tokio::test]
-    async fn every_kind_of_error_word_has_its_outcome() {
-        for (word, expected) in [
-            ("token_revoked", Reason::Unauthorized),
-            ("ratelimited", Reason::RateLimited),
-            ("service_unavailable", Reason::ServiceError),
-        ] {
-            let outcome = outcome_of(json!({"ok": false, "error": word})).await;
-            assert!(matches!(&outcome, Outcome::Transient(f) if f.reason == expected), "{word}: {outcome:?}");
-        }
-        for (word, expected) in [
-            ("missing_scope", Reason::Forbidden),
-            ("restricted_action_read_only_channel", Reason::Forbidden),
-            ("channel_not_found", Reason::NotFound),
-            ("is_archived", Reason::Conflict),
-            ("invalid_blocks", Reason::Rejected),
-            ("a word of no kind\n", Reason::Rejected),
-        ] {
-            let outcome = outcome_of(json!({"ok": false, "error": word})).await;
-            assert!(matches!(&outcome, Outcome::Permanent(f) if f.reason == expected), "{word}: {outcome:?}");
-        }
-        for word in ["fatal_error", "internal_error"] {
-            let outcome = outcome_of(json!({"ok": false, "error": word})).await;
-            assert!(matches!(outcome, Outcome::Unknown(_)), "{word}: {outcome:?}");
-        }
-    }
-
-    #[test]
-    fn a_long_text_is_cut_between_characters_and_entities() {
-        assert_eq!(cut_mrkdwn("short &amp; sweet"), "short &amp; sweet");
-        let cut = cut_mrkdwn(&"é".repeat(5000));
-        assert_eq!(cut, format!("{}…", "é".repeat(3999)));
-        assert_eq!(
-            cut_mrkdwn(&format!("{}&amp;{}", "x".repeat(3996), "y".repeat(50))),
-            format!("{}…", "x".repeat(3996))
-        );
-        let whole = format!("{}&amp;{}", "x".repeat(3990), "y".repeat(50));
-        assert_eq!(cut_mrkdwn(&whole), format!("{}&amp;yyyy…", "x".repeat(3990)));
-    }
-
-    #[test]
-    fn parameters_are_checked() {
-        let check = POST_MESSAGE.check;
-        assert!(check(&json!({"text": "{{ user.login }}", "blocks": [{"type": "divider"}]})).is_ok());
-        assert!(check(&json!({"text": ""})).is_err());
-        assert!(check(&json!({"text": "x", "blocks": []})).is_err());
-        assert!(check(&json!({"text": "x", "blocks": "x"})).is_err());
-        let markdown = json!([{"type": "markdown", "text": "{{ event.displayMessage }}"}]);
-        assert!(check(&json!({"text": "x", "blocks": markdown})).unwrap_err().contains("`markdown` block"));
-        assert!(check(&json!({"text": "x", "chanel": "x"})).unwrap_err().contains("unknown field `chanel`"));
-    }
-
-    #[test]
-    fn no_text_of_a_block_links_what_is_not_marked_as_a_link() {
-        let params = json!({"text": "x", "blocks": [
-            {"type": "section", "text": {"type": "mrkdwn", "text": "http://evil.example @channel", "verbatim": false},
-             "fields": [{"type": "mrkdwn", "text": "y"}, {"type": "plain_text", "text": "z"}]},
-            {"type": "context", "elements": [{"type": "mrkdwn", "text": "w"}]},
-        ]});
-        let slack = Slack::new(
-            &config("https://slack.com"),
-            None,
-            Some("https://hooks.slack.com/services/T/B/X".into()),
-            &Network::default(),
-        );
-        let Slack { way } = slack.unwrap();
-        let key = IdempotencyKey::from_stored("k".repeat(40));
-        let message = MessageParams::parse(&params).unwrap().message(&key, &way).unwrap();
-        assert_eq!(
-            message["blocks"],
-            json!([
-                {"type": "section",
-                 "text": {"type": "mrkdwn", "text": "http://evil.example @channel", "verbatim": true},
-                 "fields": [{"type": "mrkdwn", "text": "y", "verbatim": true}, {"type": "plain_text", "text": "z"}]},
-                {"type": "context", "elements": [{"type": "mrkdwn", "text": "w", "verbatim": true}]},
-            ])
-        );
-    }
-
-    #[test]
-    fn exactly_one_of_token_and_webhook_is_taken() {
-        let config = config("https://slack.com");
-        assert!(Slack::new(&config, None, None, &Network::default()).is_err());
-        assert!(
-            Slack::new(
-                &config,
-                Some("t".into()),
-                Some("https://hooks.slack.com/services/T/B/X".into()),
-                &Network::default()
-            )
-            .is_err()
-        );
-        let error =
-            Slack::new(&config, None, Some("http://hooks.slack.com/services/T/B/X".into()), &Network::default())
-                .unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("T/B/X"));
-    }
-}
+mod tests;

@@ -569,6 +569,11 @@ pub(super) async fn prepare_step(
     if let Some(unmet) = unmet(&step.needs, context) {
         return Ok(unmet);
     }
+    let edited = step.edits.as_ref().and_then(|name| context.siblings.iter().find(|sibling| sibling.step == *name));
+    if let Some(message) = edited.filter(|message| message.receipt.id.is_none()) {
+        let why = format!("nobody knows where the message of `{}` stands, or whether it was sent", message.step);
+        return Ok(prepare::not_called_for("needs", why));
+    }
     let user = event.affected_user().map(|user| user.id.to_owned());
     if playbook.when.iter().chain(step.conditions()).any(|asks| asks.facts_open(facts).contains(Fact::Past)) {
         // The event was decided before these conditions were written.
@@ -598,6 +603,8 @@ pub(super) async fn prepare_step(
                 }
             }
             prepared => {
+                let posted = edited.and_then(|message| serde_json::from_str(message.message.as_deref()?).ok());
+                let prepared = prepare::edit(posted.as_ref(), prepared);
                 return Ok(prepare::end(&engine.guard, step, event, prepared, context.observe, now));
             }
         }

@@ -2,6 +2,7 @@
 //! round them. Pure.
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::config::Mode;
 use crate::connectors::{self, Service};
@@ -61,6 +62,20 @@ pub(super) fn of_revert(action: &OpenAction, siblings: &[SiblingState]) -> Prepa
             error: None,
         },
         None => cannot("it has no parameters".to_owned()),
+    }
+}
+
+/// What comes of a step that would edit a message, once it is known what the message says: an edit that changes nothing
+/// is not called for, and people are not shown one.
+pub(crate) fn edit(posted: Option<&Value>, prepared: plan::Prepared) -> plan::Prepared {
+    let said = |params: &Value, name: &str| params.get(name).filter(|value| !value.is_null()).cloned();
+    match (posted, prepared) {
+        (Some(posted), plan::Prepared::Ready { params, .. })
+            if ["text", "blocks"].iter().all(|name| said(posted, name) == said(&params, name)) =>
+        {
+            plan::Prepared::NotCalledFor { why: "the message says so already".to_owned() }
+        }
+        (_, prepared) => prepared,
     }
 }
 

@@ -64,6 +64,9 @@ pub fn check(config: &AlarmConfig) -> Result<(), String> {
     if kind.changes_access {
         return Err(format!("`{}` changes access, and an alarm only tells", kind.name));
     }
+    if kind.name == "slack.message.update" {
+        return Err(format!("`{}` edits a message, and an alarm is one of its own", kind.name));
+    }
     let with = with_defaults(config);
     names_only(&with)?;
     (kind.check)(&with).map_err(|why| format!("`{}` refuses its parameters: {why}", kind.name))
@@ -157,8 +160,10 @@ mod tests {
 
     #[test]
     fn texts_at_any_depth_are_filled_and_checked() {
-        let filled = message("slack.message.post", "blocks = [{ a = ['{{ playbook }}', 1] }]\ntext = 't'");
-        assert_eq!(filled["blocks"], json!([{"a": ["&lt;p&gt;", 1]}]));
+        let section = "{ type = 'section', fields = [{ type = 'mrkdwn', text = '{{ playbook }}' }], expand = true }";
+        let filled = message("slack.message.post", &format!("blocks = [{section}]\ntext = 't'"));
+        let fields = json!([{"type": "mrkdwn", "text": "&lt;p&gt;"}]);
+        assert_eq!(filled["blocks"], json!([{"type": "section", "fields": fields, "expand": true}]));
         for blocks in ["[['{{ user }}']]", "[{ a = '{{ user }}' }]"] {
             let config = config("slack.message.post", &format!("blocks = {blocks}"));
             assert!(check(&config).unwrap_err().ends_with("not `user`"));
@@ -189,6 +194,7 @@ mod tests {
         for (action, with, part) in [
             ("slack.message.send", "", "there is no action"),
             ("okta.user.clear_sessions", "", "changes access"),
+            ("slack.message.update", "message = 'tell'", "edits a message"),
             ("slack.message.post", "channel = '#a'\ntext = '{{ user.login }}'", "not `user.login`"),
             ("slack.message.post", "channel = '#a'\ntext = '{{ why'", "without"),
             ("slack.message.post", "channel = '#a'\ntext = '{% if why %}'", "no conditions"),

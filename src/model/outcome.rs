@@ -70,6 +70,12 @@ pub struct Receipt {
     /// One sentence for people, such as "was not a member".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The channel that a message stands in, as its service calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// The first message of the thread that a message stands in; its own id when it opened the thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// What came back, of a request that a playbook itself describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Box<Answer>>,

@@ -41,14 +41,14 @@ pub struct Playbook {
     pub when: Option<Condition>,
     /// Whether it acts or only records.
     pub mode: Mode,
-    /// What to do, in the order of the configuration.
+    /// What to do, in the order of the configuration. Behind a message with `update` stands the step that edits it.
     pub steps: Vec<Step>,
 }
 
 /// A compiled step.
 #[derive(Debug)]
 pub struct Step {
-    /// Unique in its playbook; part of the idempotency key.
+    /// Unique in its playbook; part of the idempotency key. That of a step which nobody wrote holds a `#`.
     pub name: String,
     /// It is called for when this is true; without it, always.
     pub when: Option<Condition>,
@@ -70,6 +70,8 @@ pub struct Step {
     pub in_doubt: InDoubt,
     /// Whether a person has to allow it.
     pub approval: bool,
+    /// The step whose message it edits. It is among `needs`.
+    pub edits: Option<String>,
 }
 
 impl Playbook {

@@ -44,8 +44,13 @@ impl Playbook {
             found.add("step", "the playbook has no steps", "add a [[playbook.step]], or remove the playbook");
         }
         check_step_names(config, &mut found);
-        let steps: Vec<_> =
-            config.steps.iter().filter_map(|step| compile_step(step, config, actions, &mut found)).collect();
+        let mut steps = Vec::new();
+        for step in &config.steps {
+            steps.extend(compile_step(step, config, actions, &mut found));
+            if step.update && found.list.is_empty() {
+                steps.extend(edit_of(step, steps.last(), actions));
+            }
+        }
         check_cycles(config, &mut found);
         check_status_order(config, &mut found);
         check_delayed_order(config, actions, &mut found);
@@ -76,7 +81,7 @@ fn try_step(
     found: &mut Problems,
 ) -> Option<Step> {
     check_name(&config.name, found);
-    let after = check_order(config, playbook, found);
+    let (mut after, mut needs) = (check_order(config, playbook, found), config.needs.clone());
     let when = config.when.as_deref().map(|text| found.condition("when", text));
     let cancel_if = check_delay(config, found);
     let Some(kind) = actions.iter().copied().find(|kind| kind.name == config.action) else {
@@ -85,7 +90,7 @@ fn try_step(
         found.add("action", message, instead(&config.action, "actions", known));
         return None;
     };
-    let with = match ParamTemplates::compile(kind, &config.with) {
+    let with = match ParamTemplates::compile(kind, &connectors::written_out(kind, &config.with)) {
         Ok(with) => with,
         Err(problems) => {
             for (parameter, problem) in problems {
@@ -99,6 +104,14 @@ fn try_step(
         Some(None) => return None,
         None => None,
     };
+    let edits = if kind.name == EDIT { message_to_edit(config, playbook, found) } else { None };
+    if let Some(message) = &edits {
+        for names in [&mut after, &mut needs] {
+            if !names.contains(message) {
+                names.push(message.clone());
+            }
+        }
+    }
     check_steps_read("with", &with.steps_named(), config, kind, playbook, &after, found);
     if let Some(condition) = &when {
         check_steps_read("when", condition.steps_named(), config, kind, playbook, &after, found);
@@ -107,6 +120,13 @@ fn try_step(
         check_steps_waited_for("cancel_if", condition.steps_named(), config, playbook, &after, found);
     }
     check_params(&with, kind, found);
+    if config.update {
+        check_update(&with, kind, found);
+        if config.wait.is_none() && !(needs.is_empty() && when.as_ref().is_none_or(|when| !when.names_steps())) {
+            let message = "the message would not wait for the steps that it needs or asks for";
+            found.add("update", message, "add `wait`, or take `update` out");
+        }
+    }
     let effect = connectors::effect(kind, &Value::Object(with.unrendered()));
     Some(Step {
         name: config.name.clone(),
@@ -114,13 +134,61 @@ fn try_step(
         action: kind,
         with,
         after,
-        needs: config.needs.clone(),
-        wait: config.wait,
+        needs,
+        wait: config.wait.or(config.update.then_some(Duration::ZERO)),
         delay: config.delay,
         cancel_if,
         in_doubt: config.in_doubt.unwrap_or_else(|| effect.default_in_doubt()),
         approval: config.approval,
+        edits,
     })
+}
+
+/// The step that edits a message when everything that it tells of has ended. Nobody wrote it: it says the same, later.
+fn edit_of(config: &StepConfig, message: Option<&Step>, actions: &[&'static ActionKind]) -> Option<Step> {
+    let message = message?;
+    let kind = actions.iter().copied().find(|kind| kind.name == EDIT)?;
+    let said = config.with.iter().filter(|(name, _)| matches!(name.as_str(), "text" | "blocks"));
+    let mut with: toml::Table = said.map(|(name, value)| (name.clone(), value.clone())).collect();
+    with.insert("message".to_owned(), toml::Value::from(message.name.as_str()));
+    Some(Step {
+        name: format!("{}{UPDATE}", message.name),
+        when: None,
+        action: kind,
+        with: ParamTemplates::compile(kind, &with).ok()?,
+        after: message.after.iter().chain([&message.name]).cloned().collect(),
+        needs: vec![message.name.clone()],
+        wait: None,
+        delay: None,
+        cancel_if: None,
+        in_doubt: kind.effect.default_in_doubt(),
+        approval: false,
+        edits: Some(message.name.clone()),
+    })
+}
+
+/// Only a message that tells of steps can have something to add when they end.
+fn check_update(with: &ParamTemplates, kind: &ActionKind, found: &mut Problems) {
+    if kind.name != POST {
+        let message = format!("`{}` cannot be edited afterwards", kind.name);
+        found.add("update", message, format!("take it out; it is for `{POST}`"));
+    } else if with.steps_named().is_empty() {
+        let message = format!("the message reads no `{STEPS}.`, so there would be nothing to edit");
+        found.add("update", message, "take it out, or tell how another step ended");
+    }
+}
+
+/// The step whose message is edited, by its name as it is written.
+fn message_to_edit(config: &StepConfig, playbook: &PlaybookConfig, found: &mut Problems) -> Option<String> {
+    let name = config.with.get("message")?.as_str()?;
+    let mut messages = playbook.steps.iter().filter(|step| step.action == POST).map(|step| step.name.as_str());
+    if messages.any(|message| message == name) {
+        return Some(name.to_owned());
+    }
+    let message = format!("`{}` is no step that posts a message to Slack", cut(name, 100));
+    let messages = playbook.steps.iter().filter(|step| step.action == POST).map(|step| step.name.as_str());
+    found.add("with.message", message, instead(name, "messages", messages));
+    None
 }
 
 /// The steps to wait for: `after` and `needs`, each once. Unknown names are told.
@@ -138,7 +206,7 @@ fn check_order(config: &StepConfig, playbook: &PlaybookConfig, found: &mut Probl
             }
         }
     }
-    if config.wait.is_some() && config.after.is_empty() && config.needs.is_empty() {
+    if config.wait.is_some() && waits_for(config).next().is_none() {
         found.add("wait", "there is nothing to wait for", "add `after`, or remove `wait`");
     }
     after
@@ -213,7 +281,8 @@ fn check_params(with: &ParamTemplates, kind: &ActionKind, found: &mut Problems) 
     for (name, _) in kind.from_event.iter().filter(|(_, what)| what.fills(&with.unrendered())) {
         params.entry(*name).or_insert_with(|| Value::from("from the event"));
     }
-    if let Err(message) = (kind.check)(&Value::Object(params)) {
+    let params = Value::Object(params);
+    if let Err(message) = (kind.check)(&params).and_then(|()| connectors::check_written(kind, &params)) {
         let remedy = format!("correct the parameters of `{}` ({})", kind.name, kind.summary);
         found.add("with", cut(&message, 500), remedy);
     }
@@ -244,6 +313,14 @@ fn check_step_names(config: &PlaybookConfig, found: &mut Problems) {
             found.step = None;
         }
     }
+    for message in config.steps.iter().filter(|step| step.update) {
+        if let Some(name) = seen.get(&step_identifier(&format!("{}{UPDATE}", message.name))) {
+            found.step = Some((*name).to_owned());
+            let told = format!("`{}` is how the edit of `{}` is called", cut(name, 100), cut(&message.name, 100));
+            found.add("name", told, "give it another name");
+            found.step = None;
+        }
+    }
 }
 
 fn check_event_types(types: &[String], found: &mut Problems) {
@@ -261,14 +338,18 @@ fn check_event_types(types: &[String], found: &mut Problems) {
     }
 }
 
+/// The steps that it waits for, as they are written.
+fn waits_for(step: &StepConfig) -> impl Iterator<Item = &str> {
+    let message = step.with.get("message").filter(|_| step.action == EDIT).and_then(toml::Value::as_str);
+    step.after.iter().chain(&step.needs).map(String::as_str).chain(message)
+}
+
 /// Takes away, again and again, the steps that wait for nothing left; what stays waits in a circle.
 fn check_cycles(config: &PlaybookConfig, found: &mut Problems) {
     let mut open: Vec<&StepConfig> = config.steps.iter().collect();
     loop {
         let names: BTreeSet<&str> = open.iter().map(|step| step.name.as_str()).collect();
-        let waits = |step: &&StepConfig| {
-            step.after.iter().chain(&step.needs).any(|name| *name != step.name && names.contains(name.as_str()))
-        };
+        let waits = |step: &&StepConfig| waits_for(step).any(|name| *name != step.name && names.contains(name));
         let still: Vec<_> = open.iter().copied().filter(waits).collect();
         if still.len() == open.len() {
             break;
@@ -371,6 +452,12 @@ const PUTTING_IN: [(&str, &str); 3] =
 /// The actions whose order matters to each other.
 const SUSPEND: &str = "okta.user.suspend";
 const EXPIRE_PASSWORD: &str = "okta.user.expire_password";
+
+/// The action that posts a message which can be edited, the one that edits it, and what is added to the name of the first
+/// step for the second. No name that anybody writes has such an end.
+const POST: &str = "slack.message.post";
+const EDIT: &str = "slack.message.update";
+const UPDATE: &str = "#update";
 
 /// What to do about a name that is none of the candidates; `noun` is what they are, in the plural.
 fn instead<'a>(word: &str, noun: &str, candidates: impl Iterator<Item = &'a str>) -> String {

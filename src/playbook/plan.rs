@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as _;
 
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -152,6 +153,12 @@ fn fill_from_event(kind: &ActionKind, params: &mut Map<String, Value>, event: &E
             FromEvent::UserId => (event.affected_user().map(|user| user.id), "user"),
             FromEvent::AppId => (event.target("AppInstance").map(|app| app.id), "app"),
             FromEvent::DeviceId => (event.device(), "device"),
+            FromEvent::UserDay => {
+                let day = event.published.to_zoned(TimeZone::UTC).date();
+                let user_day = event.affected_user().map(|user| Value::from(format!("{} {day}", user.id)));
+                params.extend(user_day.map(|value| ((*name).to_owned(), value)));
+                continue;
+            }
         };
         let Some(id) = id else {
             return Err(format!(
@@ -335,6 +342,23 @@ mod tests {
         );
         facts.set(Fact::Groups, FactValue::Missing("no answer".to_owned()));
         check_failed(&event, &facts, "tell", "the fact `groups` is not known: no answer");
+    }
+
+    #[test]
+    fn a_thread_is_about_the_user_and_the_utc_day_of_the_event() {
+        let text = "name = \"p\"\non = [\"user.risk.detect\"]\n[[step]]\nname = \"tell\"\naction = \"slack.message.post\"\n\
+                    with = { channel = \"C1\", text = \"t\", thread = \"user_day\" }";
+        let playbook = Playbook::compile(&toml::from_str(text).unwrap(), &crate::connectors::catalogue()).unwrap();
+        let told = |target: Value| {
+            let event = event("HIGH", target);
+            match prepare(&playbook, playbook.step("tell").unwrap(), &facts(&event), &event) {
+                Prepared::Ready { params, lane } => (params.get("thread_of").cloned(), lane),
+                other => panic!("{other:?}"),
+            }
+        };
+        let lane = "slack.message/C1/00u1 2026-08-24".to_owned();
+        assert_eq!(told(user()), (Some(json!("00u1 2026-08-24")), Some(lane)));
+        assert_eq!(told(Value::Null), (None, None), "an event without a user is told all the same");
     }
 
     #[test]

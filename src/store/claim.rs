@@ -63,7 +63,9 @@ impl Store {
     /// T3: takes actions that are due and whose lane is free, asks `judge` for each, and writes the attempt rows of those
     /// that pass, in one transaction. Nothing is taken while dispatching is paused. Each service has `most` places of its
     /// own: when one does not answer, what goes to the others goes on. A lane is free when no earlier action holds a place
-    /// in it and none is under way: that can be a later one, when a person has an earlier one tried again.
+    /// in it and none is under way: that can be a later one, when a person has an earlier one tried again. In the lane of
+    /// a thread of messages only what is about to leave or on its way holds a place: an alert never waits for one that
+    /// failed or that a person has to allow.
     ///
     /// What the guard holds, refuses or observes changes its state here as well. What counts against the limits is read
     /// in the same transaction and goes on being counted as candidates pass, so that no two claims can share a place.
@@ -167,7 +169,8 @@ impl Claim<'_> {
                AND (a.lane IS NULL OR NOT EXISTS (
                     SELECT 1 FROM action b WHERE b.lane = a.lane AND (b.id < a.id OR b.state = 'started')
                        AND b.state IN ('waiting', 'ready', 'started', 'retry', 'unknown', 'needs_attention',
-                                       'awaiting_approval')))
+                                       'awaiting_approval')
+                       AND (b.lane NOT GLOB 'slack.message/*' OR b.state IN ('ready', 'started', 'unknown'))))
              ORDER BY a.due, a.id LIMIT ?5"
         ))?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);

@@ -121,13 +121,15 @@ pub(super) fn unless_superseded(
     now: Timestamp,
 ) -> Result<Prepared, StoreError> {
     let goes_on = matches!(prepared.happening, Happening::Prepared | Happening::HeldForApproval);
-    let delayed: bool = connection
-        .prepare_cached("SELECT delay IS NOT NULL FROM action WHERE id = ?1")?
-        .query_row([action.0], |row| row.get(0))?;
+    let (delayed, is_message): (bool, bool) = connection
+        .prepare_cached("SELECT delay IS NOT NULL, kind = 'slack.message.post' FROM action WHERE id = ?1")?
+        .query_row([action.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if !delayed || !goes_on {
         return Ok(prepared.clone());
     }
-    let newer = prepared.lane.as_deref().map(|lane| newer_in_lane(connection, action, lane)).transpose()?.flatten();
+    // The lane of a message is its thread, in which one says nothing of another.
+    let lane = prepared.lane.as_deref().filter(|_| !is_message);
+    let newer = lane.map(|lane| newer_in_lane(connection, action, lane)).transpose()?.flatten();
     if let Some(why) = newer {
         return Ok(Prepared {
             happening: Happening::NotCalledFor,

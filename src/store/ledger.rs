@@ -84,6 +84,8 @@ pub struct SiblingState {
     pub receipt: Receipt,
     /// Why it did not succeed.
     pub error: Option<String>,
+    /// Final parameters, as JSON, of a message that another step may edit.
+    pub message: Option<String>,
 }
 
 /// The result of looking at a waiting action.
@@ -122,9 +124,10 @@ pub struct Claimed {
     pub retry_from: Timestamp,
     /// Since when it is in the state in which it was found.
     pub since: Timestamp,
-    /// What attempts before recorded. For `okta.group.restore_user`, as long as it has recorded nothing itself: the groups
-    /// that `okta.group.remove_user_from_all` remembers of the same user since he was last put back. What was reverted since,
-    /// and what reverts, does not count.
+    /// What attempts before recorded. As long as there is nothing, for `okta.group.restore_user` the groups that
+    /// `okta.group.remove_user_from_all` remembers of the same user since he was last put back, where what was reverted
+    /// since, and what reverts, does not count; for `slack.message.post` what the newest message of its lane, which is its
+    /// thread, recorded; for `slack.message.update` what the message to edit did.
     pub earlier: Receipt,
     /// Why it did not succeed so far, as a word from a closed list and in a sentence.
     pub trouble: Option<(String, String)>,
@@ -190,7 +193,10 @@ impl Store {
                     })
                 })?;
             context.siblings = connection
-                .prepare_cached("SELECT step, state, receipt, error FROM action WHERE run = ?1 ORDER BY id")?
+                .prepare_cached(
+                    "SELECT step, state, receipt, error, iif(kind = 'slack.message.post', params, NULL) FROM action
+                     WHERE run = ?1 ORDER BY id",
+                )?
                 .query_map([run.0], |row| Ok(sibling(row)))?
                 .map(|row| row?)
                 .collect::<Result<_, _>>()?;
@@ -329,7 +335,8 @@ impl Store {
     }
 
     /// How many events of a stream wait for a decision, plus how many actions that came of it wait for their first attempt
-    /// to end. Retries and what only a person can move are left out, and so are delays with the steps that wait for them.
+    /// to end. Retries and what only a person can move are left out, and so are edits that wait for other steps, and delays
+    /// with the steps that wait for them.
     pub async fn unfinished_of(&self, stream: StreamId) -> Result<u64, StoreError> {
         self.read(move |connection| {
             Ok(connection
@@ -338,7 +345,8 @@ impl Store {
                           + (SELECT count(*) FROM event WHERE stream = ?1 AND state = 'held')
                           + (SELECT count(*) FROM action a JOIN run r ON r.id = a.run JOIN event e ON e.id = r.event
                              WHERE e.stream = ?1 AND a.state IN ('waiting', 'ready', 'started', 'unknown')
-                               AND NOT (a.state = 'waiting' AND (a.delay IS NOT NULL OR a.open_after > 0 AND EXISTS (
+                               AND NOT (a.state = 'waiting' AND (a.kind = 'slack.message.update' OR a.delay IS NOT NULL
+                                 OR a.open_after > 0 AND EXISTS (
                                     SELECT 1 FROM action d
                                     WHERE d.run = a.run AND d.state = 'waiting' AND d.delay IS NOT NULL))))",
                 )?
@@ -561,6 +569,7 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
         state: parse_state(&state)?,
         receipt: parse_receipt(row.get(2)?)?,
         error: row.get(3)?,
+        message: row.get(4)?,
     })
 }
 
@@ -568,7 +577,8 @@ fn sibling(row: &Row<'_>) -> Result<SiblingState, StoreError> {
 /// only read back it is not used.
 pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, a.attempts + 1, a.in_doubt, a.retry_from, \
                                   a.updated_at, a.reason, a.error, \
-     coalesce(a.receipt, iif(a.kind = 'okta.group.restore_user', ( \
+     coalesce(a.receipt, CASE a.kind \
+       WHEN 'okta.group.restore_user' THEN ( \
          SELECT json_object('groups', json_group_array(json(g.value))) FROM action b, json_each(b.receipt, '$.groups') g \
          WHERE b.subject = a.subject AND b.kind = 'okta.group.remove_user_from_all' AND b.lane = a.lane AND b.id < a.id \
            AND NOT EXISTS (SELECT 1 FROM action v WHERE v.reverts = b.id AND v.state IN ('succeeded', 'settled')) \
@@ -577,7 +587,14 @@ pub(super) const CLAIMED: &str = "a.id, a.run, a.step, a.kind, a.key, a.params, 
                                 WHERE c.subject = a.subject AND c.kind = a.kind AND c.lane = a.lane AND c.id < a.id \
                                   AND c.state IN ('succeeded', 'settled') AND c.reverts IS NULL \
                                   AND NOT EXISTS (SELECT 1 FROM action v WHERE v.reverts = c.id \
-                                                                     AND v.state IN ('succeeded', 'settled'))), 0)), NULL))";
+                                                                     AND v.state IN ('succeeded', 'settled'))), 0)) \
+        WHEN 'slack.message.post' THEN ( \
+          SELECT b.receipt FROM action b \
+          WHERE b.lane = a.lane AND b.kind = 'slack.message.post' AND b.state = 'succeeded' AND b.id <> a.id \
+          ORDER BY b.id DESC LIMIT 1) \
+        WHEN 'slack.message.update' THEN ( \
+          SELECT b.receipt FROM action b WHERE b.run = a.run AND b.step = json_extract(a.params, '$.message') LIMIT 1) \
+      END)";
 
 /// Reads the first thirteen columns of a row as [`CLAIMED`].
 pub(super) fn claimed(row: &Row<'_>) -> Result<Claimed, StoreError> {

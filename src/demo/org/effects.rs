@@ -35,7 +35,7 @@ pub struct Effect {
     /// `group.add`, `group.remove`, `app.assign`, `app.unassign`, `sessions.clear`, `risk.set`,
     /// `user.logout`, `user.suspend` and the other words of a user's lifecycle, `device.suspend` and so on, `incident.create`, `incident.update`,
     /// `review.start`, `campaign.create`, `campaign.launch`, `jira.create`, `pagerduty.trigger`, `pagerduty.resolve`, `slack.post`,
-    /// `teams.post`, `block.create`, `block.remove` or `mail`.
+    /// `slack.update`, `teams.post`, `block.create`, `block.remove` or `mail`.
     pub kind: &'static str,
     /// What was changed, such as `00g…/00u…`, a sys_id, a channel, or the recipients.
     pub target: String,

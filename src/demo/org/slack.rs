@@ -1,5 +1,5 @@
-//! Slack: `chat.postMessage`, `auth.test`, and an incoming webhook (Slack Web API reference). The Web API tells of its
-//! errors with status 200, and has no way to recognise a message that was sent before.
+//! Slack: `chat.postMessage`, `chat.update`, `auth.test`, and an incoming webhook (Slack Web API reference). The Web API
+//! tells of its errors with status 200, and has no way to recognise a message that was sent before.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,8 +31,13 @@ pub(super) const WEBHOOK_SECRET: &str = "simulatedwebhooksecret";
 /// The longest text, in characters.
 const MAX_TEXT: usize = 40_000;
 
-/// The most blocks a message may have.
+/// The longest text of an edit, in bytes.
+const MAX_EDITED_TEXT: usize = 4000;
+
+/// The most blocks a message may have, the most characters of a text in one, and of all together.
 const MAX_BLOCKS: usize = 50;
+const MAX_BLOCK_TEXT: usize = 3000;
+const MAX_BLOCKS_TEXT: usize = 13_200;
 
 /// A message as it was posted.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,11 +46,15 @@ pub struct SlackMessage {
     pub channel: String,
     /// The timestamp that identifies a message of the Web API.
     pub ts: Option<String>,
-    /// The text, empty when there were only blocks.
+    /// The message that it answers.
+    pub thread: Option<String>,
+    /// The text as it stands, empty when there were only blocks.
     pub text: String,
+    /// What it said before each of its edits.
+    pub edited: Vec<String>,
     /// The message metadata.
     pub metadata: Option<Value>,
-    /// All that was sent.
+    /// All that was sent, of an edited one the last time.
     pub body: Value,
 }
 
@@ -57,18 +66,38 @@ pub(super) struct Posts {
     /// Names, without `#`, of channels that the bot is not in.
     left: BTreeSet<String>,
     archived: BTreeSet<String>,
+    /// Timestamps of messages that were deleted.
+    deleted: BTreeSet<String>,
+    edits_are_closed: bool,
 }
 
 impl Default for Posts {
     fn default() -> Self {
         let scopes = "chat:write,channels:read,groups:read".to_owned();
-        Self { messages: Vec::new(), scopes, left: BTreeSet::new(), archived: BTreeSet::new() }
+        Self {
+            messages: Vec::new(),
+            scopes,
+            left: BTreeSet::new(),
+            archived: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            edits_are_closed: false,
+        }
     }
 }
 
 impl Posts {
     pub(super) fn messages(&self) -> &[SlackMessage] {
         &self.messages
+    }
+
+    /// The message of this timestamp in a channel, unless it was deleted.
+    fn find(&mut self, channel: &str, ts: &str) -> Option<&mut SlackMessage> {
+        if self.deleted.contains(ts) {
+            return None;
+        }
+        let same =
+            |message: &&mut SlackMessage| message.ts.as_deref() == Some(ts) && id_of(&message.channel) == channel;
+        self.messages.iter_mut().find(same)
     }
 
     fn may_see(&self, channel: &str) -> bool {
@@ -88,10 +117,25 @@ impl Org {
         self.world.change(|inside| inside.posts.left.insert(channel.to_owned()));
     }
 
+    /// Deletes a message, as people do.
+    pub fn slack_delete(&self, ts: &str) {
+        self.world.change(|inside| inside.posts.deleted.insert(ts.to_owned()));
+    }
+
+    /// Lets nobody edit messages any more, as a workspace does some time after they were posted.
+    pub fn slack_close_edits(&self) {
+        self.world.change(|inside| inside.posts.edits_are_closed = true);
+    }
+
     /// Archives a channel, named without `#`.
     pub fn slack_archive(&self, channel: &str) {
         self.world.change(|inside| inside.posts.archived.insert(channel.to_owned()));
     }
+}
+
+/// The id of a channel that was asked for by its name or by its id.
+fn id_of(channel: &str) -> String {
+    channel.strip_prefix('#').map_or_else(|| channel.to_owned(), slack_channel_id)
 }
 
 /// The id of a channel by its name, without `#`.
@@ -119,6 +163,7 @@ pub(super) fn router(world: &Arc<World>) -> Router {
     let gate = Gate { world: Arc::clone(world), service: Service::Slack };
     Router::new()
         .route("/api/chat.postMessage", post(post_message))
+        .route("/api/chat.update", post(update_message))
         .route("/api/auth.test", post(test_auth).get(test_auth))
         .route("/api/conversations.info", get(channel_info))
         .route("/api/users.conversations", get(joined_channels))
@@ -129,16 +174,22 @@ pub(super) fn router(world: &Arc<World>) -> Router {
         .with_state(Arc::clone(world))
 }
 
-async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
-    let refused = |error: &str| answer(&json!({"ok": false, "error": error}));
-    if let Err(error) = check_token(&world, &headers) {
-        return refused(error);
-    }
+/// The body of a call that changes something, or the word with which it is refused.
+fn body_of(world: &World, headers: &HeaderMap, body: &Bytes) -> Result<Value, &'static str> {
+    check_token(world, headers)?;
     let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !media.starts_with("application/json") {
-        return refused("invalid_post_type");
+        return Err("invalid_post_type");
     }
-    let Ok(body) = serde_json::from_slice::<Value>(&body) else { return refused("invalid_json") };
+    serde_json::from_slice(body).map_err(|_| "invalid_json")
+}
+
+async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
+    let refused = |error: &str| answer(&json!({"ok": false, "error": error}));
+    let body = match body_of(&world, &headers, &body) {
+        Ok(body) => body,
+        Err(error) => return refused(error),
+    };
     let Some(channel) = text_of(&body, "channel") else { return refused("channel_not_found") };
     let channels = &world.options.slack_channels;
     if !channels.is_empty() && !channels.contains(&channel) {
@@ -147,13 +198,57 @@ async fn post_message(State(world): State<Arc<World>>, headers: HeaderMap, body:
     if let Err(error) = check_content(&body) {
         return refused(error);
     }
+    let id = id_of(&channel);
+    let is_gone = |thread: &str| world.change(|inside| inside.posts.find(&id, thread).is_none());
+    if text_of(&body, "thread_ts").is_some_and(|thread| is_gone(&thread)) {
+        return refused("thread_not_found");
+    }
     let now_ms = world.clock.now_ms();
     let message = keep(&world, body, &channel, |count| Some(format!("{}.{:06}", now_ms.div_euclid(1000), count + 100)));
     let told = json!({
         "type": "message", "subtype": "bot_message", "text": message.text, "ts": message.ts, "bot_id": "B0SIM0001",
         "metadata": message.metadata,
     });
-    answer(&json!({"ok": true, "channel": channel, "ts": message.ts, "message": told}))
+    answer(&json!({"ok": true, "channel": id, "ts": message.ts, "message": told}))
+}
+
+/// Edits a message of ours. Blocks that are not given stay.
+async fn update_message(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
+    let refused = |error: &str| answer(&json!({"ok": false, "error": error}));
+    let body = match body_of(&world, &headers, &body) {
+        Ok(body) => body,
+        Err(error) => return refused(error),
+    };
+    let given = |name: &str| text_of(&body, name).unwrap_or_default();
+    let (channel, ts, text) = (given("channel"), given("ts"), given("text"));
+    if !channel.starts_with(['C', 'D', 'G']) {
+        return refused("channel_not_found");
+    }
+    if let Err(error) = check_content(&body) {
+        return refused(error);
+    }
+    if text.len() > MAX_EDITED_TEXT {
+        return refused("msg_too_long");
+    }
+    let effect = world.effect(Service::Slack, "slack.update", channel.clone(), body.clone());
+    let edited = world.change(|inside| {
+        if inside.posts.edits_are_closed {
+            return Err("edit_window_closed");
+        }
+        let message = inside.posts.find(&channel, &ts).ok_or("message_not_found")?;
+        message.edited.push(std::mem::replace(&mut message.text, text.clone()));
+        let blocks = message.body.get("blocks").cloned();
+        message.body = body.clone();
+        if let (None, Some(blocks), Some(told)) = (body.get("blocks"), blocks, message.body.as_object_mut()) {
+            told.insert("blocks".to_owned(), blocks);
+        }
+        inside.journal.effects.push(effect);
+        Ok(())
+    });
+    match edited {
+        Ok(()) => answer(&json!({"ok": true, "channel": channel, "ts": ts, "text": text})),
+        Err(error) => refused(error),
+    }
 }
 
 async fn post_by_webhook(State(world): State<Arc<World>>, Path(secret): Path<String>, body: Bytes) -> Response {
@@ -265,6 +360,8 @@ fn keep(world: &World, body: Value, channel: &str, ts: impl FnOnce(usize) -> Opt
         let message = SlackMessage {
             channel: channel.to_owned(),
             ts: ts(inside.posts.messages.len()),
+            thread: text_of(&body, "thread_ts"),
+            edited: Vec::new(),
             text: text_of(&body, "text").unwrap_or_default(),
             metadata: body.get("metadata").cloned(),
             body,
@@ -295,10 +392,32 @@ fn check_content(body: &Value) -> Result<(), &'static str> {
     if text.chars().count() > MAX_TEXT {
         return Err("msg_too_long");
     }
-    if body.get("blocks").and_then(Value::as_array).is_some_and(|blocks| blocks.len() > MAX_BLOCKS) {
+    body.get("blocks").and_then(Value::as_array).map_or(Ok(()), |blocks| check_blocks(blocks))
+}
+
+/// Texts in blocks are neither empty nor too long, and a block is one of those that a message can hold.
+fn check_blocks(blocks: &[Value]) -> Result<(), &'static str> {
+    const KINDS: [&str; 6] = ["section", "header", "context", "divider", "actions", "image"];
+    let is_known = |block: &Value| KINDS.iter().any(|kind| block.get("type").is_some_and(|given| given == kind));
+    if blocks.len() > MAX_BLOCKS || !blocks.iter().all(is_known) {
         return Err("invalid_blocks");
     }
-    Ok(())
+    let (mut open, mut together) = (blocks.iter().collect::<Vec<_>>(), 0);
+    while let Some(value) = open.pop() {
+        if let Some(text) = value.get("text").and_then(Value::as_str) {
+            let length = text.chars().count();
+            if !(1..=MAX_BLOCK_TEXT).contains(&length) {
+                return Err("invalid_blocks");
+            }
+            together += length;
+        }
+        match value {
+            Value::Array(list) => open.extend(list),
+            Value::Object(object) => open.extend(object.values()),
+            _ => {}
+        }
+    }
+    if together > MAX_BLOCKS_TEXT { Err("msg_blocks_too_long") } else { Ok(()) }
 }
 
 fn text_of(value: &Value, name: &str) -> Option<String> {

@@ -423,6 +423,91 @@ fn a_user_is_suspended_before_his_password_expires() {
     }
 }
 
+/// An incident and a message that tells of it, with more about the message.
+fn telling(more: &str, text: &str) -> String {
+    format!(
+        "{HEAD}[[step]]\nname = \"incident\"\naction = \"servicenow.incident.create\"\nwith = {{ short_description = \"s\" }}\n\
+         [[step]]\nname = \"tell\"\nafter = [\"incident\"]\naction = \"slack.message.post\"\n{more}\n\
+         with = {{ channel = \"#c\", text = \"{text}\" }}\n"
+    )
+}
+
+const NUMBER: &str = "{{ steps.incident.number }}";
+
+#[test]
+fn a_message_with_update_goes_out_at_once_and_is_edited_behind_everything_that_it_tells_of() {
+    let playbook = compile_all(&telling("update = true", NUMBER)).unwrap();
+    let order: Vec<_> = playbook.in_order().iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(order, ["incident", "tell", "tell#update"]);
+    assert_eq!(playbook.step("tell").unwrap().wait, Some(Duration::ZERO));
+    let edit = playbook.step("tell#update").unwrap();
+    assert_eq!((edit.action.name, edit.edits.as_deref()), ("slack.message.update", Some("tell")));
+    assert_eq!((&edit.after[..], &edit.needs[..]), (&["incident".into(), "tell".into()][..], &["tell".into()][..]));
+    assert_eq!((edit.wait, edit.in_doubt, edit.approval), (None, InDoubt::Resend, false));
+    let with = Value::Object(edit.with.unrendered());
+    assert_eq!(with, serde_json::json!({"message": "tell", "text": NUMBER}));
+    let waits = compile_all(&telling("update = true\nwait = \"5s\"\nin_doubt = \"ask\"", NUMBER)).unwrap();
+    assert_eq!(waits.step("tell").unwrap().wait, Some(Duration::from_secs(5)));
+    assert!(compile_all(&telling("", NUMBER)).unwrap().step("tell#update").is_none());
+}
+
+#[track_caller]
+fn check_all(toml: &str, step: &str, field: &str, message: &str) {
+    let problems = compile_all(toml).unwrap_err();
+    let [problem] = &problems[..] else { panic!("{problems:#?}") };
+    assert_eq!((problem.step.as_deref(), problem.field.as_str()), (Some(step), field), "{problem:?}");
+    assert!(problem.message.contains(message), "{problem:?}");
+}
+
+#[test]
+fn an_update_without_anything_to_add_is_told() {
+    check_all(&telling("update = true", "x"), "tell", "update", "reads no `steps.`");
+    let mail = telling("update = true", NUMBER).replace("slack.message.post", "email.send").replace("channel", "to");
+    let mail = mail.replace("text =", "subject = \"s\", text =");
+    check_all(&mail, "tell", "update", "`email.send` cannot be edited");
+    check_all(&telling("update = true\nneeds = [\"incident\"]", NUMBER), "tell", "update", "would not wait");
+    let asks = "update = true\nwhen = 'steps.incident.state == \"failed\"'";
+    check_all(&telling(asks, NUMBER), "tell", "update", "would not wait");
+    compile_all(&telling(&format!("{asks}\nneeds = [\"incident\"]\nwait = \"5s\""), NUMBER)).unwrap();
+    let taken = format!(
+        "{}[[step]]\nname = \"tell-update\"\naction = \"okta.user.suspend\"\n",
+        telling("update = true", NUMBER)
+    );
+    check_all(&taken, "tell-update", "name", "is how the edit of `tell` is called");
+}
+
+#[test]
+fn a_step_that_edits_a_message_waits_for_it_and_needs_it() {
+    let edit = |message: &str, more: &str| {
+        format!(
+            "{}[[step]]\nname = \"more\"\naction = \"slack.message.update\"\n{more}\n\
+             with = {{ message = \"{message}\", text = \"{{{{ steps.tell.id }}}}\" }}\n",
+            telling("", NUMBER)
+        )
+    };
+    let playbook = compile_all(&edit("tell", "wait = \"1m\"")).unwrap();
+    let step = playbook.step("more").unwrap();
+    assert_eq!((&step.after[..], &step.needs[..]), (&["tell".to_owned()][..], &["tell".to_owned()][..]));
+    check_all(&edit("incident", "after = [\"tell\"]"), "more", "with.message", "`incident` is no step that posts");
+    let circle = edit("tell", "").replace("after = [\"incident\"]", "after = [\"incident\", \"more\"]");
+    let problems = compile_all(&circle).unwrap_err();
+    assert!(
+        problems.iter().any(|problem| problem.message.contains("wait for each other: `tell`, `more`")),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_block_that_slack_would_refuse_as_it_is_written_is_told() {
+    let section = |text: &str| {
+        let blocks =
+            format!("blocks = [{{ type = \"section\", text = {{ type = \"mrkdwn\", text = \"{text}\" }} }}], text =");
+        telling("", NUMBER).replace("text =", &blocks)
+    };
+    compile_all(&section(NUMBER)).unwrap();
+    check_all(&section(&"x".repeat(3001)), "tell", "with", "more than 3000 characters");
+}
+
 #[test]
 fn nobody_is_taken_out_of_the_group_that_the_same_run_puts_him_into() {
     let step = |name: &str, action: &str, rest: &str| {

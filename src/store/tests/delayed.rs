@@ -104,6 +104,16 @@ async fn what_a_later_run_did_or_is_about_to_do_supersedes_and_what_came_to_noth
 }
 
 #[tokio::test]
+async fn a_message_is_not_superseded_by_another_of_its_thread() {
+    let inbox = Inbox::open().await;
+    let message = |action| NewAction { kind: "slack.message.post", ..action };
+    let action = inbox.plan("a", vec![message(delayed("tell-later"))]).await[0];
+    inbox.plan("b", vec![message(in_lane("tell", LANE))]).await;
+    assert_eq!(inbox.claim(2).await, ["tell"]);
+    assert_eq!(inbox.prepare(action, DAY + 1).await.state, "ready");
+}
+
+#[tokio::test]
 async fn neither_its_own_run_nor_another_run_of_its_event_supersedes_it() {
     let inbox = Inbox::open().await;
     inbox.receive(vec![event("a", "a", 0)]).await;

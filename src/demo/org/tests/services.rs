@@ -17,7 +17,11 @@ impl Fixture {
     }
 
     async fn slack(&self, body: &Value) -> Value {
-        let url = format!("{}/chat.postMessage", self.org.slack_api_url());
+        self.slack_method("chat.postMessage", body).await
+    }
+
+    async fn slack_method(&self, method: &str, body: &Value) -> Value {
+        let url = format!("{}/{method}", self.org.slack_api_url());
         let response = self.client.post(url).bearer_auth(SLACK_TOKEN).json(body).send().await.unwrap();
         assert_eq!(response.status(), 200);
         response.json().await.unwrap()
@@ -113,6 +117,51 @@ async fn slack_tells_of_errors_with_200_and_keeps_what_it_accepts() {
     assert_eq!((messages[0].text.as_str(), messages[0].metadata.as_ref()), ("hello", Some(&metadata)));
     assert_eq!((messages[1].text.as_str(), messages[1].ts.as_deref()), ("hi", None));
     assert_eq!(fixture.org.effects()[0].key.as_deref(), Some("k1"));
+}
+
+#[tokio::test]
+async fn slack_knows_its_messages_when_they_are_answered_or_edited() {
+    let fixture = Fixture::new().await;
+    let error = |answer: Value| answer["error"].as_str().unwrap_or("none").to_owned();
+    let post = async |body: Value| fixture.slack(&body).await;
+    let first = post(json!({"channel": "#security", "text": "hello"})).await;
+    let (ts, channel) = (&first["ts"], &first["channel"]);
+    assert_eq!(channel, "C0SIMSECURITY", "an answer names the id");
+    let reply = |thread: &Value| json!({"channel": "#security", "text": "more", "thread_ts": thread});
+    assert_eq!(error(post(reply(ts)).await), "none");
+    assert_eq!(error(post(reply(&json!("1.2"))).await), "thread_not_found");
+
+    let edit = async |body: Value| error(fixture.slack_method("chat.update", &body).await);
+    assert_eq!(edit(json!({"channel": channel, "ts": ts, "text": "bye"})).await, "none");
+    assert_eq!(edit(json!({"channel": "#security", "ts": ts, "text": "bye"})).await, "channel_not_found");
+    assert_eq!(edit(json!({"channel": channel, "ts": "1.2", "text": "bye"})).await, "message_not_found");
+    assert_eq!(edit(json!({"channel": channel, "ts": ts, "text": "x".repeat(4001)})).await, "msg_too_long");
+    assert_eq!(edit(json!({"channel": channel, "ts": ts})).await, "no_text");
+    let messages = fixture.org.slack_messages();
+    assert_eq!((messages[0].text.as_str(), &messages[0].edited[..]), ("bye", &["hello".to_owned()][..]));
+    assert_eq!(messages[1].thread.as_deref(), ts.as_str());
+    assert_eq!(fixture.org.effects_of("slack.update").len(), 1);
+
+    fixture.org.slack_close_edits();
+    assert_eq!(edit(json!({"channel": channel, "ts": ts, "text": "again"})).await, "edit_window_closed");
+    fixture.org.slack_delete(ts.as_str().unwrap());
+    assert_eq!(error(post(reply(ts)).await), "thread_not_found");
+}
+
+#[tokio::test]
+async fn slack_refuses_a_message_for_any_of_its_blocks() {
+    let fixture = Fixture::new().await;
+    let with = async |blocks: Value| {
+        let body = json!({"channel": "#security", "text": "x", "blocks": blocks});
+        fixture.slack(&body).await["error"].as_str().unwrap_or("none").to_owned()
+    };
+    let section = |text: &str| json!({"type": "section", "text": {"type": "mrkdwn", "text": text}});
+    assert_eq!(with(json!([section("x"), {"type": "divider"}])).await, "none");
+    for blocks in [json!([section("")]), json!([section(&"x".repeat(3001))]), json!([{"type": "sectoin"}])] {
+        assert_eq!(with(blocks).await, "invalid_blocks");
+    }
+    assert_eq!(with(json!(vec![section("x"); 51])).await, "invalid_blocks");
+    assert_eq!(with(json!(vec![section(&"x".repeat(2900)); 5])).await, "msg_blocks_too_long");
 }
 
 #[tokio::test]
