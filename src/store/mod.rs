@@ -67,6 +67,9 @@ pub use trips::{LetGo, TripRow, Tripped};
 
 /// How long another process may hold the write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of the file the writer keeps in memory, in KiB. Each event goes into indexes at random places; with SQLite's own
+/// 2 MiB their pages would be read again for every event of a backfill.
+const WRITER_CACHE_KIB: i64 = 16 << 10;
 
 /// A handle to the state file; clones share the writer thread and the read connection.
 #[derive(Clone)]
@@ -257,6 +260,7 @@ impl Store {
         };
         migrate::prepare(&connection)?;
         migrate::to_latest(&mut connection)?;
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         let reserve = Reserve::open(path, &connection);
         Self::with_writer(path, connection, reserve, false)
     }
