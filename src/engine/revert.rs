@@ -155,8 +155,10 @@ impl Plan {
             S::Started | S::Unknown => return Err(Blocked::UnderWay { action: id, step, state: action.state }),
             // What it is about may be taken back, and then the message has to say so.
             S::Waiting | S::Ready | S::Retry if playbook::is_update(&action.step) => {
-                self.stays
-                    .push(kept("the message is still edited when the steps that it tells of have ended".to_owned()));
+                self.stays.push(kept(
+                    "the message, if it was sent, is still edited when the steps that it tells of have ended"
+                        .to_owned(),
+                ));
                 return Ok(());
             }
             S::Waiting | S::Ready | S::Retry | S::AwaitingApproval => {
