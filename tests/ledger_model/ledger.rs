@@ -477,7 +477,8 @@ impl Ledger {
             }
             Prepare::Ends(happening) => {
                 let goes_on = matches!(happening, Happening::Prepared | Happening::HeldForApproval);
-                let overtaken = overtaken && goes_on && action.delay.is_some();
+                // A message's lane is its thread, in which it says nothing of another.
+                let overtaken = overtaken && goes_on && action.delay.is_some() && action.kind != "slack.message.post";
                 action.prepared = has_params(happening) || action.delay.is_some();
                 if !overtaken {
                     action.lane.get_or_insert_with(|| "late".to_owned());
