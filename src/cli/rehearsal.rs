@@ -286,7 +286,9 @@ impl Stage<'_> {
         }
         if let Some(needed) = step.needs.iter().find(|needed| !self.is_success(needed, before)) {
             part.state = StepState::NeedNotMet;
-            part.why = Some(format!("it needs the step `{needed}`, which would not succeed"));
+            let held = before.iter().any(|part| part.step == *needed && part.state == StepState::AwaitsApproval);
+            let which = if held { "which a person has to approve first" } else { "which would not succeed" };
+            part.why = Some(format!("it needs the step `{needed}`, {which}"));
             return part;
         }
         match plan::prepare(playbook, step, facts, event) {

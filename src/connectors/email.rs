@@ -423,6 +423,13 @@ impl Addresses {
         }
     }
 
+    /// What is neither an address, nor a word for people, nor filled in yet.
+    fn check(&self, parameter: &str) -> Result<(), String> {
+        let is_open = |text: &str| text.contains("{{") || text.contains("{%");
+        let mut told = self.list().iter().filter(|text| !text.trim().is_empty() && *text != ADMINS && !is_open(text));
+        told.try_for_each(|text| mailbox(parameter, text).map(drop))
+    }
+
     /// The addresses, or what is wrong with them.
     fn mailboxes(&self, parameter: &str, admins: &Mailboxes) -> Result<Mailboxes, String> {
         let mut all: Vec<Mailbox> = Vec::new();
@@ -431,11 +438,7 @@ impl Addresses {
                 all.extend(admins.iter().cloned());
                 continue;
             }
-            let mailbox: Mailbox = literal(text).parse().map_err(|_| {
-                let text = cut(&Escape::Line.apply(text), 80);
-                format!("`{parameter}`: `{text}` is not one mail address; several are written as a list")
-            })?;
-            all.push(mailbox);
+            all.push(mailbox(parameter, text)?);
         }
         // Somebody can be an admin and the manager as well.
         let mut known: Vec<&Mailbox> = Vec::new();
@@ -448,12 +451,24 @@ impl Addresses {
     }
 }
 
+fn mailbox(parameter: &str, text: &str) -> Result<Mailbox, String> {
+    literal(text).parse().map_err(|_| {
+        let text = cut(&Escape::Line.apply(text), 80);
+        format!(
+            "`{parameter}`: `{text}` is not one mail address; several are written as a list, and people by the words \
+             \"user\", \"manager\" and \"admins\""
+        )
+    })
+}
+
 impl MailParams {
     fn parse(params: &Value) -> Result<Self, String> {
         let params = Self::deserialize(params).map_err(|error| error.to_string())?;
         if params.to.list().iter().all(|text| text.trim().is_empty()) {
             return Err("`to` names nobody: whom it stands for has no mail address in Okta".to_owned());
         }
+        params.to.check("to")?;
+        params.cc.as_ref().map_or(Ok(()), |cc| cc.check("cc"))?;
         required("subject", &params.subject)?;
         required("text", &params.text)?;
         Ok(params)

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{ActionKind, Effect, FromEvent, Inverse, Service, required, shape};
+use super::{ActionKind, Effect, FromEvent, Inverse, Service, cut, required, shape};
 use crate::http;
 use crate::model::escape::Escape;
 
@@ -198,9 +198,14 @@ impl Expected {
         match self {
             Self::Status(100..=599) => Ok(()),
             Self::Kind(kind) if ["1xx", "2xx", "3xx", "4xx", "5xx"].contains(&kind.as_str()) => Ok(()),
-            other => Err(format!("`expect` holds {other:?}; write statuses such as 201 or \"2xx\"")),
+            Self::Status(other) => Err(not_a_status(&other.to_string())),
+            Self::Kind(other) => Err(not_a_status(&format!("\"{}\"", cut(other, 40)))),
         }
     }
+}
+
+fn not_a_status(written: &str) -> String {
+    format!("`expect` holds {written}; write statuses such as 201 or \"2xx\"")
 }
 
 impl RequestParams {
@@ -260,35 +265,53 @@ impl RequestParams {
 
 /// A path as it is written, or with its values, which are encoded by then.
 fn check_path(parameter: &str, path: &str) -> Result<(), String> {
-    // Templates hold quotes, bars and blanks; what they give is looked at again when the address is built.
-    let is_written = path.contains("{{") || path.contains("{%");
-    if is_written || !path.contains(['?', '#', '\\']) && !path.chars().any(char::is_control) {
-        return Ok(());
+    let Some(path) = fixed_part(path) else { return Ok(()) };
+    if path.contains(['?', '#', '\\']) || path.chars().any(char::is_control) {
+        return Err(format!(
+            "`{parameter}` holds a character that ends a path or hides in it; write `query` for what stands behind `?`"
+        ));
     }
-    Err(format!(
-        "`{parameter}` holds a character that ends a path or hides in it; write `query` for what stands behind `?`"
-    ))
+    if path.split_once("://").is_some_and(|(scheme, _)| scheme.bytes().all(|byte| byte.is_ascii_alphabetic())) {
+        return Err(format!("`{parameter}` is a whole address; write what follows `base_url` in [http.NAME]"));
+    }
+    let mut segments = path.strip_prefix('/').unwrap_or(&path).split('/').peekable();
+    while let Some(segment) = segments.next() {
+        // The last one may be empty: many services end their paths in a slash.
+        if segment.is_empty() && segments.peek().is_some() {
+            return Err(format!("`{parameter}` has an empty segment"));
+        }
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        if plain == "." || plain == ".." {
+            return Err(format!("`{parameter}` leads to another place than it says"));
+        }
+    }
+    Ok(())
+}
+
+/// A path with a letter in place of each value. None if its template is more than values: what that gives is looked at when
+/// it is filled in.
+fn fixed_part(path: &str) -> Option<String> {
+    if path.contains("{%") || path.contains("{#") {
+        return None;
+    }
+    let (mut fixed, mut rest) = (String::new(), path);
+    while let Some((before, value)) = rest.split_once("{{") {
+        fixed.push_str(before);
+        fixed.push('x');
+        rest = value.split_once("}}")?.1;
+    }
+    fixed.push_str(rest);
+    Some(fixed)
 }
 
 /// The address of a path below `base`, which ends in a slash. Nothing in the path leads out of there.
 fn address(base: &Url, parameter: &str, path: &str, query: &BTreeMap<String, String>) -> Result<Url, String> {
     let refused = |why: &str| Err(format!("`{parameter}` {why}; nothing is sent"));
-    let path = path.strip_prefix('/').unwrap_or(path);
     if path.contains("{{") || path.contains("{%") {
         return refused("holds a template that is not filled in");
     }
-    check_path(parameter, path)?;
-    let mut segments = path.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        // The last one may be empty: many services end their paths in a slash.
-        if segment.is_empty() && segments.peek().is_some() {
-            return refused("has an empty segment");
-        }
-        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-        if plain == "." || plain == ".." {
-            return refused("leads to another place than it says");
-        }
-    }
+    check_path(parameter, path).map_err(|why| format!("{why}; nothing is sent"))?;
+    let path = path.strip_prefix('/').unwrap_or(path);
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path()));
     if !query.is_empty() {
@@ -344,17 +367,34 @@ mod tests {
         check_refused(json!({"service": "{{ target.login }}"}), "it is a fixed word");
         check_refused(json!({"method": "CONNECT"}), "unknown variant `CONNECT`");
         check_refused(json!({"path": "/a?b=c"}), "`path` holds a character");
+        check_refused(json!({"path": "/{{ target.id }}?b=c"}), "`path` holds a character");
+        check_refused(json!({"path": "/../{{ target.id }}"}), "`path` leads to another place");
+        check_refused(json!({"path": "/hosts//{{ target.id }}"}), "`path` has an empty segment");
+        check_refused(json!({"path": "https://api.example.com/hosts"}), "`path` is a whole address");
+        check_refused(json!({"lookup_path": "/%2e%2E/x"}), "`lookup_path` leads to another place");
         check_refused(json!({"json": {}, "form": {}}), "a request has one body");
         check_refused(json!({"method": "GET", "json": {}}), "has no body");
         check_refused(json!({"expect": []}), "`expect` is empty");
-        check_refused(json!({"expect": ["ok"]}), "`expect` holds");
-        check_refused(json!({"expect": [99]}), "`expect` holds");
+        check_refused(json!({"expect": ["ok"]}), "`expect` holds \"ok\"; write");
+        check_refused(json!({"expect": [99]}), "`expect` holds 99; write");
         check_refused(json!({"headers": {"Authorization": "x"}}), "`Authorization` is not set here");
         check_refused(json!({"idempotency_header": "Host"}), "`Host` is not set here");
         check_refused(json!({"found": "/id"}), "say nothing without `lookup_path`");
         check_refused(json!({"lookup_path": "/a", "found": "id"}), "is not a JSON pointer");
         check_refused(json!({"lookup_path": "/a", "found": {}}), "`found` is empty");
         check_refused(json!({"surprise": 1}), "unknown field `surprise`");
+    }
+
+    #[test]
+    fn what_only_a_template_gives_is_not_judged_as_it_is_written() {
+        for path in [
+            r#"/hosts/{{ event.client.device | default("?#/../") }}/isolate"#,
+            "/hosts/.{{ target.id }}",
+            "{% if app %}/apps/{{ app.id }}{% else %}/users{% endif %}",
+            "/{{ target.id }}/",
+        ] {
+            assert!(RequestParams::parse(&params(json!({"path": path}))).is_ok(), "{path}");
+        }
     }
 
     #[test]

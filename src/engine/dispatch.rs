@@ -449,7 +449,9 @@ fn policy(engine: &Engine) -> RetryPolicy {
 fn no_connector(kind: &str) -> Failure {
     Failure::new(
         Reason::BadParameters,
-        format!("`{kind}` is not configured (any more); add its section or cancel the action"),
+        format!(
+            "`{kind}` is not configured (any more); add its section, then `okta-responder actions retry`, or cancel it"
+        ),
     )
 }
 

@@ -14,6 +14,7 @@ use crate::connectors::{self, Deed, Effect, Inverse, Remedy, Service};
 use crate::model::action::ActionState;
 use crate::model::ids::{ActionId, IdempotencyKey, RunId};
 use crate::model::outcome::GroupNote;
+use crate::playbook;
 use crate::store::{DoneAction, NewRevert, NewUndo, RevertedBy, Revertible};
 
 /// What reverting a run comes to.
@@ -152,6 +153,14 @@ impl Plan {
         let kept = |why: String| Kept { id, step: step.clone(), action: action.kind.clone(), why };
         match action.state {
             S::Started | S::Unknown => return Err(Blocked::UnderWay { action: id, step, state: action.state }),
+            // What it is about may be taken back, and then the message has to say so.
+            S::Waiting | S::Ready | S::Retry if playbook::is_update(&action.step) => {
+                self.stays.push(kept(
+                    "the message, if it was sent, is still edited when the steps that it tells of have ended"
+                        .to_owned(),
+                ));
+                return Ok(());
+            }
             S::Waiting | S::Ready | S::Retry | S::AwaitingApproval => {
                 self.cancel.push(kept(format!("it is {} and is taken back", action.state)));
                 if !action.done {
@@ -238,7 +247,10 @@ fn why_unchanged(action: &DoneAction) -> String {
             let note = action.receipt.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
             format!("it was so before{note}")
         }
-        state => format!("it is {state}{}", said.map(|said| format!(": {said}")).unwrap_or_default()),
+        state => {
+            let said = said.filter(|said| **said != state.to_string());
+            format!("it is {state}{}", said.map(|said| format!(": {said}")).unwrap_or_default())
+        }
     }
 }
 

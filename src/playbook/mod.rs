@@ -25,7 +25,7 @@ use crate::model::action::InDoubt;
 pub use condition::{Condition, ConditionError};
 pub use facts::{Fact, FactSet, FactValue, Facts, LinkBase, StepView};
 pub use params::{ParamError, ParamTemplates};
-pub use parse::Problem;
+pub use parse::{Problem, is_update};
 pub use past::Question;
 pub use plan::{PlanError, Prepared};
 pub use template::{Template, TemplateError};

@@ -459,6 +459,11 @@ const POST: &str = "slack.message.post";
 const EDIT: &str = "slack.message.update";
 const UPDATE: &str = "#update";
 
+/// Whether a step is the edit that `update = true` of another one has added.
+pub fn is_update(step: &str) -> bool {
+    step.ends_with(UPDATE)
+}
+
 /// What to do about a name that is none of the candidates; `noun` is what they are, in the plural.
 fn instead<'a>(word: &str, noun: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let candidates: Vec<&str> = candidates.collect();

@@ -372,10 +372,21 @@ fn people_are_named_by_words_and_nobody_gets_a_mail_twice() {
 fn parameters_are_checked() {
     let check = SEND.check;
     assert!(check(&json!({"to": "{{ manager.email }}", "subject": "s", "text": "t"})).is_ok());
-    assert!(check(&json!({"to": ["a", "b"], "cc": [], "subject": "s", "text": "t", "html": "h"})).is_ok());
+    assert!(
+        check(
+            &json!({"to": ["a@b.c", "admins", "{{ user.email }}"], "cc": [], "subject": "s", "text": "t", "html": "h"})
+        )
+        .is_ok()
+    );
+    for people in [json!({"to": "admin"}), json!({"to": ["a@b.c", "admin"]}), json!({"to": "admins", "cc": "admin"})] {
+        let mut mail = json!({"subject": "s", "text": "t"});
+        mail.as_object_mut().unwrap().extend(people.as_object().unwrap().clone());
+        let problem = check(&mail).unwrap_err();
+        assert!(problem.contains("`admin` is not one mail address") && problem.contains("\"manager\""), "{problem}");
+    }
     assert!(check(&json!({"to": [], "subject": "s", "text": "t"})).is_err());
     assert!(check(&json!({"to": 5, "subject": "s", "text": "t"})).is_err());
-    assert!(check(&json!({"to": "a", "subject": "s", "text": "t", "bcc": "x"})).is_err());
+    assert!(check(&json!({"to": "a@b.c", "subject": "s", "text": "t", "bcc": "x"})).is_err());
 }
 
 #[test]

@@ -120,6 +120,29 @@ fn what_is_open_is_taken_back_and_its_part_undone() {
 }
 
 #[test]
+fn the_edit_of_a_message_that_was_sent_still_tells_what_was_taken_back() {
+    let edit =
+        |state| DoneAction { state, done: false, ..of_kind(3, "tell#update", "slack.message.update", json!({})) };
+    for state in [ActionState::Waiting, ActionState::Ready, ActionState::Retry] {
+        let delayed = DoneAction { state: ActionState::Waiting, done: false, ..added(1, "out") };
+        let told = of_kind(2, "tell", "slack.message.post", json!({"channel": "c", "text": "t"}));
+        check(vec![delayed, told, edit(state)], [&[], &["out"], &["tell#update", "tell"], &[]]);
+    }
+    check(vec![edit(ActionState::Skipped)], [&[], &[], &[], &["tell#update"]]);
+}
+
+#[test]
+fn what_was_cancelled_is_said_once() {
+    let cancelled = DoneAction {
+        state: ActionState::Cancelled,
+        reason: Some("cancelled".to_owned()),
+        done: false,
+        ..added(1, "a")
+    };
+    assert_eq!(check(vec![cancelled], [&[], &[], &[], &["a"]]).nothing[0].why, "it is cancelled");
+}
+
+#[test]
 fn what_nobody_knows_yet_blocks_unless_nothing_could_be_done_about_it() {
     for state in [ActionState::Started, ActionState::Unknown] {
         let blocked = plan(vec![DoneAction { state, ..added(1, "s") }]).unwrap_err();

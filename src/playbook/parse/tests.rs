@@ -463,7 +463,7 @@ fn check_all(toml: &str, step: &str, field: &str, message: &str) {
 fn an_update_without_anything_to_add_is_told() {
     check_all(&telling("update = true", "x"), "tell", "update", "reads no `steps.`");
     let mail = telling("update = true", NUMBER).replace("slack.message.post", "email.send").replace("channel", "to");
-    let mail = mail.replace("text =", "subject = \"s\", text =");
+    let mail = mail.replace("text =", "subject = \"s\", text =").replace("#c", "a@example.com");
     check_all(&mail, "tell", "update", "`email.send` cannot be edited");
     check_all(&telling("update = true\nneeds = [\"incident\"]", NUMBER), "tell", "update", "would not wait");
     let asks = "update = true\nwhen = 'steps.incident.state == \"failed\"'";
